@@ -1,0 +1,75 @@
+"""Quantities as people write them (``64``, ``500m``, ``2TiB``, ``40kW``, ``400Gb/s``) to integers in base units."""
+
+from __future__ import annotations
+
+import re
+
+from plenum.model.errors import FieldError
+
+_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*$")
+_DECIMAL = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
+_BYTES = {p + b: f for p, f in (_DECIMAL | _BINARY).items() for b in ("", "B")}
+_SUFFIXES = {
+    "bytes": (_BYTES, "a size such as 512Mi, 80GB or 2TiB"),
+    "milli": ({"m": 1, "": 1000}, "a number of cores such as 64, 0.5 or 500m"),
+    "w": ({"": 1, "W": 1, "kW": 10**3, "MW": 10**6}, "a power such as 700, 40kW or 1.2MW"),
+    "bps": (
+        {p + s: f for p, f in _DECIMAL.items() for s in ("bps", "b/s", "bit/s", "")},
+        "a rate such as 400Gb/s",
+    ),
+    "count": (_DECIMAL, "a number such as 8 or 2k"),
+}
+
+MAX_QUANTITY = 2**62
+"""Anything larger would overflow the int64 arrays that the solver adds up in."""
+
+
+def parse(value: object, unit: str, field: str) -> int:
+    """Read a quantity into an integer of its base unit.
+
+    Parameters
+    ----------
+    value
+        A number or a string with a suffix.
+    unit
+        ``bytes``, ``milli`` (thousandths of a core), ``w``, ``bps`` or ``count``.
+    field
+        Name used in the error.
+
+    Raises
+    ------
+    FieldError
+        Not a quantity of that unit, negative, or absurdly large.
+    """
+    table, example = _SUFFIXES[unit]
+    match = None if isinstance(value, bool) else _NUMBER.match(str(value))
+    if match is None or match[2] not in table:
+        raise FieldError(field, f"{value!r} is not {example}")
+    amount = float(match[1]) * table[match[2]]
+    if not 0 <= amount < MAX_QUANTITY:
+        raise FieldError(field, f"{value!r} must be at least 0 and below 2^62 {unit}")
+    return round(amount)
+
+
+def unit_of(resource: str) -> str:
+    """Return the unit that a resource's name ends in: ``memory_bytes`` is in ``bytes``; else a plain count."""
+    suffix = resource.rsplit("_", 1)[-1]
+    return suffix if suffix in _SUFFIXES else "count"
+
+
+def show(amount: int | float, resource: str) -> str:
+    """Write an amount of a resource for people: ``show(2**41, "memory_bytes") == "2 TiB"``."""
+    unit = unit_of(resource)
+    if unit == "bytes":
+        steps, base, tail = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"), 1024.0, ""
+    elif unit in ("w", "bps"):
+        steps, base, tail = ("", "k", "M", "G", "T", "P"), 1000.0, "W" if unit == "w" else "b/s"
+    elif unit == "milli":
+        return f"{amount / 1000:g}"
+    else:
+        return f"{amount:g}" if isinstance(amount, float) else str(amount)
+    value, step = float(amount), 0
+    while abs(value) >= base and step < len(steps) - 1:
+        value, step = value / base, step + 1
+    return f"{value:.4g} {steps[step]}{tail}".rstrip()
