@@ -138,11 +138,12 @@ class FleetBuilder:
         if len(numa_cpu_milli) > MAX_NUMA_PER_NODE:
             raise FieldError(f"node {name}", f"{len(numa_cpu_milli)} NUMA nodes; at most {MAX_NUMA_PER_NODE} are supported")
         self._nodes.append(
-            {"domain": node_domain, "power": gpu_power_w, "traits": tuple(traits), "health": health, "cordoned": cordoned}
+            {"power": gpu_power_w, "traits": tuple(traits), "health": health, "cordoned": cordoned}
         )
         for resource, amount in (budgets or {}).items():
             self.budget(f"place.node:{name}", resource, amount)
         homes["place"] = node_domain
+        self._nodes[index]["homes"] = [homes[axis.name] for axis in AXES]
         inner: dict[tuple[str, str], int] = {}
         for q, milli in enumerate(numa_cpu_milli):
             inner["numa", str(q)] = self.domain("place.numa", f"{name}/numa{q}", parent=f"place.node:{name}")
@@ -195,7 +196,7 @@ class FleetBuilder:
             domain_level=np.array(self._level, np.int16),
             domain_parent=np.array(self._parent, np.int32),
             domain_name=tuple(self._names),
-            node_domain=np.array([n["domain"] for n in self._nodes], np.int32),
+            node_home=np.array([n["homes"] for n in self._nodes], np.int32).T,
             node_gpu_power_w=np.array([n["power"] for n in self._nodes], np.int32),
             node_traits=table,
             node_health=np.array([n["health"] for n in self._nodes], np.uint8),

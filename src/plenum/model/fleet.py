@@ -66,7 +66,7 @@ class DeviceKind(IntEnum):
 
 
 class Health(IntEnum):
-    """Whether new work may land on a node or device."""
+    """Whether new work may land on a node or device: only on healthy ones."""
 
     HEALTHY = 0
     DEGRADED = 1
@@ -97,8 +97,9 @@ class Fleet:
         (M,) int32, the domain above on the same axis; -1 at the top of a tree.
     domain_name
         M names, unique within a level.
-    node_domain
-        (N,) int32, the ``place.node`` domain of each node.
+    node_home
+        (A, N) int32, the lowest domain that holds the whole node on each axis: on ``place`` its own ``place.node``
+        domain; -1: the node is not in that tree as a whole.
     node_gpu_power_w
         (N,) int32, watts that one busy GPU of the node adds; 0 where unknown.
     node_traits
@@ -119,7 +120,7 @@ class Fleet:
     domain_level: NDArray[np.int16]
     domain_parent: NDArray[np.int32]
     domain_name: tuple[str, ...]
-    node_domain: NDArray[np.int32]
+    node_home: NDArray[np.int32]
     node_gpu_power_w: NDArray[np.int32]
     node_traits: NDArray[np.bool_]
     node_health: NDArray[np.uint8]
@@ -148,7 +149,12 @@ class Fleet:
     @property
     def n_nodes(self) -> int:
         """N."""
-        return len(self.node_domain)
+        return self.node_home.shape[1]
+
+    @property
+    def node_domain(self) -> NDArray[np.int32]:
+        """(N,) the ``place.node`` domain of each node."""
+        return self.node_home[AXIS["place"]]
 
     @property
     def n_gpus(self) -> int:

@@ -36,6 +36,11 @@ def _check(ok: bool, name: str, sentence: str) -> None:
         raise FieldError(name, sentence)
 
 
+def _check_level(level: str) -> None:
+    level_id(level, "level")
+    _check(level not in ("place.numa", "place.pcie"), "level", f"a replica never leaves its node; for {level} say aligned: {level[6:]} in its request")
+
+
 def _check_int(value: object, name: str, low: int, high: int) -> None:
     _check(
         isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
@@ -169,7 +174,7 @@ class Together:
     role: str = ""
 
     def __post_init__(self) -> None:
-        level_id(self.level, "level")
+        _check_level(self.level)
         _check(0 < self.weight <= 1e6, "weight", f"must be above 0 and at most 1e6, not {self.weight!r}")
         _check_int(self.block, "block", 0, MAX_REPLICAS)
 
@@ -185,7 +190,7 @@ class Apart:
     role: str = ""
 
     def __post_init__(self) -> None:
-        level_id(self.level, "level")
+        _check_level(self.level)
         _check(0 < self.weight <= 1e6, "weight", f"must be above 0 and at most 1e6, not {self.weight!r}")
         _check_int(self.max_per_domain, "max_per_domain", 1, MAX_REPLICAS)
 
