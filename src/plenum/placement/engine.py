@@ -1,0 +1,242 @@
+"""The engine: what is free in a view, kept up to date placement by placement.
+
+:func:`plenum.placement.place` makes one, uses it and throws it away; a controller, a replay or ``explain`` keeps one. Either way
+the decisions are the same: a property test holds the incremental state to a fresh one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plenum.graph.cluster import Cluster
+from plenum.graph.shapes import Shapes
+from plenum.graph.state import columns_of, load_rows, state_of
+from plenum.model.errors import FieldError, InvariantError
+from plenum.model.fleet import MAX_GPUS_PER_NODE
+from plenum.model.plan import Placement, Reason
+from plenum.model.view import Rows, View
+from plenum.model.workload import Request, Workload
+from plenum.placement.policies import DEFAULT, Policy
+from plenum.placement.scorers import RANDOM, SCORERS, Tables, learned
+from plenum.placement.scorers.fgd import fragment_total
+from plenum.placement.single import (
+    Placed,
+    new_placed,
+    new_scores,
+    new_ticks,
+    note_many,
+    refresh_counts,
+    stream,
+)
+
+CACHE_CELLS = 24_000_000
+"""Scores that the cache may hold over all shapes (14 bytes each); beyond, it starts over."""
+
+
+class Engine:
+    """Places workloads on one cluster, one after another.
+
+    Parameters
+    ----------
+    view
+        Where to start from; never changed.
+    rng
+        Only the ``random`` scorer draws from it.
+    node_rank
+        (N,) distinct numbers; equal scores go to the lowest. Default: node order.
+    frequencies
+        How often each request is seen, which ``fgd`` and ``plenum`` learn from. Default: what the view runs.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        policy: Policy = DEFAULT,
+        rng: np.random.Generator | None = None,
+        *,
+        node_rank: NDArray[np.integer] | None = None,
+        frequencies: Sequence[tuple[Request, int]] | None = None,
+        cluster: Cluster | None = None,
+    ) -> None:
+        self.cluster = cluster or Cluster.of(view.fleet)
+        self.policy = policy
+        self.rng = rng or np.random.default_rng(0)
+        self.shapes = Shapes(self.cluster)
+        self.rank = np.arange(self.cluster.n) if node_rank is None else np.asarray(node_rank, np.int64)
+        self.running: dict[str, tuple[Workload, Rows]] = {}
+        self._position = view.position
+        self._scorer = SCORERS[policy.scorer]
+        self.cpu, self.power = columns_of(self.cluster)
+        role_shapes = [[self.shapes.intern(role.request) for role in w.roles] for w in view.running]
+        of_row = [role_shapes[w][r] for w, r in zip(view.rows.workload.tolist(), view.rows.role.tolist(), strict=True)]
+        self.state = state_of(self.cluster, view, self.shapes.arrays, np.array(of_row, np.int32))
+        order = np.argsort(view.rows.workload, kind="stable")
+        ends = np.searchsorted(view.rows.workload[order], np.arange(len(view.running) + 1))
+        for i, workload in enumerate(view.running):
+            self.running[workload.id] = (workload, view.rows[order[ends[i] : ends[i + 1]]])
+        if frequencies is None:
+            frequencies = frequencies_of(view.running)
+        models = view.fleet.models
+        self.tables: Tables = learned(models, frequencies, min(self.state.gpu_free.shape[1], MAX_GPUS_PER_NODE))
+        self._slots = max(16, min(CACHE_CELLS // self.cluster.n, 4096))
+        self._slot_of: dict[int, int] = {}
+        self.scores = new_scores(16, self.cluster.n)
+        self.ticks = new_ticks(self.cluster.n)
+
+    # -- single replicas ---------------------------------------------------------------------------
+
+    def shape_ids(self, requests: Iterable[Request]) -> NDArray[np.int32]:
+        """Intern requests; equal ones get the same id."""
+        return np.array([self.shapes.intern(r) for r in requests], np.int32)
+
+    def place_stream(self, shape: NDArray[np.int32]) -> Placed:
+        """Place one replica of each shape, in order, each with all before it in place; nothing is recorded as running.
+
+        Parameters
+        ----------
+        shape
+            (K,) ids from :meth:`shape_ids`.
+
+        Returns
+        -------
+        Placed
+            Node and devices of each; node -1 where none had room.
+        """
+        shape = np.ascontiguousarray(shape, np.int32)
+        draws = self.rng.random((len(shape), 2)) if self._scorer == RANDOM else np.empty((0, 2))
+        out = new_placed(len(shape))
+        slots = np.array([self.slot(s) for s in np.unique(shape).tolist()], np.int32)
+        of_shape = dict(zip(np.unique(shape).tolist(), slots.tolist(), strict=True))
+        slot = np.array([of_shape[s] for s in shape.tolist()], np.int32)
+        stream(
+            self._scorer, self.cluster.nodes, self.state, self.shapes.arrays, shape, slot, draws, self.cpu, self.power,
+            self.tables, self.scores, self.ticks, self.rank, out,
+        )  # fmt: skip
+        return out
+
+    def release_stream(self, shape: NDArray[np.int32], placed: Placed) -> None:
+        """Give back replicas placed by :meth:`place_stream`; ``shape`` and ``placed`` row by row, node -1 skipped."""
+        which = np.flatnonzero(placed.node >= 0)
+        rows = rows_of(placed, which)
+        self._load(np.ascontiguousarray(shape, np.int32)[which], rows, -1)
+
+    # -- workloads ---------------------------------------------------------------------------------
+
+    def place(self, workload: Workload) -> Placement | Reason:
+        """Place one workload and record it as running, or say in short why not (see scheduling.explain for the long answer)."""
+        from plenum.placement.gangs import place_workload
+
+        if workload.id in self.running:
+            raise FieldError("metadata.name", f"{workload.id} runs already; choose another name")
+        return place_workload(self, workload)
+
+    def record(self, workload: Workload, rows: Rows) -> None:
+        """Take rows that :meth:`place` would have chosen, for example those that a driver reports."""
+        self._load(self._row_shapes(workload, rows), rows, 1)
+        self.running[workload.id] = (workload, rows)
+
+    def release(self, workload_id: str) -> tuple[Workload, Rows]:
+        """Give back everything that a workload holds.
+
+        Raises
+        ------
+        InvariantError
+            It is not running.
+        """
+        if workload_id not in self.running:
+            raise InvariantError(f"{workload_id} is not running")
+        workload, rows = self.running.pop(workload_id)
+        self._load(self._row_shapes(workload, rows), rows, -1)
+        return workload, rows
+
+    def view(self) -> View:
+        """Return what runs now as a view."""
+        items = list(self.running.values())
+        rows = Rows.joined([r.owned_by(i) for i, (_, r) in enumerate(items)])
+        return View(fleet=self.cluster.fleet, running=tuple(w for w, _ in items), rows=rows, position=self._position)
+
+    # -- figures -----------------------------------------------------------------------------------
+
+    @property
+    def free_gpu_milli(self) -> int:
+        """Milli-GPU that nobody holds, on healthy GPUs."""
+        return int(self.state.gpu_total[0])
+
+    def fragmented_gpu_milli(self) -> float:
+        """Free milli-GPU that the typical mix cannot use, FGD's F summed over nodes."""
+        return float(fragment_total(self.cluster.nodes, self.state, self.tables.fragments, self.cpu))
+
+    # -- for the solvers of this room --------------------------------------------------------------
+
+    def counts(self, shape: int, limit: int) -> NDArray[np.int32]:
+        """(N,) replicas of a shape that each node can take, at most ``limit``; budgets above the nodes aside."""
+        slot = self.slot(shape)
+        refresh_counts(
+            self.cluster.nodes,
+            self.state,
+            self.shapes.arrays,
+            shape,
+            slot,
+            self.cpu,
+            self.power,
+            self.scores,
+            self.ticks,
+        )
+        return np.minimum(self.scores.count[slot], limit)
+
+    def slot(self, shape: int) -> int:
+        """Return the cache slot of a shape, making room if need be."""
+        known = self._slot_of.get(shape)
+        if known is not None:
+            return known
+        if len(self._slot_of) == len(self.scores.read):
+            if len(self.scores.read) >= self._slots:
+                self._slot_of.clear()
+                self.scores.read[:] = -1
+                self.scores.count_read[:] = -1
+            else:
+                bigger = new_scores(min(2 * len(self.scores.read), self._slots), self.cluster.n)
+                for new, old in zip(bigger, self.scores, strict=True):
+                    new[: len(old)] = old
+                self.scores = bigger
+        self._slot_of[shape] = len(self._slot_of)
+        return self._slot_of[shape]
+
+    def changed(self, nodes: NDArray[np.integer]) -> None:
+        """Note that nodes changed outside this class's own methods."""
+        note_many(self.ticks, np.ascontiguousarray(nodes, np.int32))
+
+    def _row_shapes(self, workload: Workload, rows: Rows) -> NDArray[np.int32]:
+        ids = np.array([self.shapes.intern(role.request) for role in workload.roles], np.int32)
+        return ids[rows.role]
+
+    def _load(self, shape: NDArray[np.int32], rows: Rows, sign: int) -> None:
+        load_rows(self.cluster, self.state, self.shapes.arrays, shape, rows, sign)
+        self.changed(rows.node)
+
+
+def rows_of(placed: Placed, which: NDArray[np.integer]) -> Rows:
+    """Return the chosen replicas of a stream as rows of workload 0, role 0."""
+    k = len(which)
+    return Rows(
+        workload=np.zeros(k, np.int32),
+        role=np.zeros(k, np.int16),
+        rank=np.arange(k, dtype=np.int32),
+        node=placed.node[which],
+        gpu_mask=placed.gpu_mask[which],
+        nic_mask=placed.nic_mask[which],
+        mig_mask=placed.mig_mask[which],
+        numa_mask=placed.numa_mask[which],
+    )
+
+
+def frequencies_of(workloads: Iterable[Workload]) -> tuple[tuple[Request, int], ...]:
+    """Count replicas by request, in order of first appearance."""
+    count: dict[Request, int] = {}
+    for workload in workloads:
+        for role in workload.roles:
+            count[role.request] = count.get(role.request, 0) + role.replicas
+    return tuple(count.items())

@@ -1,0 +1,203 @@
+"""Replicas one at a time: every shape's score of every node, kept up to date by what changed since it was last asked for.
+
+Every change of a node gets the next tick. A shape remembers the tick at which it was last scored; on its next request only
+nodes changed since are scored again. Nodes stand in blocks with a tick and a best node each, so that a request reads one
+entry a block and looks inside only where something changed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from plenum.graph.state import assign, fit_count, fits, move, shared_allow
+from plenum.placement.scorers import RANDOM, score_node
+from plenum.placement.scorers.random import draw
+
+BLOCK = 64
+"""Nodes that share one best entry; near the square root of a large fleet."""
+
+MAX_PER_NODE = 4096
+"""Replicas of one shape that a node is ever counted to hold."""
+
+NOT = -np.inf
+"""Score of a node that does not fit."""
+
+
+class Scores(NamedTuple):
+    """Cache of C slots over N nodes: ``score``, GPU ``pick``, replicas that fit (``count``), each block's ``best`` node, and
+    the tick at which each slot was last brought up to date (-1: never), for scores and for counts."""
+
+    score: NDArray[np.float64]
+    pick: NDArray[np.int16]
+    best: NDArray[np.int32]
+    read: NDArray[np.int64]
+    count: NDArray[np.int32]
+    count_read: NDArray[np.int64]
+
+
+class Ticks(NamedTuple):
+    """When things last changed: ``now`` (1,) counts changes, ``node`` (N,), ``block`` (N / 64,)."""
+
+    now: NDArray[np.int64]
+    node: NDArray[np.int64]
+    block: NDArray[np.int64]
+
+
+class Placed(NamedTuple):
+    """Outcome of a stream of K requests: the node of each (-1: none fits) and its devices as sets."""
+
+    node: NDArray[np.int32]
+    gpu_mask: NDArray[np.uint64]
+    nic_mask: NDArray[np.uint64]
+    mig_mask: NDArray[np.uint8]
+    numa_mask: NDArray[np.uint8]
+
+
+def new_scores(slots: int, n: int) -> Scores:
+    """Return an empty cache."""
+    return Scores(
+        np.empty((slots, n)),
+        np.empty((slots, n), np.int16),
+        np.empty((slots, -(-n // BLOCK)), np.int32),
+        np.full(slots, -1, np.int64),
+        np.empty((slots, n), np.int32),
+        np.full(slots, -1, np.int64),
+    )
+
+
+def new_ticks(n: int) -> Ticks:
+    """Return ticks of a cluster of n nodes that never changed."""
+    return Ticks(np.zeros(1, np.int64), np.zeros(n, np.int64), np.zeros(-(-n // BLOCK), np.int64))
+
+
+def new_placed(k: int) -> Placed:
+    """Return room for the outcome of k requests."""
+    return Placed(
+        np.full(k, -1, np.int32),
+        np.zeros(k, np.uint64),
+        np.zeros(k, np.uint64),
+        np.zeros(k, np.uint8),
+        np.zeros(k, np.uint8),
+    )
+
+
+@njit(cache=True)
+def note(ticks, n):
+    """Give the change of a node the next tick."""
+    ticks.now[0] += 1
+    ticks.node[n] = ticks.block[n // BLOCK] = ticks.now[0]
+
+
+@njit(cache=True)
+def note_many(ticks, nodes):
+    """Note several changed nodes."""
+    for i in range(nodes.shape[0]):
+        note(ticks, nodes[i])
+
+
+@njit(cache=True)
+def _rescore(scorer, nodes, state, shapes, s, slot, n, cpu, power, tables, scores):
+    if not fits(nodes, state, shapes, s, n, cpu, power):
+        scores.score[slot, n] = NOT
+        return
+    scores.score[slot, n], scores.pick[slot, n] = score_node(scorer, nodes, state, shapes, s, n, cpu, tables)
+
+
+@njit(cache=True)
+def _best_of_block(scores, slot, block, rank):
+    best = -1
+    for n in range(block * BLOCK, min((block + 1) * BLOCK, scores.score.shape[1])):
+        value = scores.score[slot, n]
+        if value == NOT:
+            continue
+        if best < 0 or value > scores.score[slot, best] or (value == scores.score[slot, best] and rank[n] < rank[best]):
+            best = n
+    scores.best[slot, block] = best
+
+
+@njit(cache=True)
+def refresh(scorer, nodes, state, shapes, s, slot, cpu, power, tables, scores, ticks, rank):
+    """Bring one slot's scores up to date."""
+    since = scores.read[slot]
+    scores.read[slot] = ticks.now[0]
+    for block in range(ticks.block.shape[0]):
+        if ticks.block[block] > since:
+            for n in range(block * BLOCK, min((block + 1) * BLOCK, ticks.node.shape[0])):
+                if ticks.node[n] > since:
+                    _rescore(scorer, nodes, state, shapes, s, slot, n, cpu, power, tables, scores)
+            _best_of_block(scores, slot, block, rank)
+
+
+@njit(cache=True)
+def refresh_counts(nodes, state, shapes, s, slot, cpu, power, scores, ticks):
+    """Bring one slot's replica counts up to date."""
+    since = scores.count_read[slot]
+    scores.count_read[slot] = ticks.now[0]
+    for block in range(ticks.block.shape[0]):
+        if ticks.block[block] > since:
+            for n in range(block * BLOCK, min((block + 1) * BLOCK, ticks.node.shape[0])):
+                if ticks.node[n] > since:
+                    scores.count[slot, n] = fit_count(nodes, state, shapes, s, n, cpu, power, MAX_PER_NODE)
+
+
+@njit(cache=True)
+def choose(nodes, state, shapes, s, slot, power, scores, rank):
+    """The best node whose upper budgets have room too; -1: none. The slot must be fresh."""
+    best = -1
+    for block in range(scores.best.shape[1]):
+        n = scores.best[slot, block]
+        if n < 0:
+            continue
+        if (
+            best < 0
+            or scores.score[slot, n] > scores.score[slot, best]
+            or (scores.score[slot, n] == scores.score[slot, best] and rank[n] < rank[best])
+        ):
+            best = n
+    if best < 0 or shared_allow(nodes, state, shapes, s, best, power):
+        return best
+    # The favourite is under a full budget: look at every node. Rare, and linear.
+    best = -1
+    for n in range(scores.score.shape[1]):
+        value = scores.score[slot, n]
+        if value == NOT:
+            continue
+        better = (
+            best < 0 or value > scores.score[slot, best] or (value == scores.score[slot, best] and rank[n] < rank[best])
+        )
+        if better and shared_allow(nodes, state, shapes, s, n, power):
+            best = n
+    return best
+
+
+@njit(cache=True)
+def stream(scorer, nodes, state, shapes, ids, slots, draws, cpu, power, tables, scores, ticks, rank, out):
+    """Place one replica of each shape in ``ids``, in order, each with all before it in place; returns how many found a node.
+
+    ``draws`` (K, 2) are uniform numbers for the random scorer; (0, 2) for the others.
+    """
+    done = 0
+    for i in range(ids.shape[0]):
+        s, slot = ids[i], slots[i]
+        refresh(scorer, nodes, state, shapes, s, slot, cpu, power, tables, scores, ticks, rank)
+        if scorer == RANDOM:
+            n, pick = draw(nodes, state, shapes, s, scores.score, slot, draws[i, 0], draws[i, 1])
+            if n >= 0 and not shared_allow(nodes, state, shapes, s, n, power):
+                n = choose(nodes, state, shapes, s, slot, power, scores, rank)
+                pick = -1
+        else:
+            n = choose(nodes, state, shapes, s, slot, power, scores, rank)
+            pick = scores.pick[slot, n] if n >= 0 else -1
+        if n < 0:
+            continue
+        gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, pick, cpu)
+        move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, 1, cpu, power)
+        note(ticks, n)
+        out.node[i], out.gpu_mask[i], out.nic_mask[i] = n, gpu_mask, nic_mask
+        out.mig_mask[i], out.numa_mask[i] = mig_mask, numa
+        done += 1
+    return done
