@@ -110,7 +110,7 @@ def state_of(cluster: Cluster, view: View, shapes: ShapeArrays, shape: NDArray[n
 # -- compiled rules ---------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def bit_count(bits):
     """Number of members of a set held as bits."""
     count = 0
@@ -120,7 +120,7 @@ def bit_count(bits):
     return count
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def mig_start(taken, profile, slices):
     """First memory eighth at which a MIG instance fits beside those taken; -1: none."""
     starts = _SLICE_STARTS[profile]
@@ -130,7 +130,7 @@ def mig_start(taken, profile, slices):
     return -1
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def gpu_takes(free, taken, milli, mig, profile):
     """Whether one GPU can take a share, a whole request or a MIG instance."""
     if mig:
@@ -138,7 +138,7 @@ def gpu_takes(free, taken, milli, mig, profile):
     return not taken and free >= milli
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def watts(nodes, shapes, s, n, power):
     """Watts that one replica of shape s adds on node n."""
     explicit = shapes.need[s, power]
@@ -147,13 +147,13 @@ def watts(nodes, shapes, s, n, power):
     return nodes.power_w[n] * shapes.gpus[s] * shapes.milli[s] // 1000
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def demand(nodes, shapes, s, n, column, power):
     """Demand of shape s for a column on node n."""
     return watts(nodes, shapes, s, n, power) if column == power else shapes.need[s, column]
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def shared_allow(nodes, state, shapes, s, n, power):
     """Whether the budgets above node n have room for one replica of shape s."""
     for k in range(nodes.shared.shape[1]):
@@ -246,7 +246,7 @@ def paired(nodes, state, shapes, s, n, mask):
     return count
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def fits(nodes, state, shapes, s, n, cpu, power):
     """Whether one replica of shape s fits node n, budgets above the node aside."""
     if not shapes.allowed[s, n]:
@@ -267,7 +267,7 @@ def fits(nodes, state, shapes, s, n, cpu, power):
     return shapes.aligned[s] == 0 or numa_of(nodes, state, shapes, s, n, cpu) > 0
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def tightest(nodes, state, shapes, s, n, numa):
     """The GPU with the least left that takes shape s, lowest index among equals, within a NUMA set (0: anywhere)."""
     best = -1

@@ -85,7 +85,7 @@ def new_placed(k: int) -> Placed:
     )
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def note(ticks, n):
     """Give the change of a node the next tick."""
     ticks.now[0] += 1
@@ -99,7 +99,7 @@ def note_many(ticks, nodes):
         note(ticks, nodes[i])
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _rescore(scorer, nodes, state, shapes, s, slot, n, cpu, power, tables, scores):
     if not fits(nodes, state, shapes, s, n, cpu, power):
         scores.score[slot, n] = NOT
@@ -107,7 +107,7 @@ def _rescore(scorer, nodes, state, shapes, s, slot, n, cpu, power, tables, score
     scores.score[slot, n], scores.pick[slot, n] = score_node(scorer, nodes, state, shapes, s, n, cpu, tables)
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _best_of_block(scores, slot, block, rank):
     best = -1
     for n in range(block * BLOCK, min((block + 1) * BLOCK, scores.score.shape[1])):

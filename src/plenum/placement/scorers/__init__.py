@@ -41,7 +41,7 @@ def learned(models: Sequence[str], frequencies: Sequence[tuple[Request, int]], m
     return Tables(fragments(models, frequencies, max_gpus), worth_tables(models, frequencies, max_gpus))
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def score_node(scorer, nodes, state, shapes, s, n, cpu, tables):
     """(score, GPU for a share or -1) of a node that fits; higher is better."""
     if scorer == RANDOM:

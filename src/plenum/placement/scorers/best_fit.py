@@ -8,7 +8,7 @@ from plenum.graph.state import tightest
 from plenum.placement.scorers.parts import FULL_CPU_MILLI, FULL_GPU_MILLI, free_milli, is_share
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def score(nodes, state, shapes, s, n, cpu):
     """⌊100(1 − ½Δcpu/128 − ½Δgpu/8)⌋, Δ what stays free on the node; the tightest GPU.
 

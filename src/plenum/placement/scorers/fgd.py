@@ -81,7 +81,7 @@ def fragments(models: Sequence[str], frequencies: Sequence[tuple[Request, int]],
     return Fragments(level, one, many, max(total, 1))
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def fragment(nodes, state, tables, n, cpu_free):
     """total·F_n(M) in milli-GPU, as if ``cpu_free`` cores were free."""
     level = level_of(tables.level, cpu_free)
@@ -105,12 +105,12 @@ def fragment_total(nodes, state, tables, cpu):
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _quantised(drop):
     return int(100.0 * (1.0 / (1.0 + math.exp(-drop / 1000.0))))
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def score(nodes, state, shapes, s, n, cpu, tables):
     """⌊100·sigmoid((F_before − F_after)/1000)⌋; for a share the best over GPUs, lowest index among equals.
 

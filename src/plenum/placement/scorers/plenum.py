@@ -187,7 +187,7 @@ def _knapsack(size, value):
     return best, pick
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def worth(nodes, state, tables, n, cpu_free):
     """What is free on node n is worth, in milli-GPU, as if ``cpu_free`` cores were free."""
     useful, free = 0.0, 0
@@ -210,7 +210,7 @@ def worth(nodes, state, tables, n, cpu_free):
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def score(nodes, state, shapes, s, n, cpu, tables):
     """Worth after placing minus worth before; for a share the best over GPUs, lowest index among equals."""
     left = state.free[n, cpu] - shapes.need[s, cpu]
