@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plenum.model.errors import FieldError
-from plenum.model.fleet import AXES, AXIS, CPU, GPU_MILLI, LEVEL, LEVELS, PODS, POWER, DeviceKind, Fleet, Health
+from plenum.model.fleet import AXES, AXIS, CPU, GPU_MILLI, LEVEL, LEVELS, MEMORY, PODS, POWER, DeviceKind, Fleet, Health
+
+FIXED_COLUMNS = (CPU, MEMORY, POWER, GPU_MILLI, PODS)
+"""Resources that every cluster counts, in the first columns; any others follow by name."""
+
+CPU_COLUMN, MEMORY_COLUMN, POWER_COLUMN, GPU_COLUMN = range(4)
 
 UNLIMITED = 2**62
 """Free amount of a resource that the node itself does not limit."""
@@ -43,7 +48,7 @@ class Cluster:
     Parameters
     ----------
     columns
-        R resource names; column r of every demand and free array. The last two are ``power_w`` and ``gpu_milli``.
+        R resource names; column r of every demand and free array, :data:`FIXED_COLUMNS` first.
     capacity
         (N, R) int64, the node's own budget; :data:`UNLIMITED` where only a domain above limits it, 0 where nobody provides it.
         Pods, watts and milli-GPU need no provider: without a budget they are not limited.
@@ -91,7 +96,7 @@ class Cluster:
                 "fleet",
                 f"at most 64 GPU models and 64 traits are supported, not {len(fleet.models)} and {len(fleet.traits)}",
             )
-        columns = (*(r for r in fleet.resources if r not in (POWER, GPU_MILLI)), POWER, GPU_MILLI)
+        columns = (*FIXED_COLUMNS, *(r for r in fleet.resources if r not in FIXED_COLUMNS))
         ancestor = _ancestors(fleet)
         level_domain, level_domains = _levels(fleet, ancestor)
         gpu = fleet.device_kind == DeviceKind.GPU

@@ -12,10 +12,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from plenum.graph.cluster import Cluster
+from plenum.graph.cluster import CPU_COLUMN, POWER_COLUMN, Cluster
 from plenum.graph.shapes import ShapeArrays
 from plenum.model.errors import InvariantError
-from plenum.model.fleet import CPU, GPU, POWER
+from plenum.model.fleet import GPU
 from plenum.model.view import Rows, View
 
 KINDS = 10
@@ -64,11 +64,6 @@ def copy_state(state: StateArrays) -> StateArrays:
     return StateArrays(*(a.copy() for a in state))
 
 
-def columns_of(cluster: Cluster) -> tuple[int, int]:
-    """Return the column numbers of cores and of watts."""
-    return cluster.columns.index(CPU), cluster.columns.index(POWER)
-
-
 def load_rows(
     cluster: Cluster, state: StateArrays, shapes: ShapeArrays, shape: NDArray[np.int32], rows: Rows, sign: int
 ) -> None:
@@ -79,7 +74,6 @@ def load_rows(
     InvariantError
         A row takes what is not free.
     """
-    cpu, power = columns_of(cluster)
     bad = _load(
         cluster.nodes,
         state,
@@ -91,8 +85,6 @@ def load_rows(
         rows.mig_mask,
         rows.numa_mask,
         sign,
-        cpu,
-        power,
     )
     if bad >= 0:
         raise InvariantError(
@@ -139,40 +131,40 @@ def gpu_takes(free, taken, milli, mig, profile):
 
 
 @njit(cache=True, forceinline=True)
-def watts(nodes, shapes, s, n, power):
+def watts(nodes, shapes, s, n):
     """Watts that one replica of shape s adds on node n."""
-    explicit = shapes.need[s, power]
+    explicit = shapes.need[s, POWER_COLUMN]
     if explicit >= 0:
         return explicit
     return nodes.power_w[n] * shapes.gpus[s] * shapes.milli[s] // 1000
 
 
 @njit(cache=True, forceinline=True)
-def demand(nodes, shapes, s, n, column, power):
+def demand(nodes, shapes, s, n, column):
     """Demand of shape s for a column on node n."""
-    return watts(nodes, shapes, s, n, power) if column == power else shapes.need[s, column]
+    return watts(nodes, shapes, s, n) if column == POWER_COLUMN else shapes.need[s, column]
 
 
 @njit(cache=True, forceinline=True)
-def shared_allow(nodes, state, shapes, s, n, power):
+def shared_allow(nodes, state, shapes, s, n):
     """Whether the budgets above node n have room for one replica of shape s."""
     for k in range(nodes.shared.shape[1]):
         b = nodes.shared[n, k]
         if b < 0:
             break
-        if state.shared_used[b] + demand(nodes, shapes, s, n, nodes.shared_column[b], power) > nodes.shared_capacity[b]:
+        if state.shared_used[b] + demand(nodes, shapes, s, n, nodes.shared_column[b]) > nodes.shared_capacity[b]:
             return False
     return True
 
 
 @njit(cache=True)
-def numa_of(nodes, state, shapes, s, n, cpu):
+def numa_of(nodes, state, shapes, s, n):
     """NUMA nodes for an aligned replica as a set: the fewest that hold its GPUs, NICs and cores, best fit first; 0: none.
 
     Tries every set of one NUMA node, then of two, … in order of size: at most 2^8 sets, most often 2.
     """
     count = state.numa_free.shape[1]
-    gpus, nics, cores = shapes.gpus[s], shapes.nics[s], shapes.need[s, cpu]
+    gpus, nics, cores = shapes.gpus[s], shapes.nics[s], shapes.need[s, CPU_COLUMN]
     best, best_size, best_left = 0, 99, 0
     for mask in range(1, 1 << count):
         size = 0
@@ -247,12 +239,12 @@ def paired(nodes, state, shapes, s, n, mask):
 
 
 @njit(cache=True, forceinline=True)
-def fits(nodes, state, shapes, s, n, cpu, power):
+def fits(nodes, state, shapes, s, n):
     """Whether one replica of shape s fits node n, budgets above the node aside."""
     if not shapes.allowed[s, n]:
         return False
     for r in range(state.free.shape[1]):
-        if demand(nodes, shapes, s, n, r, power) > state.free[n, r]:
+        if demand(nodes, shapes, s, n, r) > state.free[n, r]:
             return False
     gpus = shapes.gpus[s]
     if gpus:
@@ -264,7 +256,7 @@ def fits(nodes, state, shapes, s, n, cpu, power):
             return False
     if shapes.nics[s] and bit_count(state.nic_free[n]) < shapes.nics[s]:
         return False
-    return shapes.aligned[s] == 0 or numa_of(nodes, state, shapes, s, n, cpu) > 0
+    return shapes.aligned[s] == 0 or numa_of(nodes, state, shapes, s, n) > 0
 
 
 @njit(cache=True, forceinline=True)
@@ -282,7 +274,7 @@ def tightest(nodes, state, shapes, s, n, numa):
 
 
 @njit(cache=True)
-def assign(nodes, state, shapes, s, n, pick, cpu):
+def assign(nodes, state, shapes, s, n, pick):
     """Devices for one replica that fits: (GPU set, NIC set, MIG eighths, NUMA set).
 
     ``pick`` is the GPU that a scorer chose for a share (-1: the tightest). Whole GPUs go lowest index first.
@@ -290,7 +282,7 @@ def assign(nodes, state, shapes, s, n, pick, cpu):
     gpu_mask, nic_mask, mig_mask, numa = np.uint64(0), np.uint64(0), 0, 0
     one, gpus = np.uint64(1), shapes.gpus[s]
     if shapes.aligned[s]:
-        numa = numa_of(nodes, state, shapes, s, n, cpu)
+        numa = numa_of(nodes, state, shapes, s, n)
     if (gpus == 1 and shapes.milli[s] < 1000) or shapes.mig[s]:
         g = pick if pick >= 0 and numa == 0 else tightest(nodes, state, shapes, s, n, numa)
         gpu_mask = one << np.uint64(g)
@@ -326,17 +318,17 @@ def assign(nodes, state, shapes, s, n, pick, cpu):
 
 
 @njit(cache=True)
-def move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, sign, cpu, power):
+def move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, sign):
     """Take (sign 1) or give back (-1) one replica's devices and amounts; True unless something went below zero."""
     ok = True
     for r in range(state.free.shape[1]):
-        state.free[n, r] -= sign * demand(nodes, shapes, s, n, r, power)
+        state.free[n, r] -= sign * demand(nodes, shapes, s, n, r)
         ok = ok and state.free[n, r] >= 0
     for k in range(nodes.shared.shape[1]):
         b = nodes.shared[n, k]
         if b < 0:
             break
-        state.shared_used[b] += sign * demand(nodes, shapes, s, n, nodes.shared_column[b], power)
+        state.shared_used[b] += sign * demand(nodes, shapes, s, n, nodes.shared_column[b])
         ok = ok and state.shared_used[b] <= nodes.shared_capacity[b]
     for g in range(nodes.gpu_count[n]):
         if gpu_mask >> np.uint64(g) & np.uint64(1):
@@ -352,7 +344,7 @@ def move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, sign, c
         size = 0
         for q in range(state.numa_free.shape[1]):
             size += numa >> q & 1
-        part = (shapes.need[s, cpu] + size - 1) // size
+        part = (shapes.need[s, CPU_COLUMN] + size - 1) // size
         for q in range(state.numa_free.shape[1]):
             if numa >> q & 1:
                 state.numa_free[n, q] -= sign * part
@@ -364,7 +356,7 @@ def move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, sign, c
 
 
 @njit(cache=True)
-def _load(nodes, state, shapes, shape, node, gpu_mask, nic_mask, mig_mask, numa_mask, sign, cpu, power):
+def _load(nodes, state, shapes, shape, node, gpu_mask, nic_mask, mig_mask, numa_mask, sign):
     bad = -1
     for i in range(node.shape[0]):
         if (
@@ -379,8 +371,6 @@ def _load(nodes, state, shapes, shape, node, gpu_mask, nic_mask, mig_mask, numa_
                 np.int64(mig_mask[i]),
                 np.int64(numa_mask[i]),
                 sign,
-                cpu,
-                power,
             )
             and bad < 0
         ):
@@ -389,19 +379,19 @@ def _load(nodes, state, shapes, shape, node, gpu_mask, nic_mask, mig_mask, numa_
 
 
 @njit(cache=True)
-def fit_count(nodes, state, shapes, s, n, cpu, power, limit):
+def fit_count(nodes, state, shapes, s, n, limit):
     """How many replicas of shape s node n can take, at most ``limit``; exact; budgets above the node aside."""
-    if not fits(nodes, state, shapes, s, n, cpu, power):
+    if not fits(nodes, state, shapes, s, n):
         return 0
     count = limit
     for r in range(state.free.shape[1]):
-        need = demand(nodes, shapes, s, n, r, power)
+        need = demand(nodes, shapes, s, n, r)
         if need > 0:
             count = min(count, state.free[n, r] // need)
     if shapes.nics[s]:
         count = min(count, bit_count(state.nic_free[n]) // shapes.nics[s])
     if shapes.aligned[s] or shapes.mig[s]:
-        return min(count, _count_by_trial(nodes, state, shapes, s, n, count, cpu, power))
+        return min(count, _count_by_trial(nodes, state, shapes, s, n, count))
     if shapes.gpus[s]:
         slots = 0
         for g in range(nodes.gpu_count[n]):
@@ -412,15 +402,15 @@ def fit_count(nodes, state, shapes, s, n, cpu, power, limit):
 
 
 @njit(cache=True)
-def _count_by_trial(nodes, state, shapes, s, n, limit, cpu, power):
+def _count_by_trial(nodes, state, shapes, s, n, limit):
     """Place replicas on the node one after another, count them, and take them away again."""
     gpu_masks = np.zeros(limit, np.uint64)
     nic_masks = np.zeros(limit, np.uint64)
     mig_masks = np.zeros(limit, np.int64)
     numas = np.zeros(limit, np.int64)
     count = 0
-    while count < limit and fits(nodes, state, shapes, s, n, cpu, power):
-        gpu_masks[count], nic_masks[count], mig_masks[count], numas[count] = assign(nodes, state, shapes, s, n, -1, cpu)
+    while count < limit and fits(nodes, state, shapes, s, n):
+        gpu_masks[count], nic_masks[count], mig_masks[count], numas[count] = assign(nodes, state, shapes, s, n, -1)
         move(
             nodes,
             state,
@@ -432,10 +422,8 @@ def _count_by_trial(nodes, state, shapes, s, n, limit, cpu, power):
             mig_masks[count],
             numas[count],
             1,
-            cpu,
-            power,
         )
         count += 1
     for i in range(count):
-        move(nodes, state, shapes, s, n, gpu_masks[i], nic_masks[i], mig_masks[i], numas[i], -1, cpu, power)
+        move(nodes, state, shapes, s, n, gpu_masks[i], nic_masks[i], mig_masks[i], numas[i], -1)
     return count

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from plenum.graph.cluster import Cluster
 from plenum.graph.shapes import Shapes
-from plenum.graph.state import columns_of, load_rows, state_of
+from plenum.graph.state import load_rows, state_of
 from plenum.model.errors import FieldError, InvariantError
-from plenum.model.fleet import MAX_GPUS_PER_NODE
 from plenum.model.plan import Placement, Reason
 from plenum.model.view import Rows, View
 from plenum.model.workload import Request, Workload
@@ -69,7 +68,6 @@ class Engine:
         self.running: dict[str, tuple[Workload, Rows]] = {}
         self._position = view.position
         self._scorer = SCORERS[policy.scorer]
-        self.cpu, self.power = columns_of(self.cluster)
         role_shapes = [[self.shapes.intern(role.request) for role in w.roles] for w in view.running]
         of_row = [role_shapes[w][r] for w, r in zip(view.rows.workload.tolist(), view.rows.role.tolist(), strict=True)]
         self.state = state_of(self.cluster, view, self.shapes.arrays, np.array(of_row, np.int32))
@@ -79,8 +77,7 @@ class Engine:
             self.running[workload.id] = (workload, view.rows[order[ends[i] : ends[i + 1]]])
         if frequencies is None:
             frequencies = frequencies_of(view.running)
-        models = view.fleet.models
-        self.tables: Tables = learned(models, frequencies, min(self.state.gpu_free.shape[1], MAX_GPUS_PER_NODE))
+        self.tables: Tables = learned(self.cluster, frequencies)
         self._slots = max(16, min(CACHE_CELLS // self.cluster.n, 4096))
         self._slot_of: dict[int, int] = {}
         self.scores = new_scores(16, self.cluster.n)
@@ -112,7 +109,7 @@ class Engine:
         of_shape = dict(zip(np.unique(shape).tolist(), slots.tolist(), strict=True))
         slot = np.array([of_shape[s] for s in shape.tolist()], np.int32)
         stream(
-            self._scorer, self.cluster.nodes, self.state, self.shapes.arrays, shape, slot, draws, self.cpu, self.power,
+            self._scorer, self.cluster.nodes, self.state, self.shapes.arrays, shape, slot, draws,
             self.tables, self.scores, self.ticks, self.rank, out,
         )  # fmt: skip
         return out
@@ -167,7 +164,7 @@ class Engine:
 
     def fragmented_gpu_milli(self) -> float:
         """Free milli-GPU that the typical mix cannot use, FGD's F summed over nodes."""
-        return float(fragment_total(self.cluster.nodes, self.state, self.tables.fragments, self.cpu))
+        return float(fragment_total(self.cluster.nodes, self.state, self.tables.fragments))
 
     # -- for the solvers of this room --------------------------------------------------------------
 

@@ -100,11 +100,11 @@ def note_many(ticks, nodes):
 
 
 @njit(cache=True, forceinline=True)
-def _rescore(scorer, nodes, state, shapes, s, slot, n, cpu, power, tables, scores):
-    if not fits(nodes, state, shapes, s, n, cpu, power):
+def _rescore(scorer, nodes, state, shapes, s, slot, n, tables, scores):
+    if not fits(nodes, state, shapes, s, n):
         scores.score[slot, n] = NOT
         return
-    scores.score[slot, n], scores.pick[slot, n] = score_node(scorer, nodes, state, shapes, s, n, cpu, tables)
+    scores.score[slot, n], scores.pick[slot, n] = score_node(scorer, nodes, state, shapes, s, n, tables)
 
 
 @njit(cache=True, forceinline=True)
@@ -120,7 +120,7 @@ def _best_of_block(scores, slot, block, rank):
 
 
 @njit(cache=True)
-def refresh(scorer, nodes, state, shapes, s, slot, cpu, power, tables, scores, ticks, rank):
+def refresh(scorer, nodes, state, shapes, s, slot, tables, scores, ticks, rank):
     """Bring one slot's scores up to date."""
     since = scores.read[slot]
     scores.read[slot] = ticks.now[0]
@@ -128,12 +128,12 @@ def refresh(scorer, nodes, state, shapes, s, slot, cpu, power, tables, scores, t
         if ticks.block[block] > since:
             for n in range(block * BLOCK, min((block + 1) * BLOCK, ticks.node.shape[0])):
                 if ticks.node[n] > since:
-                    _rescore(scorer, nodes, state, shapes, s, slot, n, cpu, power, tables, scores)
+                    _rescore(scorer, nodes, state, shapes, s, slot, n, tables, scores)
             _best_of_block(scores, slot, block, rank)
 
 
 @njit(cache=True)
-def refresh_counts(nodes, state, shapes, s, slot, cpu, power, scores, ticks):
+def refresh_counts(nodes, state, shapes, s, slot, scores, ticks):
     """Bring one slot's replica counts up to date."""
     since = scores.count_read[slot]
     scores.count_read[slot] = ticks.now[0]
@@ -141,11 +141,11 @@ def refresh_counts(nodes, state, shapes, s, slot, cpu, power, scores, ticks):
         if ticks.block[block] > since:
             for n in range(block * BLOCK, min((block + 1) * BLOCK, ticks.node.shape[0])):
                 if ticks.node[n] > since:
-                    scores.count[slot, n] = fit_count(nodes, state, shapes, s, n, cpu, power, MAX_PER_NODE)
+                    scores.count[slot, n] = fit_count(nodes, state, shapes, s, n, MAX_PER_NODE)
 
 
 @njit(cache=True)
-def choose(nodes, state, shapes, s, slot, power, scores, rank):
+def choose(nodes, state, shapes, s, slot, scores, rank):
     """The best node whose upper budgets have room too; -1: none. The slot must be fresh."""
     best = -1
     for block in range(scores.best.shape[1]):
@@ -158,7 +158,7 @@ def choose(nodes, state, shapes, s, slot, power, scores, rank):
             or (scores.score[slot, n] == scores.score[slot, best] and rank[n] < rank[best])
         ):
             best = n
-    if best < 0 or shared_allow(nodes, state, shapes, s, best, power):
+    if best < 0 or shared_allow(nodes, state, shapes, s, best):
         return best
     # The favourite is under a full budget: look at every node. Rare, and linear.
     best = -1
@@ -169,13 +169,13 @@ def choose(nodes, state, shapes, s, slot, power, scores, rank):
         better = (
             best < 0 or value > scores.score[slot, best] or (value == scores.score[slot, best] and rank[n] < rank[best])
         )
-        if better and shared_allow(nodes, state, shapes, s, n, power):
+        if better and shared_allow(nodes, state, shapes, s, n):
             best = n
     return best
 
 
 @njit(cache=True)
-def stream(scorer, nodes, state, shapes, ids, slots, draws, cpu, power, tables, scores, ticks, rank, out):
+def stream(scorer, nodes, state, shapes, ids, slots, draws, tables, scores, ticks, rank, out):
     """Place one replica of each shape in ``ids``, in order, each with all before it in place; returns how many found a node.
 
     ``draws`` (K, 2) are uniform numbers for the random scorer; (0, 2) for the others.
@@ -183,19 +183,19 @@ def stream(scorer, nodes, state, shapes, ids, slots, draws, cpu, power, tables, 
     done = 0
     for i in range(ids.shape[0]):
         s, slot = ids[i], slots[i]
-        refresh(scorer, nodes, state, shapes, s, slot, cpu, power, tables, scores, ticks, rank)
+        refresh(scorer, nodes, state, shapes, s, slot, tables, scores, ticks, rank)
         if scorer == RANDOM:
             n, pick = draw(nodes, state, shapes, s, scores.score, slot, draws[i, 0], draws[i, 1])
-            if n >= 0 and not shared_allow(nodes, state, shapes, s, n, power):
-                n = choose(nodes, state, shapes, s, slot, power, scores, rank)
+            if n >= 0 and not shared_allow(nodes, state, shapes, s, n):
+                n = choose(nodes, state, shapes, s, slot, scores, rank)
                 pick = -1
         else:
-            n = choose(nodes, state, shapes, s, slot, power, scores, rank)
+            n = choose(nodes, state, shapes, s, slot, scores, rank)
             pick = scores.pick[slot, n] if n >= 0 else -1
         if n < 0:
             continue
-        gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, pick, cpu)
-        move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, 1, cpu, power)
+        gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, pick)
+        move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, 1)
         note(ticks, n)
         out.node[i], out.gpu_mask[i], out.nic_mask[i] = n, gpu_mask, nic_mask
         out.mig_mask[i], out.numa_mask[i] = mig_mask, numa

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from numba import njit
 
+from plenum.graph.cluster import Cluster
 from plenum.model.workload import Request
 from plenum.placement.scorers import best_fit, dot_product, fgd, gpu_clustering, gpu_packing, plenum
 from plenum.placement.scorers.fgd import Fragments, fragments
@@ -36,24 +37,25 @@ class Tables(NamedTuple):
     worth: Worth
 
 
-def learned(models: Sequence[str], frequencies: Sequence[tuple[Request, int]], max_gpus: int) -> Tables:
-    """Return the tables for a fleet's models and how often each request was seen."""
-    return Tables(fragments(models, frequencies, max_gpus), worth_tables(models, frequencies, max_gpus))
+def learned(cluster: Cluster, frequencies: Sequence[tuple[Request, int]]) -> Tables:
+    """Return the tables for a cluster and how often each request was seen."""
+    most = cluster.gpu_ok.shape[1]
+    return Tables(fragments(cluster.fleet.models, frequencies, most), worth_tables(cluster, frequencies))
 
 
 @njit(cache=True, forceinline=True)
-def score_node(scorer, nodes, state, shapes, s, n, cpu, tables):
+def score_node(scorer, nodes, state, shapes, s, n, tables):
     """(score, GPU for a share or -1) of a node that fits; higher is better."""
     if scorer == RANDOM:
         return 0.0, -1
     if scorer == BEST_FIT:
-        return best_fit.score(nodes, state, shapes, s, n, cpu)
+        return best_fit.score(nodes, state, shapes, s, n)
     if scorer == DOT_PRODUCT:
-        return dot_product.score(nodes, state, shapes, s, n, cpu)
+        return dot_product.score(nodes, state, shapes, s, n)
     if scorer == GPU_CLUSTERING:
-        return gpu_clustering.score(nodes, state, shapes, s, n, cpu)
+        return gpu_clustering.score(nodes, state, shapes, s, n)
     if scorer == GPU_PACKING:
-        return gpu_packing.score(nodes, state, shapes, s, n, cpu)
+        return gpu_packing.score(nodes, state, shapes, s, n)
     if scorer == FGD:
-        return fgd.score(nodes, state, shapes, s, n, cpu, tables.fragments)
-    return plenum.score(nodes, state, shapes, s, n, cpu, tables.worth)
+        return fgd.score(nodes, state, shapes, s, n, tables.fragments)
+    return plenum.score(nodes, state, shapes, s, n, tables.worth)

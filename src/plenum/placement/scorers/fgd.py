@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.cluster import CPU_COLUMN
 from plenum.graph.state import gpu_takes
 from plenum.model.workload import Request
 from plenum.placement.scorers.parts import give_whole, is_share, level_of, seen_before, take_whole
@@ -97,11 +98,11 @@ def fragment(nodes, state, tables, n, cpu_free):
 
 
 @njit(cache=True)
-def fragment_total(nodes, state, tables, cpu):
+def fragment_total(nodes, state, tables):
     """F summed over all nodes, in milli-GPU."""
     total = 0.0
     for n in range(state.free.shape[0]):
-        total += fragment(nodes, state, tables, n, state.free[n, cpu]) / tables.total
+        total += fragment(nodes, state, tables, n, state.free[n, CPU_COLUMN]) / tables.total
     return total
 
 
@@ -111,13 +112,13 @@ def _quantised(drop):
 
 
 @njit(cache=True, forceinline=True)
-def score(nodes, state, shapes, s, n, cpu, tables):
+def score(nodes, state, shapes, s, n, tables):
     """⌊100·sigmoid((F_before − F_after)/1000)⌋; for a share the best over GPUs, lowest index among equals.
 
     The integer is part of the policy: with exact reals the published gain shrinks by a point.
     """
-    left = state.free[n, cpu] - shapes.need[s, cpu]
-    before = fragment(nodes, state, tables, n, state.free[n, cpu])
+    left = state.free[n, CPU_COLUMN] - shapes.need[s, CPU_COLUMN]
+    before = fragment(nodes, state, tables, n, state.free[n, CPU_COLUMN])
     if not is_share(shapes, s):
         taken = take_whole(nodes, state, shapes, s, n)
         after = fragment(nodes, state, tables, n, left)

@@ -9,7 +9,7 @@ from plenum.placement.scorers.parts import FULL_GPU_MILLI, free_milli, is_share
 
 
 @njit(cache=True)
-def score(nodes, state, shapes, s, n, cpu):
+def score(nodes, state, shapes, s, n):
     """Fill of the node (0 to 25) plus 75, 50, 25 or 0 for its kinds: only this one, this among others, none yet, only others.
 
     Source: FGD's simulator, ``gpu_clustering_score.go``; checked by tests/papers.

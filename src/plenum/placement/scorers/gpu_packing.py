@@ -9,7 +9,7 @@ from plenum.placement.scorers.parts import free_gpus, is_share
 
 
 @njit(cache=True)
-def score(nodes, state, shapes, s, n, cpu):
+def score(nodes, state, shapes, s, n):
     """Three bands: a wholly free node (at most 33), free GPUs of a used node (33 to 50), a used GPU (50 to 100, fuller is better).
 
     Source: FGD's simulator, ``gpu_packing_score.go``; checked by tests/papers.
