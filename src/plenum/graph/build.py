@@ -70,6 +70,8 @@ class NodeShape:
         Resource to amount, owned by the node's domain.
     numa_cpu_milli
         Cores of each NUMA node, in thousandths; empty where unknown.
+    devices
+        Kept in the order (kind, as given); a device's index counts those of its kind.
     gpu_power_w
         Watts that one busy GPU adds.
     """
@@ -79,6 +81,9 @@ class NodeShape:
     devices: tuple[Device, ...] = ()
     gpu_power_w: int = 0
     traits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "devices", tuple(sorted(self.devices, key=lambda device: device.kind)))
 
     def count(self, kind: DeviceKind) -> int:
         """Return the number of devices of a kind."""
@@ -372,22 +377,20 @@ class FleetBuilder:
         if not n * width:
             return
         index = _indices(shape.devices, names[0])
-        order = sorted(range(width), key=lambda d: (shape.devices[d].kind, index[d]))
         domain = np.empty((len(AXES), n, width), np.int32)
-        for column, d in enumerate(order):
-            device = shape.devices[d]
+        for column, device in enumerate(shape.devices):
             domain[:, :, column] = homes
-            domain[AXIS["place"], :, column] += slot_of_device[d]
+            domain[AXIS["place"], :, column] += slot_of_device[column]
             for level, pattern in (device.domains or {}).items():
                 axis = AXIS[LEVELS[level_id(level, f"node {names[0]}")].split(".")[0]]
                 domain[axis, :, column] = self._matches(level, pattern, names, homes[axis])
-        parts = [shape.devices[d] for d in order]
+        parts = shape.devices
         models = [self._models.setdefault(d.model, len(self._models)) for d in parts]
         self._devices.append(
             _Devices(
                 node=np.repeat(np.arange(first, first + n, dtype=np.int32), width),
                 kind=np.tile(np.array([d.kind for d in parts], np.uint8), n),
-                index=np.tile(np.array([index[d] for d in order], np.int16), n),
+                index=np.tile(np.array(index, np.int16), n),
                 model=np.tile(np.array(models, np.int16), n),
                 health=np.tile(np.array([d.health for d in parts], np.uint8), n),
                 capacity=np.tile(np.array([d.capacity for d in parts], np.int64), n),
