@@ -38,7 +38,11 @@ def _check(ok: bool, name: str, sentence: str) -> None:
 
 def _check_level(level: str) -> None:
     level_id(level, "level")
-    _check(level not in ("place.numa", "place.pcie"), "level", f"a replica never leaves its node; for {level} say aligned: {level[6:]} in its request")
+    _check(
+        level not in ("place.numa", "place.pcie"),
+        "level",
+        f"a replica never leaves its node; for {level} say aligned: {level[6:]} in its request",
+    )
 
 
 def _check_int(value: object, name: str, low: int, high: int) -> None:
@@ -72,7 +76,8 @@ class Request:
     traits
         All of these must be on the node.
     aligned
-        ``numa``: GPUs, NICs and cores on as few NUMA nodes as can hold them; ``pcie``: besides, each GPU has a NIC under its own PCIe switch.
+        ``numa``: GPUs, NICs and cores on as few NUMA nodes as can hold them; ``pcie``: besides, each GPU has a NIC under its
+        own PCIe switch.
     """
 
     gpus: int = 0
@@ -101,11 +106,19 @@ class Request:
             f"a share of {self.gpu_milli / GPU:g} GPU goes with exactly one GPU, not {self.gpus}; ask for whole GPUs or for one share",
         )
         if self.mig:
-            _check(self.mig in MIG_SLICES, "mig", f"there is no profile {self.mig!r}; the profiles are {', '.join(MIG_SLICES)}")
+            _check(
+                self.mig in MIG_SLICES,
+                "mig",
+                f"there is no profile {self.mig!r}; the profiles are {', '.join(MIG_SLICES)}",
+            )
             _check(self.gpus == 1, "mig", f"a MIG slice goes with exactly one GPU, not {self.gpus}")
             object.__setattr__(self, "gpu_milli", MIG_SLICES[self.mig] * GPU // 8)
         _check(self.aligned in ("", "numa", "pcie"), "aligned", f"must be numa or pcie, not {self.aligned!r}")
-        _check(self.aligned != "pcie" or self.nics == 0 or self.nics == self.gpus, "nics", "aligned to pcie, every GPU has one NIC of its own")
+        _check(
+            self.aligned != "pcie" or self.nics == 0 or self.nics == self.gpus,
+            "nics",
+            "aligned to pcie, every GPU has one NIC of its own",
+        )
         object.__setattr__(self, "gpu_models", tuple(sorted(set(self.gpu_models))))
         object.__setattr__(self, "traits", tuple(sorted(set(self.traits))))
         object.__setattr__(self, "extra", tuple(sorted(self.extra)))
@@ -210,7 +223,11 @@ class Parallelism:
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "dp", "ep"):
             _check_int(getattr(self, name), name, 1, MAX_REPLICAS)
-        _check((self.tp * self.dp) % self.ep == 0, "ep", f"must divide tp x dp = {self.tp * self.dp}, and {self.ep} does not")
+        _check(
+            (self.tp * self.dp) % self.ep == 0,
+            "ep",
+            f"must divide tp x dp = {self.tp * self.dp}, and {self.ep} does not",
+        )
 
     @property
     def gpus(self) -> int:
@@ -249,14 +266,31 @@ class Workload:
         _check(len(set(names)) == len(names), "spec.roles", f"two roles share a name in {names}")
         for i, constraint in enumerate((*self.together, *self.apart)):
             _check(
-                constraint.role in ("", *names), f"spec.constraints[{i}].role", f"there is no role {constraint.role!r}; the roles are {', '.join(names)}"
+                constraint.role in ("", *names),
+                f"spec.constraints[{i}].role",
+                f"there is no role {constraint.role!r}; the roles are {', '.join(names)}",
             )
+        self._check_blocks(names)
         gpus = sum(role.replicas * role.request.gpus for role in self.roles)
         _check(
             self.parallelism.gpus == 1 or self.kind is not Kind.TRAINING_JOB or self.parallelism.gpus == gpus,
             "spec.parallelism",
             f"tp x pp x dp = {self.parallelism.gpus}, but the roles ask for {gpus} GPUs; make them equal",
         )
+
+    def _check_blocks(self, names: list[str]) -> None:
+        blocked = [(i, t) for i, t in enumerate(self.together) if t.block]
+        for i, constraint in blocked:
+            field_name = f"spec.constraints[{i}].block"
+            _check(bool(constraint.role) or len(names) == 1, field_name, "with several roles, a block needs a role")
+            _check(sum(t.role == constraint.role for _, t in blocked) == 1, field_name, "one block a role is supported")
+            for role in self.roles:
+                if constraint.role in ("", role.name):
+                    _check(
+                        all(size % constraint.block == 0 for size in role.sizes()),
+                        field_name,
+                        f"blocks of {constraint.block} must divide the {role.replicas} replicas of role {role.name}",
+                    )
 
     @property
     def id(self) -> str:

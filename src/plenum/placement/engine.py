@@ -7,10 +7,12 @@ the decisions are the same: a property test holds the incremental state to a fre
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plenum.fabric.collectives import Paths, paths_of
 from plenum.graph.cluster import Cluster
 from plenum.graph.shapes import Shapes
 from plenum.graph.state import load_rows, state_of
@@ -18,7 +20,9 @@ from plenum.model.errors import FieldError, InvariantError
 from plenum.model.plan import Placement, Reason
 from plenum.model.view import Rows, View
 from plenum.model.workload import Request, Workload
-from plenum.placement.policies import DEFAULT, Policy
+from plenum.placement.gangs import place_workload
+from plenum.placement.partitions import Partitions
+from plenum.placement.policies import DEFAULT, Cap, Policy
 from plenum.placement.scorers import RANDOM, SCORERS, Tables, learned
 from plenum.placement.scorers.fgd import fragment_total
 from plenum.placement.single import (
@@ -64,6 +68,7 @@ class Engine:
         self.policy = policy
         self.rng = rng or np.random.default_rng(0)
         self.shapes = Shapes(self.cluster)
+        self.partitions = Partitions(self.cluster)
         self.rank = np.arange(self.cluster.n) if node_rank is None else np.asarray(node_rank, np.int64)
         self.running: dict[str, tuple[Workload, Rows]] = {}
         self._position = view.position
@@ -124,8 +129,6 @@ class Engine:
 
     def place(self, workload: Workload) -> Placement | Reason:
         """Place one workload and record it as running, or say in short why not (see scheduling.explain for the long answer)."""
-        from plenum.placement.gangs import place_workload
-
         if workload.id in self.running:
             raise FieldError("metadata.name", f"{workload.id} runs already; choose another name")
         return place_workload(self, workload)
@@ -168,6 +171,19 @@ class Engine:
 
     # -- for the solvers of this room --------------------------------------------------------------
 
+    @cached_property
+    def paths(self) -> Paths:
+        """Bandwidths of the fleet, for communication costs."""
+        return paths_of(self.cluster)
+
+    def caps_of(self, tenant: str) -> tuple[Cap, ...]:
+        """Return the policy's caps that bind a tenant."""
+        return tuple(c for c in self.policy.caps if c.tenant in ("", tenant) and c.resource in self.cluster.columns)
+
+    def unbind(self, workload: Workload, rows: Rows) -> None:
+        """Give back rows that were bound but not recorded."""
+        self._load(self._row_shapes(workload, rows), rows, -1)
+
     def counts(self, shape: int, limit: int) -> NDArray[np.int32]:
         """(N,) replicas of a shape that each node can take, at most ``limit``; budgets above the nodes aside."""
         slot = self.slot(shape)
@@ -177,8 +193,6 @@ class Engine:
             self.shapes.arrays,
             shape,
             slot,
-            self.cpu,
-            self.power,
             self.scores,
             self.ticks,
         )

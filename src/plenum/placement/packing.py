@@ -1,0 +1,209 @@
+"""Compiled parts of gang placement: how much each domain holds, and which of its nodes a gang takes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from plenum.graph.state import assign, demand, move
+from plenum.placement.single import note
+
+
+class Limits(NamedTuple):
+    """Limits on a gang beyond budgets: C rows, each over the domains of one level.
+
+    ``label`` (C, N) is each node's domain (-1: the node cannot be used), ``left`` (C, D) what may still be taken in each,
+    ``column`` (C,) the resource counted; -1 counts replicas.
+    """
+
+    label: NDArray[np.int32]
+    left: NDArray[np.int64]
+    column: NDArray[np.int32]
+
+
+def no_limits(n: int) -> Limits:
+    """Return limits that limit nothing."""
+    return Limits(np.zeros((0, n), np.int32), np.zeros((0, 1), np.int64), np.zeros(0, np.int32))
+
+
+@njit(cache=True)
+def effective(nodes, state, shapes, s, order, start, count, limits, block, block_ends):
+    """How many replicas each position, and each group, can take with budgets and limits kept; groups each for themselves.
+
+    Within a group positions are served in order. Where the limits form a tree the total is exact whatever the order (the
+    feasible counts are a laminar matroid); where they cross it is a lower bound.
+
+    Returns (per position, per group); with ``block`` > 0 a group's total counts only whole blocks inside the intervals of
+    ``block_ends``.
+    """
+    per = np.zeros(order.shape[0], np.int64)
+    totals = np.zeros(start.shape[0] - 1, np.int64)
+    shared_taken = np.zeros(nodes.shared_capacity.shape[0], np.int64)
+    limit_taken = np.zeros(limits.left.shape, np.int64)
+    bound = nodes.shared.shape[1] > 0 or limits.label.shape[0] > 0
+    for k in range(start.shape[0] - 1):
+        for i in range(start[k], start[k + 1]):
+            n = order[i]
+            room = np.int64(count[n])
+            if room == 0:
+                continue
+            if bound:
+                room = _room(nodes, state, shapes, s, n, room, limits, shared_taken, limit_taken)
+                _count_taken(nodes, shapes, s, n, room, limits, shared_taken, limit_taken)
+            per[i] = room
+            totals[k] += room
+        if bound:
+            for i in range(start[k], start[k + 1]):
+                if per[i] > 0:
+                    _count_taken(nodes, shapes, s, order[i], -per[i], limits, shared_taken, limit_taken)
+        if block > 0:
+            totals[k] = 0
+            i = start[k]
+            while i < start[k + 1]:
+                end = block_ends[i]
+                held = np.int64(0)
+                for j in range(i, end):
+                    held += per[j]
+                totals[k] += held // block * block
+                i = end
+    return per, totals
+
+
+@njit(cache=True)
+def _room(nodes, state, shapes, s, n, room, limits, shared_taken, limit_taken):
+    for k in range(nodes.shared.shape[1]):
+        b = nodes.shared[n, k]
+        if b < 0:
+            break
+        need = demand(nodes, shapes, s, n, nodes.shared_column[b])
+        if need > 0:
+            room = min(room, (nodes.shared_capacity[b] - state.shared_used[b] - shared_taken[b]) // need)
+    for c in range(limits.label.shape[0]):
+        d = limits.label[c, n]
+        if d < 0:
+            return np.int64(0)
+        need = np.int64(1) if limits.column[c] < 0 else demand(nodes, shapes, s, n, limits.column[c])
+        if need > 0:
+            room = min(room, (limits.left[c, d] - limit_taken[c, d]) // need)
+    return max(room, np.int64(0))
+
+
+@njit(cache=True)
+def _count_taken(nodes, shapes, s, n, replicas, limits, shared_taken, limit_taken):
+    for k in range(nodes.shared.shape[1]):
+        b = nodes.shared[n, k]
+        if b < 0:
+            break
+        shared_taken[b] += replicas * demand(nodes, shapes, s, n, nodes.shared_column[b])
+    for c in range(limits.label.shape[0]):
+        d = limits.label[c, n]
+        if d >= 0:
+            limit_taken[c, d] += (
+                replicas if limits.column[c] < 0 else replicas * demand(nodes, shapes, s, n, limits.column[c])
+            )
+
+
+@njit(cache=True)
+def pack(ends, row, last_row, start, end, per, need, take):
+    """Take ``need`` replicas from the positions [start, end), from as few sub-domains as can be, level by level.
+
+    At each level: the tightest child that holds all that is left, if there is one; else the largest child whole, and again.
+    Rows ``row`` … ``last_row`` of ``ends`` are the levels; children of the last are filled as units, their replicas written
+    to the position where each starts. Returns what could not be placed (0: all was).
+
+    Notes
+    -----
+    O(children log children) a level. Fewest domains first is the rule of topology-aware schedulers (Kueue's and KAI's); best fit for
+    the remainder keeps large domains whole.
+    """
+    starts = np.empty(end - start, np.int64)
+    held = np.empty(end - start, np.int64)
+    while need > 0 and row <= last_row:
+        m, i = 0, start
+        while i < end:
+            stop = min(ends[row, i], end)
+            total = np.int64(0)
+            for j in range(i, stop):
+                total += per[j]
+            starts[m], held[m] = i, total
+            m += 1
+            i = stop
+        order = np.argsort(-held[:m], kind="mergesort")
+        first = 0
+        while first < m and held[order[first]] < need:
+            if held[order[first]] == 0:
+                return need
+            _take_all(ends, row, last_row, starts[order[first]], end, per, take)
+            need -= held[order[first]]
+            first += 1
+        if need == 0:
+            return np.int64(0)
+        if first == m:
+            return need
+        child = order[first]
+        for j in range(first, m):
+            if held[order[j]] < need:
+                break
+            if held[order[j]] < held[child]:
+                child = order[j]
+        if row == last_row:
+            take[starts[child]] = need
+            return np.int64(0)
+        start, end = starts[child], min(ends[row, starts[child]], end)
+        row += 1
+    return need
+
+
+@njit(cache=True)
+def _take_all(ends, row, last_row, start, limit, per, take):
+    i, stop = start, min(ends[row, start], limit)
+    while i < stop:
+        end = min(ends[last_row, i], stop)
+        for j in range(i, end):
+            take[i] += per[j]
+        i = end
+
+
+@njit(cache=True)
+def pack_blocks(ends, block_row, start, end, per, need, block, take):
+    """:func:`pack` in whole blocks: first blocks into intervals of row ``block_row``, then replicas inside each."""
+    units = np.zeros(per.shape[0], np.int64)
+    blocks = np.zeros(per.shape[0], np.int64)
+    i = start
+    while i < end:
+        stop = min(ends[block_row, i], end)
+        total = np.int64(0)
+        for j in range(i, stop):
+            total += per[j]
+        units[i] = total // block
+        i = stop
+    short = pack(ends, 0, block_row, start, end, units, need // block, blocks)
+    if short > 0:
+        return short * block
+    for i in range(start, end):
+        if blocks[i] > 0:
+            stop = min(ends[block_row, i], end)
+            if block_row + 1 == ends.shape[0]:
+                take[i] = blocks[i] * block
+            else:
+                short += pack(ends, block_row + 1, ends.shape[0] - 1, i, stop, per, blocks[i] * block, take)
+    return short
+
+
+@njit(cache=True)
+def bind(nodes, state, shapes, s, order, take, ticks, out, at):
+    """Give devices to the replicas taken at each position, in order; writes rows from ``at`` on; returns the row after the last."""
+    for i in range(order.shape[0]):
+        for _ in range(take[i]):
+            n = order[i]
+            gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, -1)
+            move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, 1)
+            out.node[at], out.gpu_mask[at], out.nic_mask[at] = n, gpu_mask, nic_mask
+            out.mig_mask[at], out.numa_mask[at] = mig_mask, numa
+            at += 1
+        if take[i] > 0:
+            note(ticks, order[i])
+    return at
