@@ -22,7 +22,7 @@ from plenum.model.view import Rows
 from plenum.model.workload import Apart, Role, Together, Workload
 from plenum.placement.complete import place_completely
 from plenum.placement.limits import limits_of
-from plenum.placement.packing import Limits, bind, effective, pack, pack_blocks
+from plenum.placement.packing import Limits, bind, first_that_holds, pack, pack_blocks
 from plenum.placement.partitions import DOWN_THE_FABRIC, Partition, reduced
 from plenum.placement.pickers import PICKERS
 from plenum.placement.single import Placed, new_placed
@@ -286,15 +286,18 @@ def _find(
         else:
             row = partition.rows.index(tier.block_level)
             count = np.where(engine.cluster.level_domain[tier.block_level] >= 0, count, 0).astype(np.int32)
-    nodes, state, shapes = engine.cluster.nodes, engine.state, engine.shapes.arrays
-    per, totals = effective(
-        nodes, state, shapes, shape, partition.order, partition.start, count, limits, block, partition.ends[row]
-    )
-    groups = np.flatnonzero(totals >= size)
+    spare = _held(partition, count) - size
+    groups = np.flatnonzero(spare >= 0)
     if len(groups) == 0:
         return None
-    key = PICKERS[engine.policy.picker](totals[groups] - size)
-    group = int(groups[np.argmin(key)])
+    groups = groups[np.argsort(PICKERS[engine.policy.picker](spare[groups]), kind="stable")]
+    per = np.zeros(len(partition.order), np.int64)
+    group = first_that_holds(
+        engine.cluster.nodes, engine.state, engine.shapes.arrays, shape, partition.order, partition.start, count, limits,
+        groups, size, block, partition.ends[row], per,
+    )  # fmt: skip
+    if group < 0:
+        return None
     take = np.zeros(len(partition.order), np.int64)
     start, end = int(partition.start[group]), int(partition.start[group + 1])
     if block:
@@ -302,6 +305,13 @@ def _find(
     else:
         short = pack(partition.ends, 0, len(partition.rows) - 1, start, end, per, size, take)
     return None if short else _Found(partition=partition, take=take)
+
+
+def _held(partition: Partition, count: NDArray[np.int32]) -> NDArray[np.int64]:
+    """(K,) replicas that each group can hold, limits aside."""
+    if len(partition.order) == 0:
+        return np.zeros(len(partition.start) - 1, np.int64)
+    return np.add.reduceat(count[partition.order], partition.start[:-1], dtype=np.int64)
 
 
 def _bound(engine: Engine, workload: Workload, r: int, found: _Found) -> Rows:

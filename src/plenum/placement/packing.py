@@ -30,49 +30,49 @@ def no_limits(n: int) -> Limits:
 
 
 @njit(cache=True)
-def effective(nodes, state, shapes, s, order, start, count, limits, block, block_ends):
-    """How many replicas each position, and each group, can take with budgets and limits kept; groups each for themselves.
+def first_that_holds(nodes, state, shapes, s, order, start, count, limits, candidates, size, block, block_ends, per):
+    """The first candidate group that holds ``size`` replicas with budgets and limits kept; -1: none.
 
-    Within a group positions are served in order. Where the limits form a tree the total is exact whatever the order (the
-    feasible counts are a laminar matroid); where they cross it is a lower bound.
-
-    Returns (per position, per group); with ``block`` > 0 a group's total counts only whole blocks inside the intervals of
-    ``block_ends``.
+    Writes what each position of that group can take into ``per`` (P,). Within a group positions are served in order. Where the limits
+    form a tree the total is exact whatever the order (the feasible counts are a laminar matroid); where they cross it is a
+    lower bound. With ``block`` > 0 only whole blocks inside the intervals of ``block_ends`` count.
     """
-    per = np.zeros(order.shape[0], np.int64)
-    totals = np.zeros(start.shape[0] - 1, np.int64)
     shared_taken = np.zeros(nodes.shared_capacity.shape[0], np.int64)
     limit_taken = np.zeros(limits.left.shape, np.int64)
     bound = nodes.shared.shape[1] > 0 or limits.label.shape[0] > 0
-    for k in range(start.shape[0] - 1):
-        for i in range(start[k], start[k + 1]):
-            n = order[i]
-            room = np.int64(count[n])
-            if room == 0:
-                continue
-            if bound:
-                room = _room(nodes, state, shapes, s, n, room, limits, shared_taken, limit_taken)
-                _count_taken(nodes, shapes, s, n, room, limits, shared_taken, limit_taken)
-            per[i] = room
-            totals[k] += room
-        if bound:
-            for i in range(start[k], start[k + 1]):
-                if per[i] > 0:
-                    _count_taken(nodes, shapes, s, order[i], -per[i], limits, shared_taken, limit_taken)
+    for c in range(candidates.shape[0]):
+        first, last = start[candidates[c]], start[candidates[c] + 1]
+        total = np.int64(0)
+        for i in range(first, last):
+            per[i] = count[order[i]]
+            if bound and per[i] > 0:
+                per[i] = _room(nodes, state, shapes, s, order[i], per[i], limits, shared_taken, limit_taken)
+                _count_taken(nodes, shapes, s, order[i], per[i], limits, shared_taken, limit_taken)
+            total += per[i]
         if block > 0:
-            totals[k] = 0
-            i = start[k]
-            while i < start[k + 1]:
-                end = block_ends[i]
-                held = np.int64(0)
-                for j in range(i, end):
-                    held += per[j]
-                totals[k] += held // block * block
-                i = end
-    return per, totals
+            total = _whole_blocks(per, first, last, block, block_ends)
+        if total >= size:
+            return candidates[c]
+        for i in range(first, last):
+            if bound and per[i] > 0:
+                _count_taken(nodes, shapes, s, order[i], -per[i], limits, shared_taken, limit_taken)
+            per[i] = 0
+    return -1
 
 
 @njit(cache=True)
+def _whole_blocks(per, first, last, block, block_ends):
+    total, i = np.int64(0), first
+    while i < last:
+        held = np.int64(0)
+        for j in range(i, block_ends[i]):
+            held += per[j]
+        total += held // block * block
+        i = block_ends[i]
+    return total
+
+
+@njit(cache=True, forceinline=True)
 def _room(nodes, state, shapes, s, n, room, limits, shared_taken, limit_taken):
     for k in range(nodes.shared.shape[1]):
         b = nodes.shared[n, k]
@@ -91,7 +91,7 @@ def _room(nodes, state, shapes, s, n, room, limits, shared_taken, limit_taken):
     return max(room, np.int64(0))
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _count_taken(nodes, shapes, s, n, replicas, limits, shared_taken, limit_taken):
     for k in range(nodes.shared.shape[1]):
         b = nodes.shared[n, k]
