@@ -1,0 +1,1 @@
+"""Everything that touches the world outside: files, manifests, hosts and drivers."""
