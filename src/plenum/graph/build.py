@@ -276,6 +276,10 @@ class FleetBuilder:
         level, _, name = domain.partition(":")
         return name in self._ids[level_id(level, "level")]
 
+    def names_at(self, level: str) -> list[str]:
+        """Return the names of the domains of a level, in the order they were added."""
+        return list(self._ids[level_id(level, "level")])
+
     def build(self) -> Fleet:
         """Freeze what was added.
 
@@ -597,6 +601,8 @@ def _check_names(names: Sequence[str], field_name: str) -> None:
             raise FieldError(field_name, "a domain needs a name")
         if "{" in name or "}" in name:
             raise FieldError(field_name, f"{name!r} holds a brace; braces stand for patterns")
+        if not name.isprintable():
+            raise FieldError(field_name, f"{name[:60]!r} holds characters that cannot be printed")
 
 
 def _check_amount(domain: str, resource: str, amount: object) -> None:

@@ -1,0 +1,279 @@
+"""Field types that manifests share, and the sentences that say what is wrong with a field."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from plenum.adapters.manifests.document import API_VERSION, Document
+from plenum.model.errors import FieldError
+from plenum.model.fleet import LEVEL, level_id
+from plenum.model.units import MAX_QUANTITY, parse, unit_of
+
+ALIASES: dict[str, str] = {
+    "cpu": "cpu_milli",
+    "memory": "memory_bytes",
+    "power": "power_w",
+    "gpu": "gpu_milli",
+    "cxl": "cxl_bytes",
+    "nvmeof": "nvmeof_bytes",
+    "uplink": "uplink_bps",
+}
+"""Short names of resources in manifests; any other resource goes by its own name, unit last."""
+
+MAX_NAME = 253
+_NAME = re.compile(r"[^\s{}]([^{}]*[^\s{}])?")
+
+
+class Strict(BaseModel):
+    """A part of a manifest: camelCase, nothing unknown, nothing changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, frozen=True, allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            names = [f.alias or name for name, f in cls.model_fields.items()]
+            for key in data:
+                if key not in names:
+                    sentence = (
+                        f"there is no such field{did_you_mean(key, names)}; the fields here are {', '.join(names)}"
+                    )
+                    raise PydanticCustomError("unknown_field", "{sentence}", {"sentence": sentence, "key": key})
+        return data
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the closest choice, or nothing."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def one_of(word: str, choices: Iterable[str], what: str) -> str:
+    """Return the sentence for a word that is none of the choices."""
+    choices = list(choices)
+    listed = f"there is {', '.join(choices)}" if choices else "there is none"
+    return f"there is no {what} {word[:60]!r}{did_you_mean(word, choices)}; {listed}"
+
+
+def fail(error: FieldError) -> PydanticCustomError:
+    """Carry one of our errors through Pydantic."""
+    return PydanticCustomError("wrong", "{sentence}", {"sentence": error.sentence})
+
+
+def _read(unit: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: amount_of(value, unit))
+
+
+def _shape(example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": ["integer", "number", "string"], "minimum": 0, "examples": [example]})
+
+
+def amount_of(value: object, unit: str) -> int:
+    """Read a quantity; whole numbers exactly.
+
+    Raises
+    ------
+    PydanticCustomError
+        It is none.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        exact = value * 1000 if unit == "milli" else value
+        if 0 <= exact < MAX_QUANTITY:
+            return exact
+    try:
+        return parse(value, unit, "")
+    except FieldError as error:
+        raise fail(error) from None
+
+
+Bytes = Annotated[int, _read("bytes"), _shape("2TiB")]
+Watts = Annotated[int, _read("w"), _shape("40kW")]
+BitsPerSecond = Annotated[int, _read("bps"), _shape("400Gb/s")]
+Cores = Annotated[int, _read("milli"), _shape("500m")]
+
+
+def _read_budgets(value: Any) -> object:
+    if not isinstance(value, dict):
+        return value  # Pydantic says what is wrong with it
+    amounts: dict[str, int] = {}
+    for name, amount in value.items():
+        resource = ALIASES.get(name, name)
+        if not _is_name(name):
+            raise PydanticCustomError("unknown_field", "{sentence}", {"sentence": "is not a name", "key": name[:60]})
+        unit = unit_of(resource)
+        # A resource named in full states its unit: cpu_milli: 64000 is 64 cores, as cpu: 64 is.
+        if unit == "milli" and name == resource and isinstance(amount, int):
+            unit = "count"
+        try:
+            number = amount_of(amount, unit)
+        except PydanticCustomError as error:
+            raise PydanticCustomError(
+                "unknown_field", "{sentence}", {"sentence": error.message(), "key": name}
+            ) from None
+        if resource in amounts:
+            sentence = f"{resource} is given twice, under its short and its full name"
+            raise PydanticCustomError("unknown_field", "{sentence}", {"sentence": sentence, "key": name})
+        amounts[resource] = number
+    return amounts
+
+
+Budgets = Annotated[
+    dict[str, int],
+    BeforeValidator(_read_budgets),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": ["integer", "number", "string"]},
+            "examples": [{"cpu": 64, "memory": "2TiB", "power": "8kW", "licences": 4}],
+        }
+    ),
+]
+"""Resource to amount in its base unit."""
+
+
+def _check_level(value: object) -> object:
+    if isinstance(value, str) and value not in LEVEL:
+        try:
+            level_id(value, "")
+        except FieldError as error:
+            sentence = error.sentence.replace(";", f"{did_you_mean(value, LEVEL)};", 1)
+            raise PydanticCustomError("wrong", "{sentence}", {"sentence": sentence}) from None
+    return value
+
+
+def _check_name(value: object) -> object:
+    if isinstance(value, str) and not _is_name(value):
+        sentence = f"{value[:60]!r} is not a name: 1 to {MAX_NAME} printable characters, no braces, no space at an end"
+        raise PydanticCustomError("wrong", "{sentence}", {"sentence": sentence})
+    return value
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= MAX_NAME and text.isprintable() and _NAME.fullmatch(text) is not None
+
+
+def _check_path(value: object) -> object:
+    if isinstance(value, str):
+        level, colon, name = value.partition(":")
+        if not colon:
+            sentence = f"{value[:60]!r} is not a domain: write axis.level:name, for example place.rack:r7"
+            raise PydanticCustomError("wrong", "{sentence}", {"sentence": sentence})
+        _check_level(level)
+        _check_name(name)
+    return value
+
+
+Level = Annotated[str, BeforeValidator(_check_level), WithJsonSchema({"type": "string", "enum": list(LEVEL)})]
+Name = Annotated[str, BeforeValidator(_check_name), Field(min_length=1, max_length=MAX_NAME)]
+Path = Annotated[str, BeforeValidator(_check_path)]
+"""``axis.level:name``."""
+
+
+class Metadata(Strict):
+    """Name, tenant and labels."""
+
+    name: Name
+    tenant: Name = "default"
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class Manifest(Strict):
+    """What every manifest starts with."""
+
+    api_version: Literal["plenum.dev/v1alpha1"]
+    metadata: Metadata
+
+
+M = TypeVar("M", bound=Manifest)
+
+
+def check_head(document: Document, kinds: Iterable[str]) -> None:
+    """Check apiVersion and kind, so that the wrong sort of file gets one sentence about that.
+
+    Raises
+    ------
+    FieldError
+        Another version or kind.
+    """
+    kinds = list(kinds)
+    version, kind = document.value.get("apiVersion"), document.value.get("kind")
+    if version != API_VERSION:
+        raise document.wrong(("apiVersion",), f"must be {API_VERSION}, not {_shown(version)}")
+    if kind not in kinds:
+        choice = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise document.wrong(("kind",), f"must be {choice}, not {_shown(kind)}{did_you_mean(str(kind), kinds)}")
+
+
+def validated(model: type[M], document: Document) -> M:
+    """Check a document against a manifest's type.
+
+    Raises
+    ------
+    FieldError
+        The topmost thing that is wrong, with its file, line, field and what would be right.
+    """
+    try:
+        return model.model_validate(document.value)
+    except ValidationError as error:
+        faults = [_fault(document, details) for details in error.errors(include_url=False)]
+        raise min(faults, key=lambda fault: fault.where.line) from None
+
+
+def _fault(document: Document, details: ErrorDetails) -> FieldError:
+    context = details.get("ctx", {})
+    path = tuple(step for step in details["loc"] if step != "[key]")
+    if details["type"] == "unknown_field":
+        path = (*path, context["key"])
+    return document.wrong(path, _sentence(details, context))
+
+
+def _sentence(details: ErrorDetails, context: dict[str, Any]) -> str:
+    kind, given = details["type"], details.get("input")
+    if kind in ("wrong", "unknown_field"):
+        return context["sentence"]
+    if kind == "missing":
+        return "is missing, and it is required"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        return f"must be {context['expected']}, not {_shown(given)}{did_you_mean(str(given), choices)}"
+    bound = next((f"{word} {context[key]}" for key, word in _BOUNDS.items() if key in context), None)
+    if bound:
+        return f"must be {bound}, not {_shown(given)}"
+    return f"must be {_WANTED.get(kind, details['msg'])}, not {_shown(given)}"
+
+
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "of length at least"}
+_WANTED = {
+    "string_type": "text (put quotes round it)",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
