@@ -6,7 +6,9 @@ the decisions are the same: a property test holds the incremental state to a fre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from plenum.fabric.collectives import Paths, paths_of
 from plenum.graph.cluster import Cluster
 from plenum.graph.shapes import Shapes
-from plenum.graph.state import load_rows, state_of
+from plenum.graph.state import copy_state, empty_state, load_rows, state_of
 from plenum.model.errors import FieldError, InvariantError
 from plenum.model.plan import Placement, Reason
 from plenum.model.view import Rows, View
@@ -157,6 +159,36 @@ class Engine:
         items = list(self.running.values())
         rows = Rows.joined([r.owned_by(i) for i, (_, r) in enumerate(items)])
         return View(fleet=self.cluster.fleet, running=tuple(w for w, _ in items), rows=rows, position=self._position)
+
+    def fork(self, *, empty: bool = False, cluster: Cluster | None = None) -> Engine:
+        """Return an independent engine with the same policy and learned tables, to try things on.
+
+        Parameters
+        ----------
+        empty
+            Start from the fleet with nothing on it.
+        cluster
+            The same fleet with other nodes schedulable.
+        """
+        other = copy(self)
+        other.rng = np.random.default_rng(0)
+        if cluster is not None:
+            other.cluster, other.shapes = cluster, Shapes(cluster)
+        other.running = {} if empty else dict(self.running)
+        other.state = empty_state(other.cluster) if empty else copy_state(self.state)
+        other._slot_of, other.scores, other.ticks = {}, new_scores(16, other.cluster.n), new_ticks(other.cluster.n)
+        return other
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Undo, at the end of the block, every placement and release made in it."""
+        before = dict(self.running)
+        yield
+        for workload, rows in [item for name, item in self.running.items() if before.get(name) is not item]:
+            self.unbind(workload, rows)
+        for workload, rows in [item for name, item in before.items() if self.running.get(name) is not item]:
+            self._load(self._row_shapes(workload, rows), rows, 1)
+        self.running = before
 
     # -- figures -----------------------------------------------------------------------------------
 

@@ -1,0 +1,501 @@
+"""Why a workload waits, who is in the way, and what would let it start.
+
+Nothing here reasons about placement on its own: each claim is the outcome of a placement tried on a copy of the engine with one
+thing changed. What it says would happen is computed by the code that makes it happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plenum.graph.cluster import UNLIMITED
+from plenum.model.fleet import GPU, LEVEL, LEVELS, Health
+from plenum.model.plan import Blocker, Counterfactual, Gap, Placement, Reason
+from plenum.model.units import show
+from plenum.model.workload import Request, Role, Workload
+from plenum.placement import Engine
+
+MAX_SHORT = 3
+"""Domains named as coming closest."""
+
+MAX_DOMAINS_CLEARED = 2
+"""Domains for which a smallest set of blockers is searched."""
+
+MAX_PRUNED = 12
+"""Blockers tried for dropping from the set, so that the answer is small."""
+
+MAX_NAMED = 3
+"""Names written out in a sentence."""
+
+
+def explain(engine: Engine, workload: Workload) -> Reason:
+    """Explain why a workload cannot start on an engine's state.
+
+    Parameters
+    ----------
+    engine
+        Not changed.
+    workload
+        Not running.
+
+    Returns
+    -------
+    Reason
+        ``code`` ``ready`` if it would start right now; ``never.*`` if it cannot start even on the empty fleet; else ``wait.*``.
+    """
+    live = engine.fork()
+    if _starts(live, workload) is not None:
+        return Reason(
+            workload=workload.id, code="ready", constraint="", sentence=f"{workload.id} fits: it would start now."
+        )
+    empty = engine.fork(empty=True)
+    ideal = _starts(empty, workload)
+    if ideal is None:
+        return _never(empty, workload)
+    return _waits(live, workload, ideal)
+
+
+# -- trials -----------------------------------------------------------------------------------------
+
+
+def _starts(engine: Engine, workload: Workload, without: tuple[str, ...] = ()) -> Placement | None:
+    """Try a placement after some workloads ended; the engine is as before afterwards."""
+    with engine.trial():
+        for name in without:
+            engine.release(name)
+        outcome = engine.place(workload)
+    return outcome if isinstance(outcome, Placement) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """A workload with one thing asked for less strictly."""
+
+    code: str
+    constraint: str
+    change: str
+    workload: Workload
+
+
+def _relaxations(workload: Workload) -> Iterator[_Change]:
+    """Yield the workload with one constraint relaxed at a time."""
+    for i, wish in enumerate(workload.together):
+        if wish.required:
+            soft = tuple(replace(t, required=False) if j == i else t for j, t in enumerate(workload.together))
+            blocks = f" in blocks of {wish.block}" if wish.block else ""
+            yield _Change(
+                code="together",
+                constraint=f"together within {wish.level}{blocks}",
+                change=f"{wish.level} is preferred instead of required",
+                workload=replace(workload, together=soft),
+            )
+    for i, wish in enumerate(workload.apart):
+        if wish.required:
+            soft_apart = tuple(replace(a, required=False) if j == i else a for j, a in enumerate(workload.apart))
+            yield _Change(
+                code="apart",
+                constraint=f"at most {wish.max_per_domain} per {wish.level}",
+                change=f"spreading over {wish.level} is preferred instead of required",
+                workload=replace(workload, apart=soft_apart),
+            )
+    for code, change, fields in (
+        ("models", "any GPU model will do", {"gpu_models": ()}),
+        ("traits", "no trait is required", {"traits": ()}),
+        ("hbm", "GPUs with less memory will do", {"hbm_bytes": 0}),
+        ("aligned", "GPUs, NICs and cores need not be aligned", {"aligned": ""}),
+    ):
+        if any(getattr(role.request, name) != value for role in workload.roles for name, value in fields.items()):
+            roles = tuple(replace(role, request=replace(role.request, **fields)) for role in workload.roles)
+            yield _Change(
+                code=code, constraint=next(iter(fields)), change=change, workload=replace(workload, roles=roles)
+            )
+
+
+def _lighter(workload: Workload) -> Iterator[tuple[str, Workload]]:
+    """Yield (resource, the workload asking for none of it)."""
+    requests = [role.request for role in workload.roles]
+    for name in ("cpu_milli", "memory_bytes", "nics"):
+        if any(getattr(r, name) for r in requests):
+            yield name, _with_requests(workload, [replace(r, **{name: 0}) for r in requests])
+    for name in dict.fromkeys(resource for r in requests for resource, _ in r.extra):
+        yield (
+            name,
+            _with_requests(workload, [replace(r, extra=tuple(e for e in r.extra if e[0] != name)) for r in requests]),
+        )
+
+
+def _with_requests(workload: Workload, requests: list[Request]) -> Workload:
+    roles = tuple(replace(role, request=request) for role, request in zip(workload.roles, requests, strict=True))
+    return replace(workload, roles=roles)
+
+
+# -- never ------------------------------------------------------------------------------------------
+
+
+def _never(empty: Engine, workload: Workload) -> Reason:
+    """Name the constraint that even the empty fleet cannot meet."""
+    for role in workload.roles:
+        finding = _no_node(empty, role)
+        if finding is not None:
+            return _impossible(workload, *finding)
+    for role in workload.roles:
+        held = int(empty.counts(empty.shapes.intern(role.request), role.replicas).sum())
+        fewest = role.sizes()[-1] if workload.gang else 1
+        if held < fewest:
+            return _impossible(
+                workload,
+                "capacity",
+                "replicas",
+                f"the whole fleet holds {held} of its {fewest} replicas of {_asked(role.request)}",
+            )
+    for change in _relaxations(workload):
+        if _starts(empty, change.workload) is not None:
+            return _impossible(workload, change.code, change.constraint, _largest(empty, workload, change))
+    for resource, lighter in _lighter(workload):
+        if _starts(empty, lighter) is not None:
+            return _impossible(
+                workload, "budget", resource, f"no set of domains has the {resource} for all its replicas together"
+            )
+    return _impossible(
+        workload, "combination", "", "its constraints cannot all be met together, though each can be met alone"
+    )
+
+
+def _impossible(workload: Workload, code: str, constraint: str, because: str) -> Reason:
+    sentence = f"{workload.id} can never start on this fleet: {because}."
+    return Reason(workload=workload.id, code=f"never.{code}", constraint=constraint, sentence=sentence)
+
+
+def _no_node(empty: Engine, role: Role) -> tuple[str, str, str] | None:
+    """Say why no node of the empty fleet can take one replica; None if one can."""
+    request, cluster = role.request, empty.cluster
+    if empty.counts(empty.shapes.intern(request), 1).any():
+        return None
+    fleet = cluster.fleet
+    usable = cluster.schedulable
+    if not usable.any():
+        return "health", "", "every node is cordoned or unhealthy"
+    gpus = np.where(usable, cluster.gpu_ok.sum(axis=1), 0)
+    if gpus.max() < request.gpus:
+        return "gpus", "gpus", f"no node has {request.gpus} GPUs (the largest has {gpus.max()})"
+    for trait in request.traits:
+        if trait not in fleet.traits:
+            return "traits", "traits", f"no node has the trait {trait} (there are: {', '.join(fleet.traits) or 'none'})"
+    gpu_models = sorted({fleet.models[m] for m in np.unique(cluster.nodes.model) if m >= 0})
+    if request.gpu_models and not any(m in gpu_models for m in request.gpu_models):
+        return (
+            "models",
+            "gpu_models",
+            f"no node has a GPU of model {' or '.join(request.gpu_models)} (there are: {', '.join(gpu_models)})",
+        )
+    if request.gpus and request.hbm_bytes:
+        most = int(np.where(usable & (gpus > 0), cluster.hbm_bytes, 0).max())
+        if most < request.hbm_bytes:
+            return (
+                "hbm",
+                "hbm_bytes",
+                f"no GPU has {show(request.hbm_bytes, 'hbm_bytes')} of memory (the largest has {show(most, 'hbm_bytes')})",
+            )
+    asked = {"cpu_milli": request.cpu_milli, "memory_bytes": request.memory_bytes, **dict(request.extra)}
+    for resource, amount in asked.items():
+        most = (
+            int(np.where(usable, cluster.capacity[:, cluster.columns.index(resource)], 0).max())
+            if resource in cluster.columns
+            else 0
+        )
+        if amount > most:
+            what = f"the most is {show(most, resource)}" if most else "none has any"
+            return (
+                "resource",
+                resource,
+                f"no node has {show(amount, resource)} {_word(resource)} ({what})",
+            )
+    nics = np.where(usable, cluster.nic_ok.sum(axis=1), 0)
+    if nics.max(initial=0) < request.nics:
+        return "nics", "nics", f"no node has {request.nics} NICs (the most is {nics.max(initial=0)})"
+    if request.aligned and empty.counts(empty.shapes.intern(replace(request, aligned="")), 1).any():
+        return "aligned", "aligned", f"no node can align {_asked(request)} ({request.aligned})"
+    return "combination", "request", f"no single node has all that one replica asks for ({_asked(request)})"
+
+
+def _asked(request: Request) -> str:
+    """One replica's request in a few words: ``8 GPUs, 32 cores``."""
+    parts = []
+    if request.mig:
+        parts.append(f"a {request.mig} MIG slice")
+    elif request.gpus and request.gpu_milli < GPU:
+        parts.append(f"{request.gpu_milli / GPU:g} GPU")
+    elif request.gpus:
+        parts.append(f"{request.gpus} GPU{'s' if request.gpus > 1 else ''}")
+    if request.cpu_milli:
+        parts.append(f"{show(request.cpu_milli, 'cpu_milli')} cores")
+    if request.memory_bytes:
+        parts.append(show(request.memory_bytes, "memory_bytes"))
+    if request.nics:
+        parts.append(f"{request.nics} NIC{'s' if request.nics > 1 else ''}")
+    parts += [f"{show(amount, name)} {_word(name)}" for name, amount in request.extra]
+    return ", ".join(parts) or "nothing"
+
+
+def _largest(empty: Engine, workload: Workload, change: _Change) -> str:
+    if change.code != "together":
+        return f"{change.constraint} cannot be kept even on the empty fleet"
+    wish = next(t for t in workload.together if change.constraint.startswith(f"together within {t.level}"))
+    if not empty.partitions.exists(LEVEL[wish.level]):
+        return f"{wish.level} is required and the fleet has no {wish.level} domains"
+    role = workload.roles[0]
+    held = _held(empty, workload, role, (LEVEL[wish.level],))
+    need = wish.block or role.sizes()[-1]
+    return f"no {wish.level} holds {need} replicas of {_asked(role.request)} even when empty (the largest holds {int(held.max(initial=0))})"
+
+
+# -- waits ------------------------------------------------------------------------------------------
+
+
+def _waits(live: Engine, workload: Workload, ideal: Placement) -> Reason:
+    helped = [(change, _starts(live, change.workload)) for change in _relaxations(workload)]
+    what_ifs = [_what_if(change, outcome, ideal) for change, outcome in helped]
+    role = max(workload.roles, key=lambda r: r.request.total_gpu_milli)
+    resource = _scarce(live, workload, role)
+    binding = next((change for change, outcome in helped if outcome is not None), None)
+    levels = tuple(LEVEL[t.level] for t in workload.together if t.required and not t.block)
+    short = _gaps(live, workload, role, levels, resource)
+    ending = _smallest_ending(live, workload, role, levels)
+    blockers = _blockers(live, ending, resource)
+    if ending:
+        what_ifs.append(
+            Counterfactual(
+                change=f"{', '.join(ending)} end{'s' if len(ending) == 1 else ''}",
+                starts=True,
+                sentence=f"starts if {_named(ending)} end{'s' if len(ending) == 1 else ''}",
+            )
+        )
+    what_ifs += [w for w in (_uncordoned(live, workload), _smaller(live, workload)) if w is not None]
+    code = f"wait.{binding.code}" if binding else f"wait.{'gpus' if resource == 'gpus' else 'resource'}"
+    constraint = binding.constraint if binding else resource
+    return Reason(
+        workload=workload.id,
+        code=code,
+        constraint=constraint,
+        sentence=_sentence(workload, constraint, resource, short, ending),
+        short=short,
+        blockers=blockers,
+        counterfactuals=tuple(what_ifs),
+    )
+
+
+def _sentence(
+    workload: Workload, constraint: str, resource: str, short: tuple[Gap, ...], ending: tuple[str, ...]
+) -> str:
+    what = _word(resource)
+    lead = (
+        f"{workload.id} waits for {what}" if constraint == resource else f"{workload.id} waits because of {constraint}"
+    )
+    if short:
+        have, need = (show(v, short[0].resource) for v in (short[0].free, short[0].needed))
+        lead += f": {short[0].domain} comes closest, with room for {have} of {need} {what}"
+    return f"{lead}; it starts when {_named(ending)} end{'s' if len(ending) == 1 else ''}." if ending else f"{lead}."
+
+
+def _word(resource: str) -> str:
+    """Name a resource for people."""
+    words = {"gpus": "GPUs", "cpu_milli": "cores", "memory_bytes": "memory", "nics": "NICs"}
+    return words.get(resource, resource.rsplit("_", 1)[0])
+
+
+def _named(names: tuple[str, ...]) -> str:
+    if len(names) == 1:
+        return names[0]
+    shown = names if len(names) <= MAX_NAMED + 1 else (*names[:MAX_NAMED], f"{len(names) - MAX_NAMED} others")
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _what_if(change: _Change, outcome: Placement | None, ideal: Placement) -> Counterfactual:
+    if outcome is None:
+        return Counterfactual(change=change.change, starts=False, sentence=f"still waits if {change.change}")
+    if outcome.cost is None or ideal.cost is None or ideal.cost.step_s == 0:
+        return Counterfactual(change=change.change, starts=True, sentence=f"starts if {change.change}")
+    ratio = outcome.cost.step_s / ideal.cost.step_s
+    return Counterfactual(
+        change=change.change,
+        starts=True,
+        sentence=f"starts if {change.change}, at {ratio:.2g}x communication cost",
+        relative_cost=ratio,
+    )
+
+
+def _scarce(live: Engine, workload: Workload, role: Role) -> str:
+    """The resource that keeps most replicas out: the one whose absence from the request makes most room."""
+    held = int(live.counts(live.shapes.intern(role.request), role.replicas).sum())
+    best, most = "gpus" if role.request.gpus else "cpu_milli", held
+    for resource, lighter in _lighter(workload):
+        request = next(r.request for r in lighter.roles if r.name == role.name)
+        room = int(live.counts(live.shapes.intern(request), role.replicas).sum())
+        if room > most and room >= role.sizes()[-1]:
+            best, most = resource, room
+    return best
+
+
+def _held(engine: Engine, workload: Workload, role: Role, levels: tuple[int, ...]) -> NDArray[np.int64]:
+    """Replicas of a role that each domain of the levels can hold."""
+    partition = engine.partitions.of(levels)
+    if len(partition.order) == 0:
+        return np.zeros(0, np.int64)
+    count = engine.counts(engine.shapes.intern(role.request), role.replicas)
+    return np.add.reduceat(count[partition.order], partition.start[:-1], dtype=np.int64)
+
+
+def _gaps(live: Engine, workload: Workload, role: Role, levels: tuple[int, ...], resource: str) -> tuple[Gap, ...]:
+    """The domains that come closest, and what each is short of."""
+    held = _held(live, workload, role, levels)
+    partition = live.partitions.of(levels)
+    each = _amount(role.request, resource)
+    gaps = []
+    for group in np.argsort(-held, kind="stable")[:MAX_SHORT].tolist():
+        nodes = partition.order[partition.start[group] : partition.start[group + 1]]
+        gaps.append(
+            Gap(
+                domain=_domain_name(live, levels, int(nodes[0])),
+                resource=resource,
+                needed=(role.sizes()[-1] if workload.gang else 1) * each,
+                free=int(held[group]) * each,
+                capacity=_capacity(live, nodes, resource),
+            )
+        )
+    return tuple(gaps)
+
+
+def _amount(request: Request, resource: str) -> int:
+    if resource == "gpus":
+        return max(request.gpus, 1)
+    return dict(request.extra).get(resource) or int(getattr(request, resource, 0))
+
+
+def _capacity(live: Engine, nodes: NDArray[np.int32], resource: str) -> int:
+    cluster = live.cluster
+    if resource in ("gpus", "nics"):
+        return int((cluster.gpu_ok if resource == "gpus" else cluster.nic_ok)[nodes].sum())
+    amounts = cluster.capacity[nodes, cluster.columns.index(resource)]
+    return int(amounts[amounts < UNLIMITED].sum())
+
+
+def _domain_name(live: Engine, levels: tuple[int, ...], node: int) -> str:
+    cluster = live.cluster
+    names = [
+        f"{LEVELS[level]} {cluster.fleet.domain_name[cluster.level_domains[level][cluster.level_domain[level, node]]]}"
+        for level in levels
+    ]
+    return ", ".join(names) or "the whole fleet"
+
+
+# -- who is in the way ------------------------------------------------------------------------------
+
+
+def _smallest_ending(live: Engine, workload: Workload, role: Role, levels: tuple[int, ...]) -> tuple[str, ...]:
+    """A small set of running workloads whose end lets this one start: clear the cheapest nodes of the closest domains, then prune.
+
+    Finding the smallest set is a set-cover problem; this is the greedy answer with every member shown to be needed.
+    """
+    held = _held(live, workload, role, levels)
+    partition = live.partitions.of(levels)
+    best: tuple[str, ...] = ()
+    on_node = _workloads_by_node(live)
+    for group in np.argsort(-held, kind="stable")[:MAX_DOMAINS_CLEARED].tolist():
+        nodes = partition.order[partition.start[group] : partition.start[group + 1]].tolist()
+        order = _cheapest_first(nodes, on_node, live)
+        if not order or _starts(live, workload, tuple(order)) is None:
+            continue
+        low, high = 0, len(order)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if _starts(live, workload, tuple(order[:middle])) is not None else (middle, high)
+        ending = _pruned(live, workload, order[:high])
+        if not best or len(ending) < len(best):
+            best = ending
+    return best
+
+
+def _workloads_by_node(live: Engine) -> dict[int, list[str]]:
+    table: dict[int, list[str]] = {}
+    for name, (_, rows) in live.running.items():
+        for node in np.unique(rows.node).tolist():
+            table.setdefault(node, []).append(name)
+    return table
+
+
+def _cheapest_first(nodes: list[int], on_node: dict[int, list[str]], live: Engine) -> list[str]:
+    """Workloads on some nodes, those of the nodes with the fewest and least important first."""
+    cost = {
+        n: (len(on_node.get(n, ())), max((live.running[w][0].priority for w in on_node.get(n, ())), default=0), n)
+        for n in nodes
+    }
+    return list(dict.fromkeys(w for n in sorted(nodes, key=cost.__getitem__) for w in on_node.get(n, ())))
+
+
+def _pruned(live: Engine, workload: Workload, ending: list[str]) -> tuple[str, ...]:
+    for name in ending[:-1][:MAX_PRUNED]:
+        fewer = tuple(other for other in ending if other != name)
+        if _starts(live, workload, fewer) is not None:
+            ending = list(fewer)
+    return tuple(ending)
+
+
+def _blockers(live: Engine, ending: tuple[str, ...], resource: str) -> tuple[Blocker, ...]:
+    blockers = []
+    for name in ending:
+        workload, rows = live.running[name]
+        amount = sum(_amount(workload.roles[r].request, resource) for r in rows.role.tolist())
+        nodes = np.unique(rows.node)
+        where = live.cluster.fleet.node_name(int(nodes[0])) + (
+            f" and {len(nodes) - 1} more nodes" if len(nodes) > 1 else ""
+        )
+        blockers.append(Blocker(workload=name, tenant=workload.tenant, domain=where, resource=resource, amount=amount))
+    return tuple(blockers)
+
+
+# -- what else would help ---------------------------------------------------------------------------
+
+
+def _uncordoned(live: Engine, workload: Workload) -> Counterfactual | None:
+    fleet = live.cluster.fleet
+    cordoned = np.flatnonzero(fleet.node_cordoned & (fleet.node_health == Health.HEALTHY))
+    if len(cordoned) == 0:
+        return None
+    open_cluster = replace(live.cluster, schedulable=fleet.node_health == Health.HEALTHY)
+    outcome = _starts(live.fork(cluster=open_cluster), workload)
+    if outcome is None:
+        return None
+    used = np.intersect1d(np.unique(outcome.rows.node), cordoned)
+    names = tuple(fleet.node_name(int(n)) for n in used)
+    verb = "is" if len(names) == 1 else "are"
+    return Counterfactual(
+        change=f"uncordon {', '.join(names)}", starts=True, sentence=f"starts if {_named(names)} {verb} uncordoned"
+    )
+
+
+def _smaller(live: Engine, workload: Workload) -> Counterfactual | None:
+    """The largest gang that would start now, where one would."""
+    if not workload.gang or len(workload.roles) > 1:
+        return None
+    role = workload.roles[0]
+    step = max([t.block for t in workload.together] + [1])
+    low, high = 0, role.sizes()[-1] // step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _starts(live, _resized(workload, middle * step)) is not None else (low, middle)
+    if low == 0:
+        return None
+    return Counterfactual(
+        change=f"{low * step} replicas",
+        starts=True,
+        sentence=f"starts now with {low * step} of its {role.replicas} replicas",
+    )
+
+
+def _resized(workload: Workload, replicas: int) -> Workload:
+    role = replace(workload.roles[0], replicas=replicas, min_replicas=0)
+    return replace(workload, roles=(role,), parallelism=replace(workload.parallelism, tp=1, pp=1, dp=1, ep=1))
