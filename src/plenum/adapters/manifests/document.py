@@ -68,10 +68,10 @@ class Document:
         at: Any = self.value
         line = self.value.line
         for step in path:
-            inside = step in at if isinstance(at, Mapping) else isinstance(step, int) and isinstance(at, Sequence)
-            if not inside or (isinstance(step, int) and not 0 <= step < len(at)):
+            is_there = step in at if isinstance(at, Mapping) else isinstance(at, Sequence) and step in range(len(at))
+            if not is_there:
                 break
-            line, at = at.lines[step], at[step]  # pyright: ignore[reportArgumentType]
+            line, at = at.lines[step], at[step]  # pyright: ignore[reportArgumentType, reportCallIssue]
         return line
 
     def wrong(self, path: tuple[int | str, ...], sentence: str) -> FieldError:

@@ -140,8 +140,8 @@ class _Writing:
             if fleet.node_cordoned[n]:
                 entry["cordoned"] = True
             entries.setdefault(json.dumps(entry), []).append(fleet.node_name(n))
-        for entry, names in entries.items():
-            yield {"nodes": names, **json.loads(entry)}
+        for text, names in entries.items():
+            yield {"nodes": names, **json.loads(text)}
 
     def _numa_cores(self, n: int) -> list[int]:
         """Return the NUMA domains of a node whose cores its template gives: numbered from 0 in the order they were added."""

@@ -106,7 +106,7 @@ def _read_budgets(value: Any) -> object:
         return value  # Pydantic says what is wrong with it
     amounts: dict[str, int] = {}
     for name, amount in value.items():
-        resource = ALIASES.get(name, name)
+        resource = ALIASES[name] if name in ALIASES else name  # noqa: SIM401
         if not _is_name(name):
             raise PydanticCustomError("unknown_field", "{sentence}", {"sentence": "is not a name", "key": name[:60]})
         unit = unit_of(resource)
