@@ -1,0 +1,89 @@
+"""``plenum explain``: why a workload waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from plenum.cli.console import console, write_json
+from plenum.cli.situation import Situation, decided, reason_json, situation_options
+
+
+@click.command()
+@click.argument("job")
+@situation_options
+def command(
+    job: str, jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy: str, seed: int, output: str
+) -> None:
+    """Say why JOB (a name, or tenant/name) waits when the workloads in JOBS are placed, and what would let it start.
+
+    Every "starts if" was tried with the engine that places.
+
+    \b
+    plenum explain giant --fleet examples/fleet-lab.yaml examples/jobs.yaml
+    """
+    situation = decided(jobs, fleet, running, policy, seed)
+    wanted = _found(situation, job)
+    placement = next((p for p in situation.plan.placements if p.workload.id == wanted.id), None)
+    reason = next((r for r in situation.plan.reasons if r.workload == wanted.id), None)
+    if output == "json":
+        nodes = sorted({situation.view.fleet.node_name(int(n)) for n in placement.rows.node}) if placement else []
+        write_json({"workload": wanted.id, "placed_on": nodes, "reason": reason_json(reason) if reason else None})
+        return
+    out = console()
+    if placement is not None:
+        where = ", ".join(dict.fromkeys(situation.view.fleet.node_name(int(n)) for n in placement.rows.node))
+        out.print(
+            f"{wanted.id} starts now: {len(placement.rows)} of {wanted.replicas} replicas on {where}.", soft_wrap=True
+        )
+        for wish in placement.degraded:
+            out.print(f"  {wish}", soft_wrap=True)
+    if reason is not None:
+        _print(out, reason)
+
+
+def _found(situation: Situation, job: str) -> Any:
+    from plenum.model import FieldError
+
+    matches = [w for w in situation.pending if job in (w.id, w.name)]
+    if len(matches) == 1:
+        return matches[0]
+    names = ", ".join(sorted(w.id for w in (matches or situation.pending)))
+    problem = "is in several tenants; say which" if matches else "is not among the workloads"
+    raise FieldError("JOB", f"{job} {problem}: {names}")
+
+
+def _print(out: Any, reason: Any) -> None:
+    from rich.table import Table
+
+    from plenum.model.units import show
+
+    out.print(reason.sentence, soft_wrap=True, markup=False)
+    if reason.short:
+        table = Table(
+            "closest domain",
+            "short of",
+            "free",
+            "needed",
+            "capacity",
+            title="Where it comes closest",
+            title_justify="left",
+        )
+        for gap in reason.short:
+            table.add_row(
+                gap.domain, gap.resource, *(show(v, gap.resource) for v in (gap.free, gap.needed, gap.capacity))
+            )
+        out.print(table)
+    if reason.blockers:
+        table = Table("workload", "tenant", "where", "holds", title="What is in the way", title_justify="left")
+        for blocker in reason.blockers:
+            table.add_row(
+                blocker.workload,
+                blocker.tenant,
+                blocker.domain,
+                f"{show(blocker.amount, blocker.resource)} {blocker.resource}",
+            )
+        out.print(table)
+    for what_if in reason.counterfactuals:
+        out.print(f"{'✓' if what_if.starts else '✗'} {what_if.sentence}", soft_wrap=True, markup=False)
