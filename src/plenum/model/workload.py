@@ -119,6 +119,8 @@ class Request:
             "nics",
             "aligned to pcie, every GPU has one NIC of its own",
         )
+        if not (self.gpus or self.nics or self.cpu_milli):
+            object.__setattr__(self, "aligned", "")  # there is nothing to align
         object.__setattr__(self, "gpu_models", tuple(sorted(set(self.gpu_models))))
         object.__setattr__(self, "traits", tuple(sorted(set(self.traits))))
         object.__setattr__(self, "extra", tuple(sorted(self.extra)))

@@ -14,7 +14,7 @@ from plenum.model.fleet import LEVELS
 from plenum.model.plan import Plan
 from plenum.model.view import Rows, View
 from plenum.model.workload import MIG_SLICES, MIG_STARTS, Apart, Request, Role, Together, Workload
-from plenum.placement.ledger import Ledger, Slot, amounts, first_position, members
+from plenum.placement.ledger import Ledger, Slot, amounts, members
 
 if TYPE_CHECKING:
     from plenum.placement.policies import Cap, Policy
@@ -179,29 +179,33 @@ def _alignment_faults(
             yield "has a GPU without a NIC of its own PCIe switch"
 
 
-def _groups(workload: Workload, rows: Rows, role_name: str, block: int) -> dict[int, list[int]]:
-    """Group a workload's nodes by block of consecutive replicas; block 0: one group."""
-    groups: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(rows)):
-        role = int(rows.role[i])
-        if role_name and workload.roles[role].name != role_name:
-            continue
-        position = int(rows.rank[i]) + (0 if role_name else first_position(workload, role))
-        groups[position // block if block else 0].append(int(rows.node[i]))
-    return groups
+def _nodes_of(workload: Workload, rows: Rows, role_name: str) -> Iterator[tuple[int, int, int]]:
+    """Yield (role, rank, node) of the replicas that a constraint holds for."""
+    for role, rank, node in zip(rows.role.tolist(), rows.rank.tolist(), rows.node.tolist(), strict=True):
+        if role_name in ("", workload.roles[role].name):
+            yield role, rank, node
 
 
 def _together_faults(books: Ledger, workload: Workload, rows: Rows, constraint: Together) -> Iterator[str]:
-    for block, nodes in _groups(workload, rows, constraint.role, constraint.block).items():
-        domains = {books.domain_at(node, constraint.level) for node in nodes}
-        if len(domains) > 1 or None in domains:
+    groups: dict[tuple[int, int], set[int | None]] = defaultdict(set)
+    for role, rank, node in _nodes_of(workload, rows, constraint.role):
+        block = (role, rank // constraint.block) if constraint.block else (0, 0)
+        groups[block].add(books.domain_at(node, constraint.level))
+    for (_, block), domains in groups.items():
+        if None in domains:
+            yield f"block {block} is partly outside every {constraint.level}"
+        elif len(domains) > 1:
             yield f"block {block} is spread over {len(domains)} domains of {constraint.level}"
 
 
 def _apart_faults(books: Ledger, workload: Workload, rows: Rows, constraint: Apart) -> Iterator[str]:
-    nodes = _groups(workload, rows, constraint.role, 0)[0]
-    for domain, count in Counter(books.domain_at(node, constraint.level) for node in nodes).items():
-        if domain is not None and count > constraint.max_per_domain:
+    counts = Counter(
+        books.domain_at(node, constraint.level) for _, _, node in _nodes_of(workload, rows, constraint.role)
+    )
+    for domain, count in counts.items():
+        if domain is None:
+            yield f"{count} replicas are outside every {constraint.level}"
+        elif count > constraint.max_per_domain:
             yield f"{count} replicas in {books.fleet.domain_path(domain)}; at most {constraint.max_per_domain} may be"
 
 

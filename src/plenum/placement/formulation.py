@@ -20,7 +20,7 @@ from plenum.model.fleet import CPU, GPU
 from plenum.model.view import Rows, View
 from plenum.model.workload import MIG_SLICES, MIG_STARTS, Apart, Request, Together, Workload
 from plenum.placement.check import tenant_usage
-from plenum.placement.ledger import Ledger, Slot, amounts, first_position, share_of_cores
+from plenum.placement.ledger import Ledger, Slot, amounts, share_of_cores
 
 if TYPE_CHECKING:
     from plenum.placement.policies import Cap
@@ -193,10 +193,11 @@ class Formulation:
     def _most(self, atom: Atom, node: int) -> int:
         """Return how many replicas every budget above a node has room for, one by one."""
         workload = self.pending[atom.workload]
-        mine = [t for t in workload.together if t.role in ("", workload.roles[atom.role].name)]
+        name = workload.roles[atom.role].name
+        levels = [c.level for c in (*workload.together, *workload.apart) if c.required and c.role in ("", name)]
         if self.books.may_host(atom.request, node):
             return 0
-        if any(t.required and self.books.domain_at(node, t.level) is None for t in mine):
+        if any(self.books.domain_at(node, level) is None for level in levels):
             return 0
         most = atom.size
         for resource, amount in amounts(atom.request, self.view.fleet, node).items():
@@ -362,11 +363,10 @@ class Formulation:
     def _groups(self, w: int, role_name: str, block: int) -> list[list[int]]:
         """Return the atoms that a constraint holds for, by block."""
         workload = self.pending[w]
-        groups: dict[int, list[int]] = defaultdict(list)
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for a, atom in enumerate(self.atoms):
             if atom.workload == w and role_name in ("", workload.roles[atom.role].name):
-                position = atom.first + (0 if role_name else first_position(workload, atom.role))
-                groups[position // block if block else 0].append(a)
+                groups[(atom.role, atom.first // block) if block else (0, 0)].append(a)
         return list(groups.values())
 
     def _by_domain(self, group: list[int], level: str) -> dict[int, list[tuple[int, int]]]:
@@ -504,8 +504,7 @@ def atoms_of(w: int, workload: Workload) -> Iterator[Atom]:
         cuts = {0, role.replicas}
         for constraint in workload.together:
             if constraint.block and constraint.role in ("", role.name):
-                offset = 0 if constraint.role else first_position(workload, r)
-                cuts |= set(range(-offset % constraint.block, role.replicas, constraint.block))
+                cuts |= set(range(0, role.replicas, constraint.block))
         borders = sorted(cuts)
         for first, last in pairwise(borders):
             yield Atom(w, r, first, last, role.request)

@@ -24,7 +24,7 @@ from plenum.model.fleet import (
     Health,
 )
 from plenum.model.view import View
-from plenum.model.workload import Request, Workload
+from plenum.model.workload import Request
 
 NEEDS_NO_PROVIDER = (PODS, POWER, GPU_MILLI)
 """Resources that are unlimited where no budget speaks of them; any other is then absent."""
@@ -215,11 +215,6 @@ def share_of_cores(request: Request, numa_nodes: int) -> int:
 def members(mask: int) -> list[int]:
     """Return the members of a set held as bits, ascending."""
     return [i for i in range(mask.bit_length()) if mask >> i & 1]
-
-
-def first_position(workload: Workload, role: int) -> int:
-    """Return the place of a role's rank 0 in the workload's numbering of all its replicas, which blocks count in."""
-    return sum(r.replicas for r in workload.roles[:role])
 
 
 def _chain(fleet: Fleet, node: int) -> tuple[int, ...]:
