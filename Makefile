@@ -1,0 +1,65 @@
+# What can be done here; `make` alone lists it. Needs Python 3.11+ with venv, and nothing else.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
+DATA   ?= $(if $(PLENUM_DATA),$(PLENUM_DATA),../shared/data)
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint check bench docs lock clean
+
+help: ## List what can be done
+	@echo "Plenum: run the main job with 'make up', the tests with 'make test'."
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(VENV)/.run ## Install, replay a production cluster's workload, explain what waits, say what to try next
+	@bash tools/tour.sh $(BIN) "$(DATA)"
+
+test: $(VENV)/.dev ## Run all tests; ARGS="-k replay" narrows them
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, format, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+
+check: lint test ## Everything that must pass: what CI runs
+
+bench: $(VENV)/.run ## Measure speed and placement quality against named baselines; table and out/bench.json
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.run ## Redraw the pictures of the README
+	@bash tools/pictures.sh $(BIN) "$(DATA)"
+
+lock: $(VENV)/.dev ## Pin the newest dependencies that pyproject.toml allows (needs the network)
+	@$(PIP) install 'uv>=0.5'
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --group build -o requirements.lock $(LOCK)
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --group build --group dev -c requirements.lock -o requirements-dev.lock $(LOCK)
+
+LOCK := --quiet --upgrade --universal --generate-hashes --no-annotate --custom-compile-command 'make lock'
+
+clean: ## Remove the environment and everything generated
+	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
+
+# -- the environment: made once, again only when a lock changes -------------------------------------
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Plenum needs Python 3.11 or newer, and there is no '$(PYTHON)' here; install it, or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Plenum needs Python 3.11 or newer; '$(PYTHON)' is not. Name another: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "'$(PYTHON)' comes without the venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	@echo "Making an environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the locked dependencies ..."
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	@echo "Installing the locked tools for tests and checks ..."
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
