@@ -105,7 +105,7 @@ def _provided(fleet: Fleet, resource: str) -> NDArray[np.bool_]:
     for level in np.unique(fleet.domain_level):
         here = np.flatnonzero((fleet.domain_level == level) & (fleet.domain_parent >= 0))
         has[here] |= has[fleet.domain_parent[here]]
-    return np.array([(home >= 0) & has[home] for home in fleet.node_home]).any(axis=0)
+    return np.logical_or.reduce([(home >= 0) & has[home] for home in fleet.node_home])
 
 
 def _power(fleet: Fleet) -> Iterator[Finding]:
