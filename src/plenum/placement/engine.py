@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -39,6 +40,16 @@ from plenum.placement.single import (
 
 CACHE_CELLS = 24_000_000
 """Scores that the cache may hold over all shapes (14 bytes each); beyond, it starts over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Step:
+    """What a trial has to undo: workloads taken up (sign 1) or released (-1)."""
+
+    held: list[tuple[Workload, Rows]]
+    shape: NDArray[np.int32]
+    rows: Rows
+    sign: int
 
 
 class Engine:
@@ -74,6 +85,8 @@ class Engine:
         self.rank = np.arange(self.cluster.n) if node_rank is None else np.asarray(node_rank, np.int64)
         self.running: dict[str, tuple[Workload, Rows]] = {}
         self._position = view.position
+        self._journal: list[_Step] | None = None
+        self._on_node: dict[int, dict[str, None]] | None = {}
         self._scorer = SCORERS[policy.scorer]
         role_shapes = [[self.shapes.intern(role.request) for role in w.roles] for w in view.running]
         of_row = [role_shapes[w][r] for w, r in zip(view.rows.workload.tolist(), view.rows.role.tolist(), strict=True)]
@@ -81,7 +94,7 @@ class Engine:
         order = np.argsort(view.rows.workload, kind="stable")
         ends = np.searchsorted(view.rows.workload[order], np.arange(len(view.running) + 1))
         for i, workload in enumerate(view.running):
-            self.running[workload.id] = (workload, view.rows[order[ends[i] : ends[i + 1]]])
+            self._remember(workload, view.rows[order[ends[i] : ends[i + 1]]])
         if frequencies is None:
             frequencies = frequencies_of(view.running)
         self.tables: Tables = learned(self.cluster, frequencies)
@@ -138,21 +151,43 @@ class Engine:
     def record(self, workload: Workload, rows: Rows) -> None:
         """Take rows that :meth:`place` would have chosen, for example those that a driver reports."""
         self._load(self._row_shapes(workload, rows), rows, 1)
-        self.running[workload.id] = (workload, rows)
+        self.keep(workload, rows)
 
-    def release(self, workload_id: str) -> tuple[Workload, Rows]:
-        """Give back everything that a workload holds.
+    def keep(self, workload: Workload, rows: Rows) -> None:
+        """Record rows as running that are bound already."""
+        self._remember(workload, rows)
+        if self._journal is not None:
+            self._journal.append(
+                _Step(held=[(workload, rows)], shape=self._row_shapes(workload, rows), rows=rows, sign=1)
+            )
+
+    def release(self, *workload_ids: str) -> None:
+        """Give back everything that some workloads hold.
 
         Raises
         ------
         InvariantError
-            It is not running.
+            One of them is not running; nothing is released then.
         """
-        if workload_id not in self.running:
-            raise InvariantError(f"{workload_id} is not running")
-        workload, rows = self.running.pop(workload_id)
-        self._load(self._row_shapes(workload, rows), rows, -1)
-        return workload, rows
+        unknown = [name for name in workload_ids if name not in self.running]
+        if unknown:
+            raise InvariantError(f"{unknown[0]} is not running")
+        if not workload_ids:
+            return
+        gone = [self.running[name] for name in dict.fromkeys(workload_ids)]
+        for workload, rows in gone:
+            self._forget(workload, rows)
+        shape = np.concatenate([self._row_shapes(workload, rows) for workload, rows in gone])
+        joined = Rows.joined([rows for _, rows in gone])
+        self._load(shape, joined, -1)
+        if self._journal is not None:
+            self._journal.append(_Step(held=gone, shape=shape, rows=joined, sign=-1))
+
+    def on_node(self, node: int) -> tuple[str, ...]:
+        """Return the ids of the workloads on a node; not kept by forks."""
+        if self._on_node is None:
+            raise InvariantError("a fork does not know what runs on a node; ask the engine it was forked from")
+        return tuple(self._on_node.get(node, ()))
 
     def view(self) -> View:
         """Return what runs now as a view."""
@@ -171,7 +206,7 @@ class Engine:
             The same fleet with other nodes schedulable.
         """
         other = copy(self)
-        other.rng = np.random.default_rng(0)
+        other.rng, other._journal, other._on_node = np.random.default_rng(0), None, None
         if cluster is not None:
             other.cluster, other.shapes = cluster, Shapes(cluster)
         other.running = {} if empty else dict(self.running)
@@ -181,14 +216,17 @@ class Engine:
 
     @contextmanager
     def trial(self) -> Iterator[None]:
-        """Undo, at the end of the block, every placement and release made in it."""
-        before = dict(self.running)
+        """Undo, at the end of the block, every placement and release made in it.
+
+        What was released and is back stands last among ``running``.
+        """
+        outer, self._journal = self._journal, []
         yield
-        for workload, rows in [item for name, item in self.running.items() if before.get(name) is not item]:
-            self.unbind(workload, rows)
-        for workload, rows in [item for name, item in before.items() if self.running.get(name) is not item]:
-            self._load(self._row_shapes(workload, rows), rows, 1)
-        self.running = before
+        for step in reversed(self._journal):
+            for workload, rows in step.held:
+                (self._forget if step.sign > 0 else self._remember)(workload, rows)
+            self._load(step.shape, step.rows, -step.sign)
+        self._journal = outer
 
     # -- figures -----------------------------------------------------------------------------------
 
@@ -251,6 +289,16 @@ class Engine:
     def changed(self, nodes: NDArray[np.integer]) -> None:
         """Note that nodes changed outside this class's own methods."""
         note_many(self.ticks, np.ascontiguousarray(nodes, np.int32))
+
+    def _remember(self, workload: Workload, rows: Rows) -> None:
+        self.running[workload.id] = (workload, rows)
+        for node in rows.node.tolist() if self._on_node is not None else ():
+            self._on_node.setdefault(node, {})[workload.id] = None
+
+    def _forget(self, workload: Workload, rows: Rows) -> None:
+        del self.running[workload.id]
+        for node in rows.node.tolist() if self._on_node is not None else ():
+            self._on_node[node].pop(workload.id, None)
 
     def _row_shapes(self, workload: Workload, rows: Rows) -> NDArray[np.int32]:
         ids = np.array([self.shapes.intern(role.request) for role in workload.roles], np.int32)

@@ -160,25 +160,30 @@ def _sizes(engine: Engine, workload: Workload) -> Iterator[tuple[int, ...]]:
         return
     full = tuple(role.replicas for role in workload.roles)
     yield full
-    if len(full) == 1 and full[0] > 1:
-        yield from ((k,) for k in _largest_that_fits(engine, workload, full[0]))
-    elif len(full) > 1:
-        yield from _fewer_of_several(full)
+    if sum(full) > 1:
+        yield from _most_that_fit(engine, workload, full)
 
 
-def _largest_that_fits(engine: Engine, workload: Workload, most: int) -> Iterator[int]:
-    """Bisect the largest count below ``most`` that fits: with fewer replicas every constraint is easier."""
-    low, high = 0, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _fits(engine, workload, (middle,)) else (low, middle)
-    if low:
-        yield low
+def _most_that_fit(engine: Engine, workload: Workload, full: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Grow role after role, each as far as fits beside those before; with fewer replicas every constraint is easier."""
+    sizes = [0] * len(full)
+    for r, most in enumerate(full):
+        block = _required_block(workload, r)
+        low, high = 0, most // block + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            sizes[r] = middle * block
+            low, high = (middle, high) if _fits(engine, workload, tuple(sizes)) else (low, middle)
+        sizes[r] = low * block
+    if any(sizes):
+        yield tuple(sizes)
 
 
-def _fewer_of_several(full: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    for k in range(max(full) - 1, 0, -1):
-        yield tuple(min(k, f) for f in full)
+def _required_block(workload: Workload, r: int) -> int:
+    """Replicas of a role that are of use only together."""
+    name = workload.roles[r].name
+    blocks = [t.block for t in workload.together if t.required and t.block and t.role in ("", name)]
+    return blocks[0] if blocks else 1
 
 
 def _fits(engine: Engine, workload: Workload, sizes: tuple[int, ...]) -> bool:
@@ -350,7 +355,7 @@ def _rows(placed: Placed, which: NDArray[np.integer], role: int) -> Rows:
 
 
 def _recorded(engine: Engine, workload: Workload, rows: Rows, tier: Tier) -> Placement:
-    engine.running[workload.id] = (workload, rows)
+    engine.keep(workload, rows)
     named = tuple(dict.fromkeys(c.level for c in (*workload.together, *workload.apart)))
     levels = tuple((name, _domains_used(engine, LEVEL[name], rows)) for name in named)
     cost = None

@@ -26,7 +26,7 @@ MAX_DOMAINS_CLEARED = 2
 """Domains for which a smallest set of blockers is searched."""
 
 MAX_PRUNED = 12
-"""Blockers tried for dropping from the set, so that the answer is small."""
+"""Largest set of blockers that is shown to be minimal member by member; a larger one is not read that closely."""
 
 MAX_NAMED = 3
 """Names written out in a sentence."""
@@ -56,7 +56,7 @@ def explain(engine: Engine, workload: Workload) -> Reason:
     ideal = _starts(empty, workload)
     if ideal is None:
         return _never(empty, workload)
-    return _waits(live, workload, ideal)
+    return _waits(engine, live, empty, workload, ideal)
 
 
 # -- trials -----------------------------------------------------------------------------------------
@@ -65,8 +65,7 @@ def explain(engine: Engine, workload: Workload) -> Reason:
 def _starts(engine: Engine, workload: Workload, without: tuple[str, ...] = ()) -> Placement | None:
     """Try a placement after some workloads ended; the engine is as before afterwards."""
     with engine.trial():
-        for name in without:
-            engine.release(name)
+        engine.release(*without)
         outcome = engine.place(workload)
     return outcome if isinstance(outcome, Placement) else None
 
@@ -256,7 +255,7 @@ def _largest(empty: Engine, workload: Workload, change: _Change) -> str:
 # -- waits ------------------------------------------------------------------------------------------
 
 
-def _waits(live: Engine, workload: Workload, ideal: Placement) -> Reason:
+def _waits(engine: Engine, live: Engine, empty: Engine, workload: Workload, ideal: Placement) -> Reason:
     helped = [(change, _starts(live, change.workload)) for change in _relaxations(workload)]
     what_ifs = [_what_if(change, outcome, ideal) for change, outcome in helped]
     role = max(workload.roles, key=lambda r: r.request.total_gpu_milli)
@@ -264,7 +263,7 @@ def _waits(live: Engine, workload: Workload, ideal: Placement) -> Reason:
     binding = next((change for change, outcome in helped if outcome is not None), None)
     levels = tuple(LEVEL[t.level] for t in workload.together if t.required and not t.block)
     short = _gaps(live, workload, role, levels, resource)
-    ending = _smallest_ending(live, workload, role, levels)
+    ending = _smallest_ending(engine, live, empty, workload, role, levels)
     blockers = _blockers(live, ending, resource)
     if ending:
         what_ifs.append(
@@ -395,53 +394,63 @@ def _domain_name(live: Engine, levels: tuple[int, ...], node: int) -> str:
 # -- who is in the way ------------------------------------------------------------------------------
 
 
-def _smallest_ending(live: Engine, workload: Workload, role: Role, levels: tuple[int, ...]) -> tuple[str, ...]:
+def _smallest_ending(
+    engine: Engine, live: Engine, empty: Engine, workload: Workload, role: Role, levels: tuple[int, ...]
+) -> tuple[str, ...]:
     """A small set of running workloads whose end lets this one start: clear the cheapest nodes of the closest domains, then prune.
 
-    Finding the smallest set is a set-cover problem; this is the greedy answer with every member shown to be needed.
+    Finding the smallest set is a set-cover problem; this is the greedy answer, and if it is small every member is shown to be needed.
     """
+    shape, size = live.shapes.intern(role.request), role.sizes()[-1] if workload.gang else 1
+    room, most = live.counts(shape, size), empty.counts(shape, size)
     held = _held(live, workload, role, levels)
     partition = live.partitions.of(levels)
     best: tuple[str, ...] = ()
-    on_node = _workloads_by_node(live)
     for group in np.argsort(-held, kind="stable")[:MAX_DOMAINS_CLEARED].tolist():
-        nodes = partition.order[partition.start[group] : partition.start[group + 1]].tolist()
-        order = _cheapest_first(nodes, on_node, live)
-        if not order or _starts(live, workload, tuple(order)) is None:
-            continue
-        low, high = 0, len(order)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if _starts(live, workload, tuple(order[:middle])) is not None else (middle, high)
-        ending = _pruned(live, workload, order[:high])
-        if not best or len(ending) < len(best):
-            best = ending
+        nodes = _cheapest_first(engine, partition.order[partition.start[group] : partition.start[group + 1]].tolist())
+        order = list(dict.fromkeys(name for n in nodes for name in engine.on_node(n)))
+        gained = np.cumsum(most[nodes].astype(np.int64) - room[nodes])
+        cleared = nodes[: int(np.searchsorted(gained, size - held[group])) + 1]
+        guess = len(dict.fromkeys(name for n in cleared for name in engine.on_node(n)))
+        ending = _prefix_that_helps(live, workload, order, guess)
+        if ending:
+            ending = _pruned(live, workload, ending)
+        if ending and (not best or len(ending) < len(best)):
+            best = tuple(ending)
     return best
 
 
-def _workloads_by_node(live: Engine) -> dict[int, list[str]]:
-    table: dict[int, list[str]] = {}
-    for name, (_, rows) in live.running.items():
-        for node in np.unique(rows.node).tolist():
-            table.setdefault(node, []).append(name)
-    return table
+def _prefix_that_helps(live: Engine, workload: Workload, order: list[str], guess: int) -> list[str]:
+    """The shortest prefix of ``order`` whose end lets the workload start, by bisection from a guess; empty if all of it does not."""
+    low, high = 0, guess
+    if _starts(live, workload, tuple(order[:guess])) is None:
+        low, high = guess, len(order)
+        if _starts(live, workload, tuple(order)) is None:
+            return []
+    elif guess > MAX_PRUNED:
+        return order[:guess]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _starts(live, workload, tuple(order[:middle])) is not None else (middle, high)
+    return order[:high]
 
 
-def _cheapest_first(nodes: list[int], on_node: dict[int, list[str]], live: Engine) -> list[str]:
-    """Workloads on some nodes, those of the nodes with the fewest and least important first."""
-    cost = {
-        n: (len(on_node.get(n, ())), max((live.running[w][0].priority for w in on_node.get(n, ())), default=0), n)
-        for n in nodes
-    }
-    return list(dict.fromkeys(w for n in sorted(nodes, key=cost.__getitem__) for w in on_node.get(n, ())))
+def _cheapest_first(engine: Engine, nodes: list[int]) -> list[int]:
+    """Nodes with the fewest and least important workloads first."""
+
+    def cost(n: int) -> tuple[int, int, int]:
+        names = engine.on_node(n)
+        return len(names), max((engine.running[name][0].priority for name in names), default=0), n
+
+    return sorted(nodes, key=cost)
 
 
-def _pruned(live: Engine, workload: Workload, ending: list[str]) -> tuple[str, ...]:
-    for name in ending[:-1][:MAX_PRUNED]:
+def _pruned(live: Engine, workload: Workload, ending: list[str]) -> list[str]:
+    for name in ending[:-1] if len(ending) <= MAX_PRUNED else ():
         fewer = tuple(other for other in ending if other != name)
         if _starts(live, workload, fewer) is not None:
             ending = list(fewer)
-    return tuple(ending)
+    return ending
 
 
 def _blockers(live: Engine, ending: tuple[str, ...], resource: str) -> tuple[Blocker, ...]:
