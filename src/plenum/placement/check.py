@@ -171,7 +171,7 @@ def _alignment_faults(
         return
     if not held or held[-1] >= numa_nodes:
         yield f"is aligned, but holds NUMA nodes {held} of {numa_nodes}"
-    if any(slot.numa not in held for slot in (*gpus, *nics)):
+    elif any(slot.numa not in held for slot in (*gpus, *nics)):
         yield f"has a GPU or NIC outside its NUMA nodes {held}"
     if request.aligned == "pcie" and request.nics:
         ours, theirs = Counter(gpu.switch for gpu in gpus), Counter(nic.switch for nic in nics)
@@ -187,15 +187,17 @@ def _nodes_of(workload: Workload, rows: Rows, role_name: str) -> Iterator[tuple[
 
 
 def _together_faults(books: Ledger, workload: Workload, rows: Rows, constraint: Together) -> Iterator[str]:
-    groups: dict[tuple[int, int], set[int | None]] = defaultdict(set)
+    groups: dict[tuple[int, int], list[int | None]] = defaultdict(list)
     for role, rank, node in _nodes_of(workload, rows, constraint.role):
         block = (role, rank // constraint.block) if constraint.block else (0, 0)
-        groups[block].add(books.domain_at(node, constraint.level))
+        groups[block].append(books.domain_at(node, constraint.level))
     for (_, block), domains in groups.items():
+        if constraint.block and len(domains) != constraint.block:
+            yield f"block {block} has {len(domains)} of its {constraint.block} replicas"
         if None in domains:
             yield f"block {block} is partly outside every {constraint.level}"
-        elif len(domains) > 1:
-            yield f"block {block} is spread over {len(domains)} domains of {constraint.level}"
+        elif len(set(domains)) > 1:
+            yield f"block {block} is spread over {len(set(domains))} domains of {constraint.level}"
 
 
 def _apart_faults(books: Ledger, workload: Workload, rows: Rows, constraint: Apart) -> Iterator[str]:

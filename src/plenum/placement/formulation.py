@@ -346,7 +346,11 @@ class Formulation:
         mine = [a for a, atom in enumerate(self.atoms) if atom.workload == w]
         if not workload.gang:
             for a in mine:
-                self.model.add(self.total(a) <= self.atoms[a].size)
+                # A required block is of use only as a whole; other replicas are placed one by one.
+                if _is_block(workload, self.atoms[a]):
+                    self.model.add(self.total(a) == self.atoms[a].size * self.model.new_bool_var(""))
+                else:
+                    self.model.add(self.total(a) <= self.atoms[a].size)
             return _sum(self.total(a) for a in mine)
         placed = self.model.new_bool_var("")
         for r, role in enumerate(workload.roles):
@@ -508,6 +512,11 @@ def atoms_of(w: int, workload: Workload) -> Iterator[Atom]:
         borders = sorted(cuts)
         for first, last in pairwise(borders):
             yield Atom(w, r, first, last, role.request)
+
+
+def _is_block(workload: Workload, atom: Atom) -> bool:
+    name = workload.roles[atom.role].name
+    return any(t.required and t.block and t.role in ("", name) for t in workload.together)
 
 
 def _parts(request: Request, here: _Node, limit: int) -> Iterator[tuple[int, int, int]]:
