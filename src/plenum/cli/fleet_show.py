@@ -117,8 +117,9 @@ def fleet_tree(view: View, axis: str, *, depth: int | None = None, lowest: int |
         depth = next((d for d in range(16, 1, -1) if len(list(tree.folded(d, None))) <= MAX_LINES), 1)
     busy = bool(len(view.rows))
     lines = list(tree.folded(depth, lowest))
-    # A column that says nothing is left out.
-    columns = [name for name in _COLUMNS[axis] if any(str(_CELLS[name](line.numbers, busy)) for line in lines)]
+    # A column that says nothing is left out, and memory where bars need the room.
+    wanted = [name for name in _COLUMNS[axis] if not (busy and name == "memory")]
+    columns = [name for name in wanted if any(str(_CELLS[name](line.numbers, busy)) for line in lines)]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=_title(view, axis), title_justify="left")
     for name in ("", *columns):
         right = name == "nodes" or (name not in ("", "uplink", "notes") and not busy)
@@ -291,24 +292,28 @@ def _gpus(n: dict[str, Any], busy: bool) -> Any:
     return _bar(n["gpu_used_milli"] / 1000, n["gpus"], f"{used}{n['gpus']:,}", busy)
 
 
-def _cores(n: dict[str, Any], busy: bool) -> Any:
+def _cores(n: dict[str, Any], busy: bool) -> str:
     used = f"{_short(n['cpu_used_milli'] / 1000)}/" if busy else ""
-    return _bar(n["cpu_used_milli"], n["cpu_milli"], used + _short(n["cpu_milli"] / 1000), busy)
+    return used + _short(n["cpu_milli"] / 1000) if n["cpu_milli"] else ""
 
 
-def _memory(n: dict[str, Any], busy: bool) -> Any:
-    return _bar(n["memory_used_bytes"], n["memory_bytes"], _unit(n["memory_bytes"], "memory_bytes"), busy)
+def _memory(n: dict[str, Any], busy: bool) -> str:
+    return _amount(n["memory_used_bytes"], n["memory_bytes"], "memory_bytes", busy)
 
 
-def _watts(n: dict[str, Any], busy: bool) -> Any:
-    return _bar(n["power_used_w"], n["power_w"], _unit(n["power_w"], "power_w"), busy)
+def _watts(n: dict[str, Any], busy: bool) -> str:
+    return _amount(n["power_used_w"], n["power_w"], "power_w", busy)
+
+
+def _watts_bar(n: dict[str, Any], busy: bool) -> Any:
+    return _bar(n["power_used_w"], n["power_w"], _watts(n, busy), busy)
 
 
 def _uplink(n: dict[str, Any], busy: bool) -> str:
-    if n["uplink_bps"] is None:
-        return ""
-    ratio = f"  {n['nic_bps'] / n['uplink_bps']:.3g}:1" if n["uplink_bps"] else "  cut off"
-    return _unit(n["uplink_bps"], "uplink_bps") + ratio
+    if not n["uplink_bps"]:
+        return "" if n["uplink_bps"] is None else "cut off"
+    ratio = f"  {n['nic_bps'] / n['uplink_bps']:.3g}:1"
+    return _amount(0, n["uplink_bps"], "uplink_bps", False) + ratio
 
 
 def _notes(n: dict[str, Any], busy: bool) -> Any:
@@ -326,10 +331,15 @@ def _short(number: float) -> str:
     return f"{number:.4g}"
 
 
-def _unit(amount: int, resource: str) -> str:
+def _amount(used: int, capacity: int, resource: str, busy: bool) -> str:
+    """Write ``5.4/42 kW``: what is used in the unit of what there is."""
     from plenum.model.units import show
 
-    return show(amount, resource)
+    if not capacity:
+        return ""
+    text = show(capacity, resource)
+    number, _, _ = text.partition(" ")
+    return f"{used * float(number) / capacity:.3g}/{text}" if busy else text
 
 
 def _bar(used: float, capacity: float, label: str, busy: bool) -> Any:
@@ -354,6 +364,7 @@ _CELLS = {
     "cores": _cores,
     "memory": _memory,
     "power": _watts,
+    "watts": _watts_bar,
     "uplink": _uplink,
     "notes": _notes,
 }
@@ -361,5 +372,5 @@ _COLUMNS = {
     "place": ("nodes", "GPUs", "cores", "memory", "power", "notes"),
     "fabric": ("nodes", "GPUs", "uplink", "notes"),
     "scaleup": ("nodes", "GPUs", "notes"),
-    "power": ("nodes", "GPUs", "power", "notes"),
+    "power": ("nodes", "GPUs", "watts", "notes"),
 }

@@ -18,7 +18,8 @@ from plenum.model.errors import FieldError, FileError, Where
 
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 32
-MAX_VALUES = 2_000_000
+MAX_VALUES = 500_000
+MAX_TOP_KEYS = 16
 MAX_DOCUMENTS = 10_000
 """Limits of one file, so that a wrong or hostile one ends in a sentence rather than in swap."""
 
@@ -123,29 +124,20 @@ def load_documents(text: str, file: str = "") -> tuple[Document, ...]:
     FieldError
         A key given twice, a tag or an alias.
     """
-    documents = []
-    for value, line in _values(text, file):
-        if value is None:
-            continue
-        if not isinstance(value, Mapping):
-            raise FileError(
-                "is not a manifest: a manifest is a mapping with apiVersion, kind, metadata and spec",
-                Where(file=file, line=line),
-            )
-        documents.append(Document(value, file))
+    documents = [Document(value, file) for value in _values(text, file) if value is not None]
     if not documents:
         raise FileError("is empty: a manifest has apiVersion, kind, metadata and spec", Where(file=file))
     return tuple(documents)
 
 
-def _values(text: str, file: str) -> Iterator[tuple[object, int]]:
+def _values(text: str, file: str) -> Iterator[Mapping | None]:
     composer = _Composer(file)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             if isinstance(event, yaml.DocumentStartEvent):
                 composer = composer.next_document()
             elif isinstance(event, yaml.DocumentEndEvent):
-                yield composer.root, composer.root_line
+                yield composer.root
             else:
                 composer.feed(event)
     except yaml.MarkedYAMLError as error:
@@ -161,13 +153,13 @@ class _Composer:
     """Builds one document's value from parser events."""
 
     def __init__(self, file: str, documents: int = 0, values: int = 0) -> None:
-        self.root: object = None
-        self.root_line = 1
+        self.root: Mapping | None = None
         self._file = file
         self._documents = documents
         self._values = values
         self._open: list[Mapping | Sequence] = []
         self._keys: list[str | None] = []
+        self._steps: list[int | str] = []
 
     def next_document(self) -> _Composer:
         """Return a composer for the document after this one."""
@@ -180,6 +172,7 @@ class _Composer:
         if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             self._open.pop()
             self._keys.pop()
+            del self._steps[max(len(self._open) - 1, 0) :]
             return
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
@@ -195,9 +188,9 @@ class _Composer:
         top = self._open[-1] if self._open else None
         if isinstance(top, Mapping) and self._keys[-1] is None:
             if event.value in top:
-                raise self._wrong(
-                    f"the key {event.value!r} is given twice, first on line {top.lines[event.value]}", line
-                )
+                raise self._wrong(f"{event.value[:60]!r} is given twice, first on line {top.lines[event.value]}", line)
+            if len(self._open) == 1 and len(top) >= MAX_TOP_KEYS:
+                raise self._no_manifest(line)
             self._keys[-1] = event.value
             top.lines[event.value] = line
             return
@@ -213,6 +206,9 @@ class _Composer:
             raise self._wrong("a key must be text", line)
         if len(self._open) >= MAX_DEPTH:
             raise FileError(f"is nested more than {MAX_DEPTH} levels deep", Where(file=self._file, line=line))
+        if self._open:
+            top, key = self._open[-1], self._keys[-1]
+            self._steps.append(key if key is not None else len(top))
         self._put(container, line)
         self._open.append(container)
         self._keys.append(None)
@@ -222,7 +218,10 @@ class _Composer:
         if self._values > MAX_VALUES:
             raise FileError(f"holds more than {MAX_VALUES:,} values; split it", Where(file=self._file, line=line))
         if not self._open:
-            self.root, self.root_line = value, line
+            # Nothing but a mapping will do, and nothing more need be read to know.
+            if value is not None and not isinstance(value, Mapping):
+                raise self._no_manifest(line)
+            self.root = value
             return
         top = self._open[-1]
         if isinstance(top, Mapping):
@@ -234,13 +233,14 @@ class _Composer:
             top.append(value)
             top.lines.append(line)
 
+    def _no_manifest(self, line: int) -> FileError:
+        sentence = "is not a manifest: a manifest is a mapping with apiVersion, kind, metadata and spec"
+        return FileError(sentence, Where(file=self._file, line=line))
+
     def _wrong(self, sentence: str, line: int) -> FieldError:
-        path: list[int | str] = []
-        for container, key in zip(self._open, self._keys, strict=True):
-            step = len(container) if isinstance(container, Sequence) else key
-            if step is not None:
-                path.append(step)
-        return FieldError(dotted(tuple(path)), sentence, file=self._file, line=line)
+        key = self._keys[-1] if self._keys else None
+        path = (*self._steps, key) if key is not None else tuple(self._steps)
+        return FieldError(dotted(path), sentence, file=self._file, line=line)
 
 
 def _resolve(text: str) -> object:

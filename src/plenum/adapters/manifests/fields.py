@@ -51,10 +51,10 @@ class Strict(BaseModel):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the closest choice, or nothing."""
+    """Return `` (did you mean 'x'?)`` for the closest choice, or nothing."""
     by_lower = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
 
 
 def one_of(word: str, choices: Iterable[str], what: str) -> str:
@@ -245,7 +245,7 @@ def _sentence(details: ErrorDetails, context: dict[str, Any]) -> str:
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
         return f"must be {context['expected']}, not {_shown(given)}{did_you_mean(str(given), choices)}"
-    bound = next((f"{word} {context[key]}" for key, word in _BOUNDS.items() if key in context), None)
+    bound = next((f"{word} {context[key]:,g}" for key, word in _BOUNDS.items() if key in context), None)
     if bound:
         return f"must be {bound}, not {_shown(given)}"
     return f"must be {_WANTED.get(kind, details['msg'])}, not {_shown(given)}"
