@@ -1,0 +1,127 @@
+"""Reasons read like sentences, name what binds, and every "starts if" is true."""
+
+from __future__ import annotations
+
+import pytest
+from tests.fleets import gpu_nodes
+
+from plenum.model import Apart, Kind, Reason, Request, Role, Together, View, Workload
+from plenum.placement import Engine
+from plenum.scheduling import decide, explain
+
+NODE = Request(gpus=8, cpu_milli=8_000)
+
+
+def gang(name: str, replicas: int, request: Request = NODE, **more) -> Workload:
+    return Workload(name=name, kind=Kind.TRAINING_JOB, roles=(Role(replicas=replicas, request=request),), **more)
+
+
+def busy(*workloads: Workload, **fleet) -> Engine:
+    engine = Engine(View(fleet=gpu_nodes(**fleet)))
+    for workload in workloads:
+        assert not isinstance(engine.place(workload), Reason)
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("request_", "more", "code", "words"),
+    [
+        (Request(gpus=16), {}, "never.gpus", "no node has 16 GPUs (the largest has 8)"),
+        (
+            Request(gpus=1, gpu_models=("B200",)),
+            {},
+            "never.models",
+            "no node has a GPU of model B200 (there are: H100)",
+        ),
+        (Request(traits=("fp4",)), {}, "never.traits", "no node has the trait fp4"),
+        (Request(cpu_milli=65_000), {}, "never.resource", "no node has 65 cores (the most is 64)"),
+        (Request(extra=(("licences", 1),)), {}, "never.resource", "no node has 1 licences (none has any)"),
+        (Request(gpus=1, hbm_bytes=2**38), {}, "never.hbm", "no GPU has 256 GiB of memory (the largest has 80 GiB)"),
+        (NODE, {"together": (Together(level="fabric.leaf"),)}, "never.together", "the largest holds 4"),
+        (NODE, {"together": (Together(level="place.hall"),)}, "never.together", "the fleet has no place.hall domains"),
+        (NODE, {"apart": (Apart(level="place.rack"),)}, "never.apart", "at most 1 per place.rack"),
+    ],
+)
+def test_never_says_what_the_fleet_lacks(request_: Request, more: dict, code: str, words: str) -> None:
+    reason = explain(Engine(View(fleet=gpu_nodes())), gang("x", 5, request_, **more))
+    assert reason.code == code
+    assert words in reason.sentence
+    assert reason.sentence.startswith("default/x can never start on this fleet: ")
+
+
+def test_the_whole_fleet_may_be_too_small() -> None:
+    reason = explain(Engine(View(fleet=gpu_nodes())), gang("x", 9))
+    assert (reason.code, reason.sentence) == (
+        "never.capacity",
+        "default/x can never start on this fleet: the whole fleet holds 8 of its 9 replicas of 8 GPUs, 8 cores.",
+    )
+
+
+def test_a_required_level_that_binds_is_named_with_its_price() -> None:
+    engine = busy(gang("a", 2), gang("b", 2), gang("c", 2))
+    engine.release("default/a")  # two nodes free in each leaf
+    reason = explain(engine, gang("x", 4, together=(Together(level="fabric.leaf"),)))
+    assert reason.code == "wait.together"
+    assert reason.constraint == "together within fabric.leaf"
+    assert reason.sentence == (
+        "default/x waits because of together within fabric.leaf: fabric.leaf l0 comes closest, with room for 16 of 32 GPUs; "
+        "it starts when default/b ends."
+    )
+    relaxed = reason.counterfactuals[0]
+    assert relaxed.starts
+    assert relaxed.relative_cost is not None
+    assert relaxed.relative_cost > 1
+    assert [b.workload for b in reason.blockers] == ["default/b"]
+
+
+def test_every_starts_if_is_true() -> None:
+    engine = busy(gang("a", 3), gang("b", 2), gang("c", 2))
+    wanted = gang("x", 3)
+    reason = explain(engine, wanted)
+    for name in (b.workload for b in reason.blockers):
+        engine.release(name)
+    assert not isinstance(engine.place(wanted), Reason)
+
+
+def test_blockers_are_all_needed() -> None:
+    engine = busy(gang("a", 3), gang("b", 2), gang("c", 2))
+    reason = explain(engine, gang("x", 3))
+    for left_out in reason.blockers:
+        again = busy(gang("a", 3), gang("b", 2), gang("c", 2))
+        again.release(*(b.workload for b in reason.blockers if b is not left_out))
+        assert isinstance(again.place(gang("x", 3)), Reason)
+
+
+def test_scarce_cores_are_told_from_scarce_gpus() -> None:
+    hog = Workload(name="hog", roles=(Role(replicas=8, request=Request(cpu_milli=60_000)),))
+    reason = explain(busy(hog), gang("x", 2))
+    assert (reason.code, reason.constraint) == ("wait.resource", "cpu_milli")
+    assert "waits for cores" in reason.sentence
+
+
+def test_a_cordoned_node_that_would_help_is_named() -> None:
+    engine = busy(gang("a", 6), cordoned=("n7",))
+    reason = explain(engine, gang("x", 2))
+    assert "starts if n7 is uncordoned" in [c.sentence for c in reason.counterfactuals]
+
+
+def test_a_smaller_gang_that_would_start_is_offered() -> None:
+    reason = explain(busy(gang("a", 5)), gang("x", 4))
+    assert "starts now with 3 of its 4 replicas" in [c.sentence for c in reason.counterfactuals]
+
+
+def test_what_fits_is_ready() -> None:
+    assert explain(busy(), gang("x", 4)).code == "ready"
+
+
+def test_explaining_changes_nothing() -> None:
+    engine = busy(gang("a", 5))
+    before = [array.copy() for array in engine.state]
+    explain(engine, gang("x", 4))
+    assert all((a == b).all() for a, b in zip(before, engine.state, strict=True))
+    assert list(engine.running) == ["default/a"]
+
+
+def test_decide_explains_everything_left_waiting() -> None:
+    plan = decide(View(fleet=gpu_nodes()), [gang("a", 6), gang("b", 4), gang("c", 9)])
+    assert {r.workload: r.code for r in plan.reasons} == {"default/b": "wait.gpus", "default/c": "never.capacity"}
