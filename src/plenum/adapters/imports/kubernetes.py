@@ -97,13 +97,13 @@ def read_fleet(
         for item in _items(text, shown(path)):
             _add_node(builder, item, labels, (*TRAIT_LABELS, *traits))
         return builder.build()
-    except _Fault as fault:
+    except _FaultError as fault:
         error = fault.error
         line = line_of(text, fault.path)
         raise FieldError(_dotted(fault.path), error.sentence, file=shown(path), line=line) from None
 
 
-class _Fault(Exception):
+class _FaultError(Exception):
     """An error and the path of the value at fault; becomes a FieldError with a line once, where the text is at hand."""
 
     def __init__(self, path: tuple[str | int, ...], error: FieldError) -> None:
@@ -117,22 +117,20 @@ class _Value:
     raw: object
     path: tuple[str | int, ...] = ()
 
-    def wrong(self, sentence: str) -> _Fault:
-        return _Fault(self.path, FieldError("", sentence))
+    def wrong(self, sentence: str) -> _FaultError:
+        return _FaultError(self.path, FieldError("", sentence))
 
     def get(self, key: str) -> _Value:
-        """Return a member; an absent one is None."""
-        if not isinstance(self.raw, dict):
-            raise self.wrong(f"must be an object, not {_kind(self.raw)}")
-        return _Value(self.raw.get(key), (*self.path, key))
+        """Return a member; absent ones, and those of an absent object, hold None."""
+        return _Value(self.members().get(key), (*self.path, key))
 
-    def keys(self) -> list[str]:
-        """Return the keys of an object; of an absent one, none."""
+    def members(self) -> dict:
+        """Return an object; an absent one is empty."""
         if self.raw is None:
-            return []
+            return {}
         if not isinstance(self.raw, dict):
             raise self.wrong(f"must be an object, not {_kind(self.raw)}")
-        return list(self.raw)
+        return self.raw
 
     def items(self) -> list[_Value]:
         """Return the members of a list; of an absent one, none."""
@@ -163,7 +161,7 @@ class _Value:
         try:
             amount = units.parse(str(self.raw)[:-1] if milli else self.raw, unit, "")
         except FieldError as error:
-            raise _Fault(self.path, error) from None
+            raise _FaultError(self.path, error) from None
         return amount // 1000 if milli else amount
 
     def count(self, high: int) -> int:
@@ -209,12 +207,12 @@ def _add_node(
     status = node.get("status")
     allocatable = status.get("allocatable")
     budgets = {
-        CPU: allocatable.get("cpu").quantity("milli") if allocatable.keys() else None,
-        MEMORY: allocatable.get("memory").quantity("bytes") if allocatable.keys() else None,
-        PODS: allocatable.get("pods").count(MAX_PODS) if "pods" in allocatable.keys() else None,
+        CPU: allocatable.get("cpu").quantity("milli"),
+        MEMORY: allocatable.get("memory").quantity("bytes"),
+        PODS: allocatable.get("pods").count(MAX_PODS) if "pods" in allocatable.members() else None,
     }
     devices, mig = _gpus(labels, allocatable, status.get("capacity"))
-    traits = {f"{key}={labels.get(key).text()}" for key in trait_labels if key in labels.keys()}
+    traits = {f"{key}={labels.get(key).text()}" for key in trait_labels if key in labels.members()}
     try:
         builder.node(
             name.text(),
@@ -223,16 +221,16 @@ def _add_node(
             devices=devices,
             traits=sorted(traits | _taints(node) | ({"mig"} if mig else set())),
             health=_health(status),
-            cordoned=node.get("spec").get("unschedulable").flag() if node.get("spec").keys() else False,
+            cordoned=node.get("spec").get("unschedulable").flag(),
         )
     except FieldError as error:
-        raise _Fault(name.path, error) from None
+        raise _FaultError(name.path, error) from None
 
 
 def _homes(builder: FleetBuilder, labels: _Value, level_labels: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Return axis to the node's lowest labelled domain, made with all that is above it."""
     homes: dict[str, str] = {}
-    present = labels.keys()
+    present = labels.members()
     for level in sorted(level_labels, key=lambda level: level_id(level, "--label")):
         key = next((key for key in level_labels[level] if key in present), None)
         text = labels.get(key).text() if key else ""
@@ -245,7 +243,7 @@ def _homes(builder: FleetBuilder, labels: _Value, level_labels: Mapping[str, tup
         try:
             builder.domain(level, text, parent=above)
         except FieldError as error:
-            raise _Fault(labels.get(key).path, error) from None
+            raise _FaultError(labels.get(key).path, error) from None
         homes[axis] = f"{level}:{text}"
     return homes
 
@@ -256,15 +254,15 @@ def _gpus(labels: _Value, allocatable: _Value, capacity: _Value) -> tuple[list[D
     Devices that the plugin reports but does not allocate are down; which they are, Kubernetes does not say, so the last.
     Time-sliced GPUs are counted by their label. Of MIG slices only the number is known: the fewest GPUs that hold them count.
     """
-    label = labels.get if labels.keys() else _Value({}, labels.path).get
-    if (capacity.keys() and "amd.com/gpu" in capacity.keys()) or "amd.com/gpu" in allocatable.keys():
+    label = labels.get
+    if "amd.com/gpu" in {*capacity.members(), *allocatable.members()}:
         model = label("amd.com/gpu.product-name").text() or label("beta.amd.com/gpu.product-name").text()
         return _devices(model, 0, *_counts("amd.com/gpu", allocatable, capacity)), False
     product = label("nvidia.com/gpu.product").text().removesuffix("-SHARED")
     memory_bytes = label("nvidia.com/gpu.memory").count(10**8) * MIB
     whole, working = _counts("nvidia.com/gpu", allocatable, capacity)
     slices: dict[str, int] = {}
-    for key in allocatable.keys():
+    for key in allocatable.members():
         match = _MIG.fullmatch(key.partition(".shared")[0])
         if match:
             slices[match["g"]] = slices.get(match["g"], 0) + allocatable.get(key).count(MAX_MIG_SLICES)
@@ -282,8 +280,8 @@ def _gpus(labels: _Value, allocatable: _Value, capacity: _Value) -> tuple[list[D
 def _counts(resource: str, allocatable: _Value, capacity: _Value) -> tuple[int, int]:
     """Return how many the node has, and how many of them work."""
     most = MAX_MIG_SLICES
-    working = allocatable.get(resource).count(most) if allocatable.keys() else 0
-    has = capacity.get(resource).count(most) if resource in capacity.keys() else working
+    working = allocatable.get(resource).count(most)
+    has = capacity.get(resource).count(most) if resource in capacity.members() else working
     return max(has, working), working
 
 
@@ -311,7 +309,7 @@ def _gpus_of_slices(slices: Mapping[str, int]) -> int:
 def _taints(node: _Value) -> set[str]:
     """Return taints as traits, less those that the node's state already shows."""
     traits = set()
-    for taint in node.get("spec").get("taints").items() if node.get("spec").keys() else []:
+    for taint in node.get("spec").get("taints").items():
         key, value = taint.get("key").text(), taint.get("value").text()
         if not key.startswith(_OWN_TAINTS):
             traits.add(
@@ -323,7 +321,7 @@ def _taints(node: _Value) -> set[str]:
 
 
 def _health(status: _Value) -> Health:
-    conditions = status.get("conditions").items() if status.keys() else []
+    conditions = status.get("conditions").items()
     state = {condition.get("type").text(): condition.get("status").text() for condition in conditions}
     if state.get("Ready", "True") != "True":
         return Health.DOWN
