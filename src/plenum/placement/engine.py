@@ -24,6 +24,7 @@ from plenum.model.plan import Placement, Reason
 from plenum.model.view import Rows, View
 from plenum.model.workload import Request, Workload
 from plenum.placement.gangs import place_workload
+from plenum.placement.limits import Limits, no_limits
 from plenum.placement.partitions import Partitions
 from plenum.placement.policies import DEFAULT, Cap, Policy
 from plenum.placement.scorers import RANDOM, SCORERS, Tables, learned
@@ -109,13 +110,15 @@ class Engine:
         """Intern requests; equal ones get the same id."""
         return np.array([self.shapes.intern(r) for r in requests], np.int32)
 
-    def place_stream(self, shape: NDArray[np.int32]) -> Placed:
+    def place_stream(self, shape: NDArray[np.int32], limits: Limits | None = None) -> Placed:
         """Place one replica of each shape, in order, each with all before it in place; nothing is recorded as running.
 
         Parameters
         ----------
         shape
             (K,) ids from :meth:`shape_ids`.
+        limits
+            Spreads and caps that hold for all of them together.
 
         Returns
         -------
@@ -130,7 +133,7 @@ class Engine:
         slot = np.array([of_shape[s] for s in shape.tolist()], np.int32)
         stream(
             self._scorer, self.cluster.nodes, self.state, self.shapes.arrays, shape, slot, draws,
-            self.tables, self.scores, self.ticks, self.rank, out,
+            self.tables, self.scores, self.ticks, self.rank, limits or no_limits(self.cluster.n), out,
         )  # fmt: skip
         return out
 

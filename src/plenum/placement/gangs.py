@@ -21,8 +21,8 @@ from plenum.model.plan import Placement, Reason
 from plenum.model.view import Rows
 from plenum.model.workload import Apart, Role, Together, Workload
 from plenum.placement.complete import place_completely
-from plenum.placement.limits import limits_of
-from plenum.placement.packing import Limits, bind, first_that_holds, pack, pack_blocks
+from plenum.placement.limits import Limits, limits_of
+from plenum.placement.packing import bind, first_that_holds, pack, pack_blocks
 from plenum.placement.partitions import DOWN_THE_FABRIC, Partition, reduced
 from plenum.placement.pickers import PICKERS
 from plenum.placement.single import Placed, new_placed
@@ -62,19 +62,29 @@ def place_workload(engine: Engine, workload: Workload) -> Placement | Reason:
     A ``TrainingJob`` is placed whole (at the largest of its elastic sizes that fits); of an ``Endpoint`` or ``Task`` as many replicas
     as fit.
     """
-    if not _is_plain(engine, workload):
-        for sizes in _sizes(engine, workload):
-            done = _place_gang(engine, workload, sizes)
-            if done is not None:
-                return _recorded(engine, workload, *done)
-        return _refusal(workload)
+    if _is_scored(workload):
+        return _place_replicas(engine, workload)
+    for sizes in _sizes(engine, workload):
+        done = _place_gang(engine, workload, sizes)
+        if done is not None:
+            return _recorded(engine, workload, *done)
+    return _refusal(workload)
+
+
+def _place_replicas(engine: Engine, workload: Workload) -> Placement | Reason:
+    """Place independent replicas one by one where the scorer wants them; wishes to spread are given up, lightest first, only for room."""
     role = workload.roles[0]
-    shape = engine.shapes.intern(role.request)
-    placed = engine.place_stream(np.full(role.replicas, shape, np.int32))
-    which = np.flatnonzero(placed.node >= 0)
-    if len(which) == 0:
-        return _refusal(workload)
-    return _recorded(engine, workload, _rows(placed, which, 0), Tier())
+    shape = np.full(role.replicas, engine.shapes.intern(role.request), np.int32)
+    wishes = sorted((a for a in workload.apart if not a.required), key=lambda a: -a.weight)
+    required = tuple(a for a in workload.apart if a.required)
+    for kept in range(len(wishes), -1, -1):
+        placed = engine.place_stream(shape, limits_of(engine, workload, (*required, *wishes[:kept]), []))
+        which = np.flatnonzero(placed.node >= 0)
+        if len(which) == role.replicas or (kept == 0 and len(which)):
+            given_up = tuple(f"preferred apart across {a.level} given up" for a in wishes[kept:])
+            return _recorded(engine, workload, _rows(placed, which, 0), Tier(given_up=given_up))
+        engine.release_stream(shape, placed)
+    return _refusal(workload)
 
 
 # -- which tiers ------------------------------------------------------------------------------------
@@ -145,10 +155,10 @@ def _soft_block(workload: Workload) -> int:
 # -- searching --------------------------------------------------------------------------------------
 
 
-def _is_plain(engine: Engine, workload: Workload) -> bool:
-    """Independent replicas of one role without constraints: the scorer decides replica by replica."""
-    constrained = workload.together or workload.apart or len(workload.roles) > 1 or engine.caps_of(workload.tenant)
-    return not constrained and (not workload.gang or workload.replicas == 1)
+def _is_scored(workload: Workload) -> bool:
+    """Whether the scorer decides, replica by replica: nothing ties the replicas together."""
+    tied = workload.together or len(workload.roles) > 1 or (workload.gang and workload.replicas > 1)
+    return not tied
 
 
 def _sizes(engine: Engine, workload: Workload) -> Iterator[tuple[int, ...]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from plenum.graph.cluster import UNLIMITED
@@ -12,11 +13,51 @@ from plenum.graph.state import demand
 from plenum.model.fleet import LEVEL
 from plenum.model.view import Rows
 from plenum.model.workload import Apart, Workload
-from plenum.placement.packing import Limits, no_limits
 from plenum.placement.policies import Cap
 
 if TYPE_CHECKING:
     from plenum.placement.engine import Engine
+
+
+class Limits(NamedTuple):
+    """Limits on a gang beyond budgets: C rows, each over the domains of one level.
+
+    ``label`` (C, N) is each node's domain (-1: the node cannot be used), ``left`` (C, D) what may still be taken in each,
+    ``column`` (C,) the resource counted; -1 counts replicas.
+    """
+
+    label: NDArray[np.int32]
+    left: NDArray[np.int64]
+    column: NDArray[np.int32]
+
+
+def no_limits(n: int) -> Limits:
+    """Return limits that limit nothing."""
+    return Limits(np.zeros((0, n), np.int32), np.zeros((0, 1), np.int64), np.zeros(0, np.int32))
+
+
+@njit(cache=True, forceinline=True)
+def limits_allow(nodes, shapes, s, n, limits, taken):
+    """Whether the limits have room for one more replica of shape s on node n; ``taken`` (C, D) counts what was taken since."""
+    for c in range(limits.label.shape[0]):
+        d = limits.label[c, n]
+        if d < 0:
+            return False
+        need = np.int64(1) if limits.column[c] < 0 else demand(nodes, shapes, s, n, limits.column[c])
+        if taken[c, d] + need > limits.left[c, d]:
+            return False
+    return True
+
+
+@njit(cache=True, forceinline=True)
+def count_limits(nodes, shapes, s, n, replicas, limits, taken):
+    """Count replicas of shape s on node n against the limits."""
+    for c in range(limits.label.shape[0]):
+        d = limits.label[c, n]
+        if d >= 0:
+            taken[c, d] += (
+                replicas if limits.column[c] < 0 else replicas * demand(nodes, shapes, s, n, limits.column[c])
+            )
 
 
 Held = list[tuple[Workload, Rows]]

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from plenum.graph.state import assign, demand, move
+from plenum.placement.limits import count_limits
 from plenum.placement.single import note
-
-
-class Limits(NamedTuple):
-    """Limits on a gang beyond budgets: C rows, each over the domains of one level.
-
-    ``label`` (C, N) is each node's domain (-1: the node cannot be used), ``left`` (C, D) what may still be taken in each,
-    ``column`` (C,) the resource counted; -1 counts replicas.
-    """
-
-    label: NDArray[np.int32]
-    left: NDArray[np.int64]
-    column: NDArray[np.int32]
-
-
-def no_limits(n: int) -> Limits:
-    """Return limits that limit nothing."""
-    return Limits(np.zeros((0, n), np.int32), np.zeros((0, 1), np.int64), np.zeros(0, np.int32))
 
 
 @njit(cache=True)
@@ -98,12 +79,7 @@ def _count_taken(nodes, shapes, s, n, replicas, limits, shared_taken, limit_take
         if b < 0:
             break
         shared_taken[b] += replicas * demand(nodes, shapes, s, n, nodes.shared_column[b])
-    for c in range(limits.label.shape[0]):
-        d = limits.label[c, n]
-        if d >= 0:
-            limit_taken[c, d] += (
-                replicas if limits.column[c] < 0 else replicas * demand(nodes, shapes, s, n, limits.column[c])
-            )
+    count_limits(nodes, shapes, s, n, replicas, limits, limit_taken)
 
 
 @njit(cache=True)

@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from plenum.graph.state import assign, fit_count, fits, move, shared_allow
+from plenum.placement.limits import count_limits, limits_allow
 from plenum.placement.scorers import RANDOM, score_node
 from plenum.placement.scorers.random import draw
 
@@ -108,13 +109,19 @@ def _rescore(scorer, nodes, state, shapes, s, slot, n, tables, scores):
 
 
 @njit(cache=True, forceinline=True)
+def _beats(scores, slot, n, best, rank):
+    """Whether node n comes before ``best`` (-1: nothing yet): higher score, then lower rank."""
+    if best < 0:
+        return True
+    value, other = scores.score[slot, n], scores.score[slot, best]
+    return value > other or (value == other and rank[n] < rank[best])
+
+
+@njit(cache=True, forceinline=True)
 def _best_of_block(scores, slot, block, rank):
     best = -1
     for n in range(block * BLOCK, min((block + 1) * BLOCK, scores.score.shape[1])):
-        value = scores.score[slot, n]
-        if value == NOT:
-            continue
-        if best < 0 or value > scores.score[slot, best] or (value == scores.score[slot, best] and rank[n] < rank[best]):
+        if scores.score[slot, n] != NOT and _beats(scores, slot, n, best, rank):
             best = n
     scores.best[slot, block] = best
 
@@ -145,57 +152,53 @@ def refresh_counts(nodes, state, shapes, s, slot, scores, ticks):
 
 
 @njit(cache=True)
-def choose(nodes, state, shapes, s, slot, scores, rank):
-    """The best node whose upper budgets have room too; -1: none. The slot must be fresh."""
+def choose(nodes, state, shapes, s, slot, scores, rank, limits, taken):
+    """The best node whose upper budgets and limits have room too; -1: none. The slot must be fresh."""
     best = -1
     for block in range(scores.best.shape[1]):
         n = scores.best[slot, block]
-        if n < 0:
-            continue
-        if (
-            best < 0
-            or scores.score[slot, n] > scores.score[slot, best]
-            or (scores.score[slot, n] == scores.score[slot, best] and rank[n] < rank[best])
-        ):
+        if n >= 0 and _beats(scores, slot, n, best, rank):
             best = n
-    if best < 0 or shared_allow(nodes, state, shapes, s, best):
+    if best < 0 or (
+        shared_allow(nodes, state, shapes, s, best) and limits_allow(nodes, shapes, s, best, limits, taken)
+    ):
         return best
     # The favourite is under a full budget: look at every node. Rare, and linear.
     best = -1
     for n in range(scores.score.shape[1]):
-        value = scores.score[slot, n]
-        if value == NOT:
-            continue
-        better = (
-            best < 0 or value > scores.score[slot, best] or (value == scores.score[slot, best] and rank[n] < rank[best])
-        )
-        if better and shared_allow(nodes, state, shapes, s, n):
-            best = n
+        if scores.score[slot, n] != NOT and _beats(scores, slot, n, best, rank):
+            if shared_allow(nodes, state, shapes, s, n) and limits_allow(nodes, shapes, s, n, limits, taken):
+                best = n
     return best
 
 
 @njit(cache=True)
-def stream(scorer, nodes, state, shapes, ids, slots, draws, tables, scores, ticks, rank, out):
+def stream(scorer, nodes, state, shapes, ids, slots, draws, tables, scores, ticks, rank, limits, out):
     """Place one replica of each shape in ``ids``, in order, each with all before it in place; returns how many found a node.
 
-    ``draws`` (K, 2) are uniform numbers for the random scorer; (0, 2) for the others.
+    ``draws`` (K, 2) are uniform numbers for the random scorer; (0, 2) for the others. ``limits`` hold for all of them together.
     """
     done = 0
+    taken = np.zeros(limits.left.shape, np.int64)
     for i in range(ids.shape[0]):
-        s, slot = ids[i], slots[i]
+        s, slot, pick = ids[i], slots[i], -1
         refresh(scorer, nodes, state, shapes, s, slot, tables, scores, ticks, rank)
+        n = -1
         if scorer == RANDOM:
             n, pick = draw(nodes, state, shapes, s, scores.score, slot, draws[i, 0], draws[i, 1])
-            if n >= 0 and not shared_allow(nodes, state, shapes, s, n):
-                n = choose(nodes, state, shapes, s, slot, scores, rank)
-                pick = -1
-        else:
-            n = choose(nodes, state, shapes, s, slot, scores, rank)
-            pick = scores.pick[slot, n] if n >= 0 else -1
+            if n >= 0 and not (
+                shared_allow(nodes, state, shapes, s, n) and limits_allow(nodes, shapes, s, n, limits, taken)
+            ):
+                n, pick = -1, -1
+        if n < 0:
+            n = choose(nodes, state, shapes, s, slot, scores, rank, limits, taken)
+            if scorer != RANDOM and n >= 0:
+                pick = scores.pick[slot, n]
         if n < 0:
             continue
         gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, pick)
         move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, 1)
+        count_limits(nodes, shapes, s, n, 1, limits, taken)
         note(ticks, n)
         out.node[i], out.gpu_mask[i], out.nic_mask[i] = n, gpu_mask, nic_mask
         out.mig_mask[i], out.numa_mask[i] = mig_mask, numa
