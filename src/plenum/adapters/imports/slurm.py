@@ -314,7 +314,7 @@ def _check_rings(switches: Mapping[str, Line], parents: Mapping[str, str]) -> No
 
 def _read_gres(path: Path, nodes: dict[str, _Node], closed: bool) -> None:
     everywhere: list[Line] = []
-    named: set[str] = set()
+    named: set[tuple[str, str]] = set()
     for line in statements(path):
         kind = line.pairs.get("name", "").lower()
         if not kind:
