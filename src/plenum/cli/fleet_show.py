@@ -123,7 +123,7 @@ def fleet_tree(view: View, axis: str, *, depth: int | None = None, lowest: int |
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=_title(view, axis), title_justify="left")
     for name in ("", *columns):
         right = name == "nodes" or (name not in ("", "uplink", "notes") and not busy)
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "notes", overflow="ellipsis")
     for line in lines:
         cells = [_CELLS[name](line.numbers, busy) for name in columns]
         table.add_row(_label(line), *cells, style="dim" if line.like is not None else "")
