@@ -181,7 +181,7 @@ def batches(max_size: int = 5, max_replicas: int = 4) -> st.SearchStrategy[tuple
 
 @st.composite
 def views(draw: st.DrawFn, max_nodes: int = 8) -> View:
-    """A fleet with something running on it, reached by placing; then perhaps a node is cordoned under it."""
+    """A fleet with something running on it, reached by placing; then a node may be cordoned or a device fail under it."""
     fleet = draw(fleets(max_nodes=max_nodes))
     engine = Engine(View(fleet=fleet), POLICIES["random"], np.random.default_rng(draw(st.integers(0, 9))))
     for i in range(draw(st.integers(0, 4))):
@@ -190,8 +190,12 @@ def views(draw: st.DrawFn, max_nodes: int = 8) -> View:
     if draw(mostly(False, True)):
         cordoned = fleet.node_cordoned.copy()
         cordoned[draw(st.integers(0, fleet.n_nodes - 1))] = True
-        view = View(fleet=fleet.replaced(node_cordoned=cordoned), running=view.running, rows=view.rows)
-    return view
+        fleet = fleet.replaced(node_cordoned=cordoned)
+    if len(fleet.device_health) and draw(mostly(False, True)):
+        health = fleet.device_health.copy()
+        health[draw(st.integers(0, len(health) - 1))] = Health.DOWN
+        fleet = fleet.replaced(device_health=health)
+    return View(fleet=fleet, running=view.running, rows=view.rows)
 
 
 @st.composite

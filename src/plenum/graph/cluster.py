@@ -25,13 +25,15 @@ NUMA_LEVEL = LEVEL["place.numa"]
 class Nodes(NamedTuple):
     """Fixed per-node arrays, in the shape that compiled loops take them (N nodes, G GPUs, K NICs, Q NUMA nodes).
 
-    ``gpu_numa``, ``gpu_pcie``, ``nic_numa`` and ``nic_pcie`` are -1 where unknown; ``shared`` (N, B) lists the shared budgets
-    above each node, padded with -1.
+    ``gpu_ok`` and the set ``nic_ok`` say which devices are healthy; ``gpu_numa``, ``gpu_pcie``, ``nic_numa`` and ``nic_pcie`` are -1
+    where unknown; ``shared`` (N, B) lists the shared budgets above each node, padded with -1.
     """
 
     gpu_count: NDArray[np.int32]
+    gpu_ok: NDArray[np.bool_]
     gpu_numa: NDArray[np.int32]
     gpu_pcie: NDArray[np.int32]
+    nic_ok: NDArray[np.uint64]
     nic_numa: NDArray[np.int32]
     nic_pcie: NDArray[np.int32]
     model: NDArray[np.int32]
@@ -116,8 +118,12 @@ class Cluster:
         nic_ok, (nic_numa, nic_pcie) = _dense(fleet, nic, numa, pcie)
         nodes = Nodes(
             gpu_count=np.bincount(fleet.device_node[gpu], minlength=fleet.n_nodes).astype(np.int32),
+            gpu_ok=gpu_ok,
             gpu_numa=gpu_numa,
             gpu_pcie=gpu_pcie,
+            nic_ok=(nic_ok * (np.uint64(1) << np.arange(nic_ok.shape[1], dtype=np.uint64))).sum(
+                axis=1, dtype=np.uint64
+            ),
             nic_numa=nic_numa,
             nic_pcie=nic_pcie,
             model=model,

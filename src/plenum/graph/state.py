@@ -46,12 +46,11 @@ class StateArrays(NamedTuple):
 def empty_state(cluster: Cluster) -> StateArrays:
     """Return the state of a cluster with nothing on it."""
     gpu_free = np.where(cluster.gpu_ok, GPU, 0).astype(np.int32)
-    bits = np.uint64(1) << np.arange(cluster.nic_ok.shape[1], dtype=np.uint64)
     return StateArrays(
         free=cluster.capacity.copy(),
         gpu_free=gpu_free,
         mig=np.zeros(gpu_free.shape, np.uint8),
-        nic_free=(cluster.nic_ok * bits).sum(axis=1, dtype=np.uint64),
+        nic_free=cluster.nodes.nic_ok.copy(),
         numa_free=cluster.numa_cpu_milli.copy(),
         shared_used=np.zeros(len(cluster.nodes.shared_capacity), np.int64),
         kinds=np.zeros((cluster.n, KINDS), np.int32),
@@ -72,7 +71,7 @@ def load_rows(
     Raises
     ------
     InvariantError
-        A row takes what is not free.
+        A row takes a device that is not free, or gives one back that was not taken.
     """
     bad = _load(
         cluster.nodes,
@@ -88,7 +87,7 @@ def load_rows(
     )
     if bad >= 0:
         raise InvariantError(
-            f"replica {bad} takes what is not free on node {cluster.fleet.node_name(int(rows.node[bad]))}"
+            f"replica {bad} takes a device that is not free on node {cluster.fleet.node_name(int(rows.node[bad]))}"
         )
 
 
@@ -152,7 +151,8 @@ def shared_allow(nodes, state, shapes, s, n):
         b = nodes.shared[n, k]
         if b < 0:
             break
-        if state.shared_used[b] + demand(nodes, shapes, s, n, nodes.shared_column[b]) > nodes.shared_capacity[b]:
+        need = demand(nodes, shapes, s, n, nodes.shared_column[b])
+        if need > 0 and state.shared_used[b] + need > nodes.shared_capacity[b]:
             return False
     return True
 
@@ -244,7 +244,8 @@ def fits(nodes, state, shapes, s, n):
     if not shapes.allowed[s, n]:
         return False
     for r in range(state.free.shape[1]):
-        if demand(nodes, shapes, s, n, r) > state.free[n, r]:
+        need = demand(nodes, shapes, s, n, r)
+        if need > 0 and need > state.free[n, r]:
             return False
     gpus = shapes.gpus[s]
     if gpus:
@@ -266,6 +267,8 @@ def tightest(nodes, state, shapes, s, n, numa):
     for g in range(nodes.gpu_count[n]):
         q = nodes.gpu_numa[n, g]
         if numa and not (q >= 0 and numa >> q & 1):
+            continue
+        if shapes.aligned[s] == 2 and shapes.nics[s] and pair_of(nodes, state, n, g, state.nic_free[n]) < 0:
             continue
         if gpu_takes(state.gpu_free[n, g], state.mig[n, g], shapes.milli[s], shapes.mig[s], shapes.mig_profile[s]):
             if best < 0 or state.gpu_free[n, g] < state.gpu_free[n, best]:
@@ -319,27 +322,30 @@ def assign(nodes, state, shapes, s, n, pick):
 
 @njit(cache=True)
 def move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, sign):
-    """Take (sign 1) or give back (-1) one replica's devices and amounts; True unless something went below zero."""
+    """Take (sign 1) or give back (-1) one replica's devices and amounts; True unless a device was not its to take or give.
+
+    Devices that are down stay at nothing free. Budgets may go below zero: they can shrink under what runs.
+    """
     ok = True
     for r in range(state.free.shape[1]):
         state.free[n, r] -= sign * demand(nodes, shapes, s, n, r)
-        ok = ok and state.free[n, r] >= 0
     for k in range(nodes.shared.shape[1]):
         b = nodes.shared[n, k]
         if b < 0:
             break
         state.shared_used[b] += sign * demand(nodes, shapes, s, n, nodes.shared_column[b])
-        ok = ok and state.shared_used[b] <= nodes.shared_capacity[b]
     for g in range(nodes.gpu_count[n]):
-        if gpu_mask >> np.uint64(g) & np.uint64(1):
+        if gpu_mask >> np.uint64(g) & np.uint64(1) and nodes.gpu_ok[n, g]:
             state.gpu_free[n, g] -= sign * shapes.milli[s]
+            state.gpu_total[0] -= sign * shapes.milli[s]
             ok = ok and 0 <= state.gpu_free[n, g] <= 1000
             if mig_mask:
                 ok = ok and (sign < 0 or not state.mig[n, g] & mig_mask)
                 state.mig[n, g] ^= np.uint8(mig_mask)
+    healthy = nic_mask & nodes.nic_ok[n]
     if sign > 0:
-        ok = ok and (state.nic_free[n] & nic_mask) == nic_mask
-    state.nic_free[n] ^= nic_mask
+        ok = ok and (state.nic_free[n] & healthy) == healthy
+    state.nic_free[n] ^= healthy
     if numa:
         size = 0
         for q in range(state.numa_free.shape[1]):
@@ -348,10 +354,8 @@ def move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, sign):
         for q in range(state.numa_free.shape[1]):
             if numa >> q & 1:
                 state.numa_free[n, q] -= sign * part
-                ok = ok and state.numa_free[n, q] >= 0
     if shapes.gpus[s]:
         state.kinds[n, 0 if shapes.milli[s] < 1000 else min(shapes.gpus[s], KINDS - 1)] += sign
-    state.gpu_total[0] -= sign * shapes.gpus[s] * shapes.milli[s]
     return ok
 
 

@@ -285,7 +285,8 @@ class Workload:
         for i, constraint in blocked:
             field_name = f"spec.constraints[{i}].block"
             _check(bool(constraint.role) or len(names) == 1, field_name, "with several roles, a block needs a role")
-            _check(sum(t.role == constraint.role for _, t in blocked) == 1, field_name, "one block a role is supported")
+            same = [t for _, t in blocked if t.role == constraint.role or len(names) == 1]
+            _check(len(same) == 1, field_name, "one block a role is supported")
             for role in self.roles:
                 if constraint.role in ("", role.name):
                     _check(
