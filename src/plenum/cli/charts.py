@@ -39,13 +39,14 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Panel:
-    """Curves that share their axes; ``ideal`` is a thin line to compare them with."""
+    """Curves that share their axes; ``ideal`` is a thin line to compare them with, ``y_low`` where the axis starts."""
 
     title: str
     x_label: str
     y_label: str
     curves: Sequence[Curve]
     ideal: Curve | None = None
+    y_low: float | None = 0.0
 
 
 def print_tables(*tables: object) -> None:
@@ -79,7 +80,7 @@ def write_png(path: Path, title: str, panels: Sequence[Panel]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.2 * len(panels), 4.6), dpi=130, layout="constrained")
+    figure = Figure(figsize=(5.4 * len(panels), 4.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
@@ -89,7 +90,7 @@ def write_png(path: Path, title: str, panels: Sequence[Panel]) -> None:
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(curve.x, curve.y, color=colour, label=curve.label)
-        axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label, ylim=(0, None))
+        axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label, ylim=(panel.y_low, None))
         axes.margins(x=0)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)

@@ -89,7 +89,8 @@ def run_arrivals(
                     )
                 )
     if plot:
-        charts.write_png(plot, _title(trace), _panels(runs))
+        allocated, fragmented = _panels(runs)
+        charts.write_png(plot, _title(trace), (allocated, _close_up(allocated), fragmented))
     if output == "json":
         write_json([asdict(row) for row in rows])
         return
@@ -167,7 +168,7 @@ def _print_arrivals(trace: ArrivalTrace, rows: Sequence[Result], published: dict
         )
 
 
-def _panels(runs: dict[str, list[ArrivalReplay]]) -> list[charts.Panel]:
+def _panels(runs: dict[str, list[ArrivalReplay]]) -> tuple[charts.Panel, charts.Panel]:
     """Return allocation and fragmentation against arrived demand, runs averaged at equal demand."""
     every = [run for replays in runs.values() for run in replays]
     end = min(run.percent(run.arrived_gpu_milli[-1]) for run in every)
@@ -177,23 +178,36 @@ def _panels(runs: dict[str, list[ArrivalReplay]]) -> list[charts.Panel]:
         lines = np.array([_at(run, grid, field) for run in runs[policy]])
         return charts.Curve(label=policy, x=grid, y=lines.mean(axis=0), low=lines.min(axis=0), high=lines.max(axis=0))
 
-    ideal = charts.Curve(label="all that fits by size", x=grid, y=np.minimum(grid, 100.0))
-    demand = "arrived demand, % of the GPUs"
-    return [
-        charts.Panel(
-            title="Allocated",
-            x_label=demand,
-            y_label="% of the GPUs",
-            curves=[curve(policy, "allocated_gpu_milli") for policy in runs],
-            ideal=ideal,
-        ),
-        charts.Panel(
-            title="Free, but of no use to the usual mix",
-            x_label=demand,
-            y_label="% of the GPUs",
-            curves=[curve(policy, "fragmented_gpu_milli") for policy in runs],
-        ),
-    ]
+    allocated = charts.Panel(
+        title="Allocated",
+        x_label="arrived demand, % of the GPUs",
+        y_label="% of the GPUs",
+        curves=[curve(policy, "allocated_gpu_milli") for policy in runs],
+        ideal=charts.Curve(label="all demand, up to every GPU", x=grid, y=np.minimum(grid, 100.0)),
+    )
+    fragmented = replace(
+        allocated,
+        title="Free, but of no use to the usual mix",
+        curves=[curve(policy, "fragmented_gpu_milli") for policy in runs],
+        ideal=None,
+    )
+    return allocated, fragmented
+
+
+def _close_up(panel: charts.Panel) -> charts.Panel:
+    """Return the part where policies differ, or all of a run that ends before it."""
+    curves = [_from(curve, CLOSE_UP_PERCENT) for curve in panel.curves]
+    return replace(panel, title=f"{panel.title}, close up", curves=curves, ideal=None, y_low=None)
+
+
+def _from(curve: charts.Curve, start: float) -> charts.Curve:
+    which = curve.x >= start
+    if not which.any():
+        return curve
+    parts = {
+        name: getattr(curve, name)[which] for name in ("x", "y", "low", "high") if getattr(curve, name) is not None
+    }
+    return replace(curve, **parts)
 
 
 def _at(run: ArrivalReplay, grid: NDArray[np.float64], field: str) -> NDArray[np.float64]:
@@ -203,12 +217,5 @@ def _at(run: ArrivalReplay, grid: NDArray[np.float64], field: str) -> NDArray[np
 
 def _print_charts(runs: dict[str, list[ArrivalReplay]]) -> None:
     for panel in _panels(runs):
-        close = [_from(curve, CLOSE_UP_PERCENT) for curve in panel.curves]
         click.echo()
-        click.echo(charts.terminal_text(replace(panel, curves=close), colour=sys.stdout.isatty()))
-
-
-def _from(curve: charts.Curve, start: float) -> charts.Curve:
-    """Return the part of a curve from ``start`` on, or all of it where that is nothing."""
-    which = curve.x >= start
-    return replace(curve, x=curve.x[which], y=curve.y[which], low=None, high=None) if which.any() else curve
+        click.echo(charts.terminal_text(_close_up(panel), colour=sys.stdout.isatty()))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -129,8 +130,8 @@ def read_replay(path: Path, fleet: Fleet, n_pods: int, seeds: Sequence[int] | No
                 node_rank[by_name] = ranks  # the file ranks nodes sorted by name
                 arrivals[seed] = Arrivals(order=order, node_rank=node_rank)
             return arrivals
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise FileError(f"holds something other than plain arrays: {error}", Where(file=file)) from None
+    except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile):
+        raise FileError("holds something other than plain arrays", Where(file=file)) from None
 
 
 def read_published(data: Path) -> dict[tuple[str, str], float]:
@@ -206,7 +207,10 @@ def _integers(archive: np.lib.npyio.NpzFile, key: str, limit: int, of: str, file
     if key not in archive.files:
         raise FieldError(key, "is missing; every order_<seed> goes with a noderank_<seed>", file=file)
     array = archive[key]
-    if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and not 0 <= array.min() <= array.max() < limit):
+    # NumPy hands out the bytes of a member that is no array.
+    if not isinstance(array, np.ndarray) or array.ndim != 1:
+        raise FieldError(key, "must be a one-dimensional array", file=file)
+    if array.dtype.kind not in "iu" or (array.size and not 0 <= array.min() <= array.max() < limit):
         raise FieldError(
             key, f"must be a list of whole numbers from 0 to {limit - 1}: there are {limit} {of}", file=file
         )
