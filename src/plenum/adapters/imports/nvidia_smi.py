@@ -98,34 +98,32 @@ def _matrix(text: str, file: str) -> tuple[list[str], dict[str, _Row]]:
         line = _ANSI.sub("", raw)
         if not columns:
             columns = _header(line, file, number)
-            continue
-        words = line.split()
-        if not words or words[0].rstrip(":") not in columns or words[0].endswith(":"):
-            if words and len(rows) == len(columns):
-                break  # the legend
-            if words:
-                raise FieldError("row", f"{words[0][:40]!r} is not one of the columns", file=file, line=number)
-            continue
-        name, cells = words[0], words[1 : len(columns) + 1]
-        if name in rows:
-            raise FieldError(name, f"has two rows, the first on line {rows[name].line}", file=file, line=number)
-        if len(cells) < len(columns):
-            raise FieldError(
-                name, f"has {len(cells)} cells, but there are {len(columns)} columns", file=file, line=number
-            )
-        for column, cell in zip(columns, cells, strict=True):
-            if not _CELL.fullmatch(cell) or (cell == "X") != (column == name):
-                known = "X on the diagonal, else NV#, PIX, PXB, PHB, NODE or SYS"
-                raise FieldError(
-                    f"{name}, column {column}", f"must be {known}, not {cell[:40]!r}", file=file, line=number
-                )
-        rows[name] = _Row(number, tuple(cells), tuple(words[len(columns) + 1 :]))
+        elif line.strip():
+            name, row = _row(line.split(), columns, file, number)
+            if name in rows:
+                raise FieldError(name, f"has two rows, the first on line {rows[name].line}", file=file, line=number)
+            rows[name] = row
+            if len(rows) == len(columns):
+                return columns, rows  # below is the legend
     if not columns:
         raise FileError("holds no matrix; write it with `nvidia-smi topo -m`", Where(file=file))
-    missing = [name for name in columns if name not in rows]
-    if missing:
-        raise FileError(f"has no row for {missing[0]}: it is cut short", Where(file=file))
-    return columns, rows
+    missing = next(name for name in columns if name not in rows)
+    raise FileError(f"has no row for {missing}: it is cut short", Where(file=file))
+
+
+def _row(words: Sequence[str], columns: Sequence[str], file: str, line: int) -> tuple[str, _Row]:
+    name, cells = words[0], words[1 : len(columns) + 1]
+    if name not in columns:
+        raise FieldError(
+            "row", f"{name[:40]!r} is not one of the columns {columns[0]} to {columns[-1]}", file=file, line=line
+        )
+    if len(cells) < len(columns):
+        raise FieldError(name, f"has {len(cells)} cells, but there are {len(columns)} columns", file=file, line=line)
+    for column, cell in zip(columns, cells, strict=True):
+        if not _CELL.fullmatch(cell) or (cell == "X") != (column == name):
+            known = "X on the diagonal, else NV#, PIX, PXB, PHB, NODE or SYS"
+            raise FieldError(f"{name}, column {column}", f"must be {known}, not {cell[:40]!r}", file=file, line=line)
+    return name, _Row(line, tuple(cells), tuple(words[len(columns) + 1 :]))
 
 
 def _header(line: str, file: str, number: int) -> list[str]:
@@ -133,9 +131,7 @@ def _header(line: str, file: str, number: int) -> list[str]:
     for title in _TAIL:
         line = line.replace(title, "")
     names = line.split()
-    if not names or names[0] != "GPU0":
-        return []
-    if "X" in names:
+    if not names or names[0] != "GPU0" or "X" in names:
         return []
     if len(names) > MAX_DEVICES:
         raise FieldError("header", f"{len(names)} devices; at most {MAX_DEVICES} are supported", file=file, line=number)
