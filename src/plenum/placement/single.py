@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from plenum.graph.state import assign, fit_count, fits, move, shared_allow
 from plenum.placement.limits import count_limits, limits_allow
-from plenum.placement.scorers import RANDOM, score_node
+from plenum.placement.scorers import RANDOM, score_node, standing
 from plenum.placement.scorers.random import draw
 
 BLOCK = 64
@@ -41,11 +41,16 @@ class Scores(NamedTuple):
 
 
 class Ticks(NamedTuple):
-    """When things last changed: ``now`` (1,) counts changes, ``node`` (N,), ``block`` (N / 64,)."""
+    """When things last changed: ``now`` (1,) counts changes, ``node`` (N,), ``block`` (N / 64,).
+
+    ``standing`` (N,) is what the scorer makes of each node as it is, worked out at tick ``stood`` (N,).
+    """
 
     now: NDArray[np.int64]
     node: NDArray[np.int64]
     block: NDArray[np.int64]
+    standing: NDArray[np.float64]
+    stood: NDArray[np.int64]
 
 
 class Placed(NamedTuple):
@@ -72,7 +77,13 @@ def new_scores(slots: int, n: int) -> Scores:
 
 def new_ticks(n: int) -> Ticks:
     """Return ticks of a cluster of n nodes that never changed."""
-    return Ticks(np.zeros(1, np.int64), np.zeros(n, np.int64), np.zeros(-(-n // BLOCK), np.int64))
+    return Ticks(
+        np.zeros(1, np.int64),
+        np.zeros(n, np.int64),
+        np.zeros(-(-n // BLOCK), np.int64),
+        np.empty(n),
+        np.full(n, -1, np.int64),
+    )
 
 
 def new_placed(k: int) -> Placed:
@@ -101,11 +112,16 @@ def note_many(ticks, nodes):
 
 
 @njit(cache=True, forceinline=True)
-def _rescore(scorer, nodes, state, shapes, s, slot, n, tables, scores):
+def _rescore(scorer, nodes, state, shapes, s, slot, n, tables, scores, ticks):
     if not fits(nodes, state, shapes, s, n):
         scores.score[slot, n] = NOT
         return
-    scores.score[slot, n], scores.pick[slot, n] = score_node(scorer, nodes, state, shapes, s, n, tables)
+    if ticks.stood[n] != ticks.node[n]:
+        ticks.stood[n] = ticks.node[n]
+        ticks.standing[n] = standing(scorer, nodes, state, n, tables)
+    scores.score[slot, n], scores.pick[slot, n] = score_node(
+        scorer, nodes, state, shapes, s, n, tables, ticks.standing[n]
+    )
 
 
 @njit(cache=True, forceinline=True)
@@ -135,7 +151,7 @@ def refresh(scorer, nodes, state, shapes, s, slot, tables, scores, ticks, rank):
         if ticks.block[block] > since:
             for n in range(block * BLOCK, min((block + 1) * BLOCK, ticks.node.shape[0])):
                 if ticks.node[n] > since:
-                    _rescore(scorer, nodes, state, shapes, s, slot, n, tables, scores)
+                    _rescore(scorer, nodes, state, shapes, s, slot, n, tables, scores, ticks)
             _best_of_block(scores, slot, block, rank)
 
 

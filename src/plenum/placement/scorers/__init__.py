@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from numba import njit
 
-from plenum.graph.cluster import Cluster
+from plenum.graph.cluster import CPU_COLUMN, MEMORY_COLUMN, Cluster
 from plenum.model.workload import Request
 from plenum.placement.scorers import best_fit, dot_product, fgd, gpu_clustering, gpu_packing, plenum
 from plenum.placement.scorers.fgd import Fragments, fragments
@@ -44,8 +44,18 @@ def learned(cluster: Cluster, frequencies: Sequence[tuple[Request, int]]) -> Tab
 
 
 @njit(cache=True, forceinline=True)
-def score_node(scorer, nodes, state, shapes, s, n, tables):
-    """(score, GPU for a share or -1) of a node that fits; higher is better."""
+def standing(scorer, nodes, state, n, tables):
+    """What a scorer of differences makes of node n as it is; the same for every shape, so it is worked out once a change."""
+    if scorer == FGD:
+        return float(fgd.fragment(nodes, state, tables.fragments, n, state.free[n, CPU_COLUMN]))
+    if scorer == PLENUM:
+        return plenum.worth(nodes, state, tables.worth, n, state.free[n, CPU_COLUMN], state.free[n, MEMORY_COLUMN])
+    return 0.0
+
+
+@njit(cache=True, forceinline=True)
+def score_node(scorer, nodes, state, shapes, s, n, tables, before):
+    """(score, GPU for a share or -1) of a node that fits; higher is better. ``before`` is the node's :func:`standing`."""
     if scorer == RANDOM:
         return 0.0, -1
     if scorer == BEST_FIT:
@@ -57,5 +67,5 @@ def score_node(scorer, nodes, state, shapes, s, n, tables):
     if scorer == GPU_PACKING:
         return gpu_packing.score(nodes, state, shapes, s, n)
     if scorer == FGD:
-        return fgd.score(nodes, state, shapes, s, n, tables.fragments)
-    return plenum.score(nodes, state, shapes, s, n, tables.worth)
+        return fgd.score(nodes, state, shapes, s, n, tables.fragments, before)
+    return plenum.score(nodes, state, shapes, s, n, tables.worth, before)

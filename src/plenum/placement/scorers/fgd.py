@@ -112,13 +112,12 @@ def _quantised(drop):
 
 
 @njit(cache=True, forceinline=True)
-def score(nodes, state, shapes, s, n, tables):
+def score(nodes, state, shapes, s, n, tables, before):
     """⌊100·sigmoid((F_before − F_after)/1000)⌋; for a share the best over GPUs, lowest index among equals.
 
     The integer is part of the policy: with exact reals the published gain shrinks by a point.
     """
     left = state.free[n, CPU_COLUMN] - shapes.need[s, CPU_COLUMN]
-    before = fragment(nodes, state, tables, n, state.free[n, CPU_COLUMN])
     if not is_share(shapes, s):
         taken = take_whole(nodes, state, shapes, s, n)
         after = fragment(nodes, state, tables, n, left)

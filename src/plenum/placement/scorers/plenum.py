@@ -330,11 +330,10 @@ def worth(nodes, state, tables, n, cpu_free, memory_free):
 
 
 @njit(cache=True, forceinline=True)
-def score(nodes, state, shapes, s, n, tables):
+def score(nodes, state, shapes, s, n, tables, before):
     """Worth after placing minus worth before; for a share the best over GPUs, lowest index among equals."""
     cpu_left = state.free[n, CPU_COLUMN] - shapes.need[s, CPU_COLUMN]
     memory_left = state.free[n, MEMORY_COLUMN] - shapes.need[s, MEMORY_COLUMN]
-    before = worth(nodes, state, tables, n, state.free[n, CPU_COLUMN], state.free[n, MEMORY_COLUMN])
     if not is_share(shapes, s):
         taken = take_whole(nodes, state, shapes, s, n)
         after = worth(nodes, state, tables, n, cpu_left, memory_left)
