@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from plenum.model.errors import FieldError
 
-_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*$")
+_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?)\s*(.*?)\s*$")
 _DECIMAL = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 _BYTES = {p + b: f for p, f in (_DECIMAL | _BINARY).items() for b in ("", "B")}
@@ -20,6 +21,9 @@ _SUFFIXES = {
     ),
     "count": (_DECIMAL, "a number such as 8 or 2k"),
 }
+
+MAX_TEXT = 64
+"""Characters of a quantity; nobody writes longer ones."""
 
 MAX_QUANTITY = 2**62
 """Anything larger would overflow the int64 arrays that the solver adds up in."""
@@ -43,12 +47,13 @@ def parse(value: object, unit: str, field: str) -> int:
         Not a quantity of that unit, negative, or absurdly large.
     """
     table, example = _SUFFIXES[unit]
-    match = None if isinstance(value, bool) else _NUMBER.match(str(value))
+    shown = repr(value) if len(str(value)) <= MAX_TEXT else f"{str(value)[:20]!r}…"
+    match = None if isinstance(value, bool) or len(str(value)) > MAX_TEXT else _NUMBER.match(str(value))
     if match is None or match[2] not in table:
-        raise FieldError(field, f"{value!r} is not {example}")
-    amount = float(match[1]) * table[match[2]]
+        raise FieldError(field, f"{shown} is not {example}")
+    amount = Decimal(match[1]) * table[match[2]]  # a float would round whole numbers beyond 2^53
     if not 0 <= amount < MAX_QUANTITY:
-        raise FieldError(field, f"{value!r} must be at least 0 and below 2^62 {unit}")
+        raise FieldError(field, f"{shown} must be at least 0 and below 2^62 {unit}")
     return round(amount)
 
 

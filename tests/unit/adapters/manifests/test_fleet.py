@@ -124,6 +124,7 @@ def test_domains_may_stand_before_the_ones_that_hold_them() -> None:
 
 BARE = "  templates: {t: {}}\n  groups: [{name: a, template: t, nodes: 1, "
 RACKS = "  domains: {place.rack:a: {}, place.rack:b: {}}\n  nodes:\n"
+CYCLE = "  domains:\n    place.rack:a: {in: place.rack:b}\n    place.rack:b: {in: place.rack:a}"
 NODE = "\n  nodes: [{name: n, template: l40s}]"
 GROUP = "  groups: [{name: a, template: dgx-h100, nodes: 4}]\n"
 
@@ -158,7 +159,7 @@ GROUP = "  groups: [{name: a, template: dgx-h100, nodes: 4}]\n"
         ("  nodes:\n  - {template: l40s}", 6, "spec.nodes[0]", "either name or names"),
         (RACKS + "  - {name: n, template: l40s, in: [place.rack:a, place.rack:b]}", 7, "spec.nodes[0].in[1]", "in one place only"),
         ("  nodes:\n  - {name: n, template: l40s}\n  - {name: n, template: l40s}", 7, "spec.nodes[1]", "first on line 6"),
-        ("  domains:\n    place.rack:a: {in: place.rack:b}\n    place.rack:b: {in: place.rack:a}" + NODE, 6, "spec.domains.place.rack:a.in", "no cycles"),
+        (CYCLE + NODE, 6, "spec.domains.place.rack:a.in", "no cycles"),
         ("  domains:\n    place.rack:a: {in: place.row:b}" + NODE, 6, "spec.domains.place.rack:a.in", "there is no place.row:b"),
         ("  domains:\n    place.node:n: {in: place.row:b}" + NODE, 6, "spec.domains.place.node:n.in", "only its budgets"),
         ("  domains:\n    place.rak:a: {}" + NODE, 6, "spec.domains.place.rak:a", "there is no level"),
