@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 DATA   ?= $(if $(PLENUM_DATA),$(PLENUM_DATA),../shared/data)
 
 .DEFAULT_GOAL := help

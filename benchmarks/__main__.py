@@ -1,0 +1,71 @@
+"""``python -m benchmarks [NAME ...]``: run all benchmarks, or those named; a table here and JSON in out/bench.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import churn, large_fleet, scoring, startup
+from benchmarks.findings import Finding
+
+BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
+    "startup": startup.bench,
+    "scoring": scoring.bench,
+    "gangs": churn.bench,
+    "fleet": large_fleet.bench,
+}
+OUT = Path("out/bench.json")
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in BENCHES]
+    if unknown:
+        print(f"error: there is no benchmark {unknown[0]!r}; choose from {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    console = Console()
+    findings: list[Finding] = []
+    for name in names or BENCHES:
+        with Console(stderr=True).status(f"measuring {name} ..."):
+            found = list(BENCHES[name]())
+        console.print(_table(name, found))
+        findings += found
+    OUT.parent.mkdir(exist_ok=True)
+    machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+    OUT.write_text(json.dumps({"machine": machine, "findings": [asdict(f) for f in findings]}, indent=1) + "\n")
+    missed = [f for f in findings if f.met is False]
+    console.print(f"{sum(f.met is True for f in findings)} targets met, {len(missed)} missed; written to {OUT}")
+    return 0
+
+
+def _table(name: str, findings: list[Finding]) -> Table:
+    table = Table(title=name, title_justify="left")
+    table.add_column("what", overflow="fold", ratio=4)
+    for column in ("measured", "ratio", "target", "met?"):
+        table.add_column(column, justify="right")
+    table.add_column("against, notes", overflow="fold", ratio=3)
+    for f in findings:
+        table.add_row(
+            f.what,
+            f"{_figure(f.value)} {f.unit}",
+            "" if f.ratio is None else f"{_figure(f.ratio)}x",
+            f.target,
+            {True: "yes", False: "NO", None: ""}[f.met],
+            "; ".join(part for part in (f.baseline, f.note) if part),
+        )
+    return table
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
