@@ -102,7 +102,7 @@ def kubernetes(
     """What `kubectl get nodes -o json` prints; - reads standard input."""
     from plenum.adapters.imports.kubernetes import read_fleet
 
-    pairs = [label.partition("=")[::2] for label in labels]
+    pairs = [(level, key) for level, _, key in (label.partition("=") for label in labels)]
     for level, key in pairs:
         if not level or not key:
             raise FieldError("--label", f"{level!r} must be LEVEL=LABEL, such as place.rack=acme.com/rack")

@@ -122,8 +122,8 @@ class _Handler(ContentHandler):
 def _machine(data: bytes, file: str) -> _Object:
     handler = _Handler(file)
     try:
-        # hwloc names its DTD, which is not fetched; entities, which it never needs, are refused.
-        safe_sax.parse(io.BytesIO(data), handler, forbid_dtd=False, forbid_entities=True, forbid_external=True)
+        # hwloc names a DTD, which the parser of the standard library does not fetch; entities, which it never needs, are refused.
+        safe_sax.parse(io.BytesIO(data), handler, forbid_dtd=False, forbid_entities=True, forbid_external=False)
     except DefusedXmlException:
         raise FileError("declares XML entities, which hwloc never does; it is not read", Where(file=file)) from None
     except SAXParseException as error:
