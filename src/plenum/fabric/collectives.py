@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +94,7 @@ def paths_of(cluster: Cluster) -> Paths:
     return Paths(levels=levels, names=names, bps=np.array(bps), largest=np.array(largest))
 
 
-def _uplink_per_gpu(cluster: Cluster, level: int, size: NDArray[np.float64]) -> float:
+def _uplink_per_gpu(cluster: Cluster, level: int, size: NDArray[Any]) -> float:
     fleet = cluster.fleet
     if "uplink_bps" not in fleet.resources:
         return math.inf

@@ -102,8 +102,8 @@ def allowed_nodes(cluster: Cluster, request: Request) -> NDArray[np.bool_]:
 
 def _empty(cluster: Cluster, size: int) -> ShapeArrays:
     n, r = cluster.n, len(cluster.columns)
-    flat = [np.zeros(size, np.int32) for _ in range(6)]
-    return ShapeArrays(np.zeros((size, r), np.int64), *flat, np.zeros((size, n), bool))
+    flat = (np.zeros(size, np.int32) for _ in range(6))
+    return ShapeArrays._make((np.zeros((size, r), np.int64), *flat, np.zeros((size, n), bool)))
 
 
 def _grown(arrays: ShapeArrays, size: int) -> ShapeArrays:
@@ -112,4 +112,4 @@ def _grown(arrays: ShapeArrays, size: int) -> ShapeArrays:
         new[: len(old)] = old
         return new
 
-    return ShapeArrays(*(grow(a) for a in arrays))
+    return ShapeArrays._make(grow(a) for a in arrays)

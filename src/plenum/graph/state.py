@@ -60,7 +60,7 @@ def empty_state(cluster: Cluster) -> StateArrays:
 
 def copy_state(state: StateArrays) -> StateArrays:
     """Return an independent copy."""
-    return StateArrays(*(a.copy() for a in state))
+    return StateArrays._make(a.copy() for a in state)
 
 
 def load_rows(

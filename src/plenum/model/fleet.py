@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,9 +74,9 @@ class Health(IntEnum):
     DOWN = 2
 
 
-def frozen(array: NDArray) -> NDArray:
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
     """Return a contiguous read-only copy."""
-    copy = np.array(array, order="C")
+    copy: NDArray[Any] = np.array(array, order="C")
     copy.setflags(write=False)
     return copy
 
@@ -142,9 +143,9 @@ class Fleet:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = getattr(self, item.name)
+            value: Any = getattr(self, item.name)
             if isinstance(value, np.ndarray):
-                object.__setattr__(self, item.name, frozen(value))
+                object.__setattr__(self, item.name, frozen(cast("NDArray[Any]", value)))
 
     @property
     def n_nodes(self) -> int:
@@ -171,9 +172,9 @@ class Fleet:
 
     def domains_at(self, level: int) -> NDArray[np.int64]:
         """Return the indices of the domains of one level, ascending."""
-        return np.flatnonzero(self.domain_level == level)
+        found: NDArray[np.int64] = np.flatnonzero(self.domain_level == level)
+        return found
 
-    def replaced(self, **changes: object) -> Fleet:
+    def replaced(self, **changes: Any) -> Fleet:
         """Return a copy with some fields changed (a node cordoned, a health report)."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)} | changes
-        return Fleet(**values)  # type: ignore[arg-type]
+        return replace(self, **changes)

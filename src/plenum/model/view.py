@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,17 @@ from numpy.typing import NDArray
 from plenum.model.errors import InvariantError
 from plenum.model.fleet import Fleet, frozen
 from plenum.model.workload import Workload
+
+_ROW_TYPES: dict[str, Any] = {
+    "workload": np.int32,
+    "role": np.int16,
+    "rank": np.int32,
+    "node": np.int32,
+    "gpu_mask": np.uint64,
+    "nic_mask": np.uint64,
+    "mig_mask": np.uint8,
+    "numa_mask": np.uint8,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,35 +54,38 @@ class Rows:
     numa_mask: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     def __post_init__(self) -> None:
-        sizes = set()
-        for item in fields(self):
-            object.__setattr__(self, item.name, frozen(getattr(self, item.name)))
-            sizes.add(len(getattr(self, item.name)))
+        sizes: set[int] = set()
+        for name, dtype in _ROW_TYPES.items():
+            array = frozen(np.asarray(getattr(self, name), dtype))
+            object.__setattr__(self, name, array)
+            sizes.add(len(array))
         if len(sizes) != 1:
             raise InvariantError(f"rows of unequal length: {sizes}")
 
     def __len__(self) -> int:
         return len(self.node)
 
-    def __getitem__(self, which: object) -> Rows:
-        return Rows(**{item.name: np.atleast_1d(getattr(self, item.name)[which]) for item in fields(self)})
+    def __getitem__(self, which: Any) -> Rows:
+        return Rows(**{name: np.atleast_1d(getattr(self, name)[which]) for name in _ROW_TYPES})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Rows) and all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return isinstance(other, Rows) and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in _ROW_TYPES
+        )
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name).tobytes() for name in _ROW_TYPES))
 
     @staticmethod
     def joined(parts: list[Rows] | tuple[Rows, ...]) -> Rows:
         """Return the rows of several, one after another."""
         if not parts:
             return Rows()
-        return Rows(**{item.name: np.concatenate([getattr(p, item.name) for p in parts]) for item in fields(Rows)})
+        return Rows(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in _ROW_TYPES})
 
     def owned_by(self, workload: int) -> Rows:
         """Return the same rows with another workload index."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return Rows(**(values | {"workload": np.full(len(self), workload, np.int32)}))
+        return replace(self, workload=np.full(len(self), workload, np.int32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,8 +109,7 @@ class View:
         new_index = np.full(len(self.running), -1, np.int32)
         new_index[keep] = np.arange(len(keep), dtype=np.int32)
         kept = self.rows[new_index[self.rows.workload] >= 0]
-        values = {item.name: getattr(kept, item.name) for item in fields(kept)}
-        rows = Rows(**(values | {"workload": new_index[kept.workload]}))
+        rows = replace(kept, workload=new_index[kept.workload])
         return View(fleet=self.fleet, running=tuple(self.running[i] for i in keep), rows=rows, position=self.position)
 
     def with_placed(self, placed: list[tuple[Workload, Rows]]) -> View:
@@ -103,5 +117,8 @@ class View:
         first = len(self.running)
         parts = [self.rows, *(rows.owned_by(first + i) for i, (_, rows) in enumerate(placed))]
         return View(
-            fleet=self.fleet, running=self.running + tuple(w for w, _ in placed), rows=Rows.joined(parts), position=self.position
+            fleet=self.fleet,
+            running=self.running + tuple(w for w, _ in placed),
+            rows=Rows.joined(parts),
+            position=self.position,
         )

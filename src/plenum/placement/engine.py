@@ -31,6 +31,8 @@ from plenum.placement.scorers import RANDOM, SCORERS, Tables, learned
 from plenum.placement.scorers.fgd import fragment_total
 from plenum.placement.single import (
     Placed,
+    Scores,
+    Ticks,
     new_placed,
     new_scores,
     new_ticks,
@@ -214,7 +216,14 @@ class Engine:
             other.cluster, other.shapes = cluster, Shapes(cluster)
         other.running = {} if empty else dict(self.running)
         other.state = empty_state(other.cluster) if empty else copy_state(self.state)
-        other._slot_of, other.scores, other.ticks = {}, new_scores(16, other.cluster.n), new_ticks(other.cluster.n)
+        if empty or cluster is not None:
+            other._slot_of = {}
+            other.scores = new_scores(16, other.cluster.n)
+            other.ticks = new_ticks(other.cluster.n)
+        else:  # what is cached holds for the copy too, until the two part
+            other._slot_of = dict(self._slot_of)
+            other.scores = Scores._make(a.copy() for a in self.scores)
+            other.ticks = Ticks._make(a.copy() for a in self.ticks)
         return other
 
     @contextmanager
@@ -269,7 +278,7 @@ class Engine:
             self.scores,
             self.ticks,
         )
-        return np.minimum(self.scores.count[slot], limit)
+        return np.minimum(self.scores.fitting[slot], limit)
 
     def slot(self, shape: int) -> int:
         """Return the cache slot of a shape, making room if need be."""
@@ -280,7 +289,7 @@ class Engine:
             if len(self.scores.read) >= self._slots:
                 self._slot_of.clear()
                 self.scores.read[:] = -1
-                self.scores.count_read[:] = -1
+                self.scores.fitting_read[:] = -1
             else:
                 bigger = new_scores(min(2 * len(self.scores.read), self._slots), self.cluster.n)
                 for new, old in zip(bigger, self.scores, strict=True):
@@ -295,13 +304,15 @@ class Engine:
 
     def _remember(self, workload: Workload, rows: Rows) -> None:
         self.running[workload.id] = (workload, rows)
-        for node in rows.node.tolist() if self._on_node is not None else ():
-            self._on_node.setdefault(node, {})[workload.id] = None
+        if self._on_node is not None:
+            for node in rows.node.tolist():
+                self._on_node.setdefault(node, {})[workload.id] = None
 
     def _forget(self, workload: Workload, rows: Rows) -> None:
         del self.running[workload.id]
-        for node in rows.node.tolist() if self._on_node is not None else ():
-            self._on_node[node].pop(workload.id, None)
+        if self._on_node is not None:
+            for node in rows.node.tolist():
+                self._on_node[node].pop(workload.id, None)
 
     def _row_shapes(self, workload: Workload, rows: Rows) -> NDArray[np.int32]:
         ids = np.array([self.shapes.intern(role.request) for role in workload.roles], np.int32)

@@ -29,15 +29,15 @@ NOT = -np.inf
 
 
 class Scores(NamedTuple):
-    """Cache of C slots over N nodes: ``score``, GPU ``pick``, replicas that fit (``count``), each block's ``best`` node, and
+    """Cache of C slots over N nodes: ``score``, GPU ``pick``, replicas that fit (``fitting``), each block's ``best`` node, and
     the tick at which each slot was last brought up to date (-1: never), for scores and for counts."""
 
     score: NDArray[np.float64]
     pick: NDArray[np.int16]
     best: NDArray[np.int32]
     read: NDArray[np.int64]
-    count: NDArray[np.int32]
-    count_read: NDArray[np.int64]
+    fitting: NDArray[np.int32]
+    fitting_read: NDArray[np.int64]
 
 
 class Ticks(NamedTuple):
@@ -158,13 +158,13 @@ def refresh(scorer, nodes, state, shapes, s, slot, tables, scores, ticks, rank):
 @njit(cache=True)
 def refresh_counts(nodes, state, shapes, s, slot, scores, ticks):
     """Bring one slot's replica counts up to date."""
-    since = scores.count_read[slot]
-    scores.count_read[slot] = ticks.now[0]
+    since = scores.fitting_read[slot]
+    scores.fitting_read[slot] = ticks.now[0]
     for block in range(ticks.block.shape[0]):
         if ticks.block[block] > since:
             for n in range(block * BLOCK, min((block + 1) * BLOCK, ticks.node.shape[0])):
                 if ticks.node[n] > since:
-                    scores.count[slot, n] = fit_count(nodes, state, shapes, s, n, MAX_PER_NODE)
+                    scores.fitting[slot, n] = fit_count(nodes, state, shapes, s, n, MAX_PER_NODE)
 
 
 @njit(cache=True)

@@ -16,7 +16,7 @@ from plenum.graph.cluster import UNLIMITED
 from plenum.model.fleet import GPU, LEVEL, LEVELS, Health
 from plenum.model.plan import Blocker, Counterfactual, Gap, Placement, Reason
 from plenum.model.units import show
-from plenum.model.workload import Request, Role, Workload
+from plenum.model.workload import Parallelism, Request, Role, Workload
 from plenum.placement import Engine
 
 MAX_SHORT = 3
@@ -488,10 +488,10 @@ def _uncordoned(live: Engine, workload: Workload) -> Counterfactual | None:
 
 def _smaller(live: Engine, workload: Workload) -> Counterfactual | None:
     """The largest gang that would start now, where one would."""
-    if not workload.gang or len(workload.roles) > 1:
+    if not workload.gang or len(workload.roles) != 1:
         return None
     role = workload.roles[0]
-    step = max([t.block for t in workload.together] + [1])
+    step = max((t.block for t in workload.together if t.block), default=1)
     low, high = 0, role.sizes()[-1] // step
     while high - low > 1:
         middle = (low + high) // 2
@@ -507,4 +507,4 @@ def _smaller(live: Engine, workload: Workload) -> Counterfactual | None:
 
 def _resized(workload: Workload, replicas: int) -> Workload:
     role = replace(workload.roles[0], replicas=replicas, min_replicas=0)
-    return replace(workload, roles=(role,), parallelism=replace(workload.parallelism, tp=1, pp=1, dp=1, ep=1))
+    return replace(workload, roles=(role,), parallelism=Parallelism())

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -78,11 +78,11 @@ class _Mix(NamedTuple):
     cpu: NDArray[np.float64]
     memory: NDArray[np.float64]
     models: NDArray[np.int64]
-    count: NDArray[np.float64]
+    times: NDArray[np.float64]
 
     @property
     def demand(self) -> NDArray[np.float64]:
-        return self.milli * self.count / GPU
+        return self.milli * self.times / GPU
 
 
 def worth_tables(cluster: Cluster, frequencies: Sequence[tuple[Request, int]]) -> Worth:
@@ -97,7 +97,7 @@ def worth_tables(cluster: Cluster, frequencies: Sequence[tuple[Request, int]]) -
     wants, total = mix.gpus > 0, float(mix.demand.sum())
     share = wants & (mix.milli < GPU)
     size, where = np.unique(mix.milli[share].astype(np.int64), return_inverse=True)
-    size, offered = _coarsened(size, np.bincount(where.reshape(-1), weights=mix.count[share], minlength=len(size)))
+    size, offered = _coarsened(size, np.bincount(where.reshape(-1), weights=mix.times[share], minlength=len(size)))
     value = gpu_prices(size, offered * OVERLOAD / total, float(mix.demand[wants & ~share].sum()) * OVERLOAD / total)
     value *= 1.0 - FILL * (1.0 - value / max(value[GPU], 1e-9))
 
@@ -137,7 +137,7 @@ def _mix(models: Sequence[str], frequencies: Sequence[tuple[Request, int]]) -> _
         cpu=np.array([r.cpu_milli for r, _ in rows], float),
         memory=np.array([r.memory_bytes for r, _ in rows], float),
         models=np.array([a if r.gpus else every for a, (r, _) in zip(allowed, rows, strict=True)], np.int64),
-        count=np.array([times for _, times in rows], float),
+        times=np.array([times for _, times in rows], float),
     )
 
 
@@ -158,14 +158,14 @@ def _overflow(mix: _Mix, asked: NDArray[np.float64], capacity: NDArray[np.float6
         return 0.0
     wants, gpus = mix.gpus > 0, cluster.nodes.gpu_count.astype(float)
     total = float(mix.demand.sum())
-    per_gpu = float((asked * mix.count)[wants].sum()) / total
-    extra = float((asked * mix.count)[~wants].sum()) * OVERLOAD * gpus.sum() / total
+    per_gpu = float((asked * mix.times)[wants].sum()) / total
+    extra = float((asked * mix.times)[~wants].sum()) * OVERLOAD * gpus.sum() / total
     spare = float(np.maximum(capacity - per_gpu * gpus, 0.0).sum())
     return max(0.0, extra - spare) / max(per_gpu * gpus.sum(), 1e-9)
 
 
 def _group_worth(
-    mix: _Mix, kinds: NDArray[np.float64], gpus: NDArray[np.float64], total: float
+    mix: _Mix, kinds: NDArray[Any], gpus: NDArray[Any], total: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     several = np.flatnonzero(mix.gpus > 1)
     level = np.unique(mix.cpu[several].astype(np.int64))
@@ -186,9 +186,7 @@ def _group_worth(
     return level, group
 
 
-def _scarcity(
-    mix: _Mix, kinds: NDArray[np.float64], gpus: NDArray[np.float64], total: float, n_models: int
-) -> NDArray[np.float64]:
+def _scarcity(mix: _Mix, kinds: NDArray[Any], gpus: NDArray[Any], total: float, n_models: int) -> NDArray[np.float64]:
     scale = np.ones(len(kinds))
     named = (mix.gpus > 0) & (mix.models != (1 << n_models) - 1)
     for models in np.unique(mix.models[named]).tolist():
@@ -199,12 +197,12 @@ def _scarcity(
     return scale
 
 
-def _is_among(models: int, kinds: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _is_among(models: int, kinds: NDArray[Any]) -> NDArray[np.bool_]:
     model = kinds[:, 0].astype(np.int64)
     return (model >= 0) & ((np.int64(models) >> np.maximum(model, 0)) & 1 > 0)
 
 
-def _coarsened(size: NDArray[np.int64], offered: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _coarsened(size: NDArray[np.int64], offered: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     if len(size) <= MAX_SIZES:
         return size, offered
     kept = np.union1d(np.argsort(-offered, kind="stable")[: MAX_SIZES - 1], [len(size) - 1])
@@ -281,7 +279,7 @@ def _pattern(size: NDArray[np.int64], pick: NDArray[np.int64], rows: int) -> tup
         waste -= size[pick[left]]
         left -= size[pick[left]]
     column[rows - 1] = 1.0
-    return column, waste
+    return column, float(waste)
 
 
 @njit(cache=True)
