@@ -157,7 +157,7 @@ def _with_block(draw: st.DrawFn, roles: tuple[Role, ...], together: list[Togethe
     if not together or draw(st.booleans()):
         return tuple(together)
     name = roles[0].name
-    block = gcd(*roles[0].sizes())
+    block = gcd(roles[0].replicas, *roles[0].sizes())
     return (replace(together[0], role=name, block=draw(st.sampled_from((1, block)))), *together[1:])
 
 

@@ -290,7 +290,7 @@ class Workload:
             for role in self.roles:
                 if constraint.role in ("", role.name):
                     _check(
-                        all(size % constraint.block == 0 for size in role.sizes()),
+                        all(k % constraint.block == 0 for k in (role.sizes() if self.gang else (role.replicas,))),
                         field_name,
                         f"blocks of {constraint.block} must divide the {role.replicas} replicas of role {role.name}",
                     )

@@ -23,6 +23,12 @@ Objective = Literal["gpus", "replicas"]
 MAX_CELLS = 200_000
 """Distinct sets of replicas times nodes that a batch may have; beyond, the model alone would take minutes to build."""
 
+PROBING_SHARE = 0.1
+"""Part of the limit that CP-SAT may spend on probing before it searches."""
+
+REASON_LIMIT_S = 1.0
+"""Limit on telling why one workload was left out."""
+
 _SHORTEST_S = 1e-3
 
 
@@ -51,8 +57,8 @@ def solve_exact(
     objective
         ``gpus``: the most milli-GPU, replicas breaking ties; ``replicas``: the most replicas. Higher priorities come first.
     time_limit_s
-        Seconds of CP-SAT's deterministic clock, near to those of one core, for the whole batch; besides, as much again for
-        each workload left out, to tell why.
+        Seconds of CP-SAT's deterministic clock, of the order of those of one core, for the whole batch; telling why a
+        workload was left out takes up to :data:`REASON_LIMIT_S` each besides.
     policy
         Only its caps count here.
 
@@ -78,9 +84,7 @@ def solve_exact(
     return Plan(
         pending=order,
         placements=tuple(Placement(workload=w, rows=rows) for w, rows in outcome if len(rows)),
-        reasons=tuple(
-            _reason(view, w, policy, time_limit_s, seed, proven=search.proven) for w, rows in outcome if not len(rows)
-        ),
+        reasons=tuple(_reason(view, w, policy, seed, proven=search.proven) for w, rows in outcome if not len(rows)),
         policy="exact",
         optimality_gap=max(gaps, default=0.0),
         notes=("proven optimal" if search.proven else f"stopped at its limit of {time_limit_s:g} s",),
@@ -129,8 +133,9 @@ class _Search:
         model.maximize(measure.expression)
         solver = self._solve()
         if solver is None:
-            return 1.0
-        value, bound = round(solver.objective_value), round(solver.best_objective_bound)
+            value, bound = self._best.value(measure.expression) if self._best else 0, measure.most
+        else:
+            value, bound = round(solver.objective_value), round(solver.best_objective_bound)
         model.add(measure.expression >= value)
         return (bound - value) / bound if bound else 0.0
 
@@ -157,6 +162,9 @@ class _Search:
         """Run CP-SAT from the best assignment so far; keep and return what it finds, None if it finds nothing."""
         solver = self._cp.CpSolver()
         solver.parameters.num_workers = 1
+        # One thread, but several strategies in turn: deterministic, and far better than any single one.
+        solver.parameters.interleave_search = True
+        solver.parameters.presolve_probing_deterministic_time_limit = PROBING_SHARE * max(self._left_s, _SHORTEST_S)
         solver.parameters.random_seed = self._seed
         solver.parameters.max_deterministic_time = max(self._left_s, _SHORTEST_S)
         self._hint()
@@ -197,15 +205,13 @@ def _measure(formulation: Formulation, atoms: list[int], worth: list[int]) -> _M
     )
 
 
-def _reason(
-    view: View, workload: Workload, policy: Policy | None, time_limit_s: float, seed: int, *, proven: bool
-) -> Reason:
-    alone = feasible(view, workload, time_limit_s=time_limit_s, seed=seed, policy=policy)
+def _reason(view: View, workload: Workload, policy: Policy | None, seed: int, *, proven: bool) -> Reason:
+    alone = feasible(view, workload, time_limit_s=REASON_LIMIT_S, seed=seed, policy=policy)
     if alone is None or (alone and not proven):
-        code, sentence = "wait.unproven", f"No place was found within {time_limit_s:g} s, and none was ruled out."
+        code, sentence = "wait.unproven", "No place was found within the time limit, and none was ruled out."
     elif alone:
         code, sentence = "wait.outbid", "It fits alone, but then less would be placed of the batch as a whole."
-    elif feasible(View(fleet=view.fleet), workload, time_limit_s=time_limit_s, seed=seed, policy=policy) is False:
+    elif feasible(View(fleet=view.fleet), workload, time_limit_s=REASON_LIMIT_S, seed=seed, policy=policy) is False:
         code, sentence = "never.infeasible", "Proven: it cannot fit this fleet even when nothing else runs."
     else:
         code, sentence = "wait.infeasible", "Proven: it cannot fit beside what runs now."

@@ -31,6 +31,9 @@ Expression = Any
 Cell = tuple[int | None, int | None]
 """NUMA node and PCIe switch, where the batch cares; devices of one cell are interchangeable."""
 
+_ANYWHERE: Cell = (-1, -1)
+"""Stands for all cells of a node at once: what is not aligned takes what the aligned leave."""
+
 SOFT_SCALE = 1000
 """Preference weights are rounded to thousandths."""
 
@@ -230,28 +233,28 @@ class Formulation:
                     continue
                 count = self.model.new_int_var(0, most, "")
                 cells = [c for c in nic_cells if c == cell] if _paired(request) else nic_cells
-                nics = self._draw(here.nics, cells, request.nics, count)
+                nics = self._draw(here.nics, cells, request, request.nics, count)
                 if nics is not None and (not _paired(request) or cell[1] is not None):
                     yield Option(count=count, numa=numa, gpu=gpu, mig_mask=mask, nic_takes=nics)
             return
         count = self.model.new_int_var(0, limit, "")
         if _paired(request):
             gpu_cells = [cell for cell in gpu_cells if cell[1] is not None and cell in here.nics]
-        gpus = self._draw(here.whole, gpu_cells, request.gpus, count)
-        nics = gpus if _paired(request) else self._draw(here.nics, nic_cells, request.nics, count)
+        gpus = self._draw(here.whole, gpu_cells, request, request.gpus, count)
+        nics = gpus if _paired(request) else self._draw(here.nics, nic_cells, request, request.nics, count)
         if gpus is not None and nics is not None:
             yield Option(count=count, numa=numa, gpu_takes=gpus, nic_takes=nics)
 
     def _draw(
-        self, pools: dict[Cell, list[int]], cells: list[Cell], each: int, count: Expression
+        self, pools: dict[Cell, list[int]], cells: list[Cell], request: Request, each: int, count: Expression
     ) -> tuple[tuple[Cell, Expression], ...] | None:
         """Return how many devices come from each cell, ``each`` a replica in all; None: there are too few."""
         if sum(len(pools[cell]) for cell in cells) < each:
             return None
         if each == 0:
             return ()
-        if len(cells) == 1:
-            return ((cells[0], each * count),)
+        if len(cells) == 1 or not request.aligned:
+            return ((cells[0] if len(cells) == 1 else _ANYWHERE, each * count),)
         takes = [self.model.new_int_var(0, len(pools[cell]), "") for cell in cells]
         self.model.add(_sum(takes) == each * count)
         return tuple(zip(cells, takes, strict=True))
@@ -284,12 +287,18 @@ class Formulation:
             loads = [_load(here, gpu) for gpu in gpus if gpu in here.opened]
             for fuller, emptier in pairwise(loads):
                 self.model.add(fuller >= emptier)
-            self.model.add(_sum(here.gpu_uses[cell]) <= len(gpus))
-        for cell, nics in here.nics.items():
-            self.model.add(_sum(here.nic_uses[cell]) <= len(nics))
+        self._bound_cells(here.whole, here.gpu_uses)
+        self._bound_cells(here.nics, here.nic_uses)
         for q, terms in here.numa_uses.items():
             domain = self.books.numa_domains[node][q]
             self._bound(terms, self.books.budget.get((domain, CPU), 0) - self.books.numa_held[domain])
+
+    def _bound_cells(self, pools: dict[Cell, list[int]], uses: dict[Cell, list[Expression]]) -> None:
+        """Keep each cell, and all together, to the devices there are."""
+        for cell, devices in pools.items():
+            self.model.add(_sum(uses[cell]) <= len(devices))
+        if uses[_ANYWHERE]:
+            self.model.add(_sum(use for cell in uses.values() for use in cell) <= sum(map(len, pools.values())))
 
     def _open(self, here: _Node, gpu: int) -> Expression:
         """Let a wholly free GPU be shared or partitioned, not both; return whether it is either."""
@@ -465,7 +474,9 @@ class Formulation:
         """Return the rows of each workload under an assignment of the variables, in (role, rank) order."""
         pools = [_Pools.of(here, value) for here in self._nodes]
         table: list[list[tuple]] = [[] for _ in self.pending]
-        for a, atom in enumerate(self.atoms):
+        # The aligned choose first: others take whatever is left, from any cell.
+        for a in sorted(range(len(self.atoms)), key=lambda a: not self.atoms[a].request.aligned):
+            atom = self.atoms[a]
             rank = atom.first
             for node in range(len(self._nodes)):
                 for option in self.options.get((a, node), ()):
@@ -493,13 +504,18 @@ class _Pools:
     ) -> Iterator[tuple[int, int, int, int]]:
         """Yield the (GPU, NIC, MIG, NUMA) sets of each replica of an option."""
         count = value(option.count)
-        gpus = [self.gpus[cell].pop(0) for cell, take in option.gpu_takes for _ in range(value(take))]
-        nics = [self.nics[cell].pop(0) for cell, take in option.nic_takes for _ in range(value(take))]
+        gpus = [_pop(self.gpus, cell) for cell, take in option.gpu_takes for _ in range(value(take))]
+        nics = [_pop(self.nics, cell) for cell, take in option.nic_takes for _ in range(value(take))]
         numa_mask = _mask(option.numa)
         for i in range(count):
             mine = [option.gpu] if option.gpu >= 0 else gpus[i * request.gpus : (i + 1) * request.gpus]
             theirs = nics[i * request.nics : (i + 1) * request.nics]
             yield _mask(mine), _mask(theirs), option.mig_mask, numa_mask
+
+
+def _pop(pools: dict[Cell, list[int]], cell: Cell) -> int:
+    pool = min((p for p in pools.values() if p), key=lambda p: p[0]) if cell == _ANYWHERE else pools[cell]
+    return pool.pop(0)
 
 
 def atoms_of(w: int, workload: Workload) -> Iterator[Atom]:
