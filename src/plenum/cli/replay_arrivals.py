@@ -15,9 +15,9 @@ from plenum.cli import charts, progress
 from plenum.cli.console import write_json
 from plenum.cli.stopwatch import TimedEngine
 from plenum.graph.cluster import Cluster
-from plenum.model import FieldError, View
-from plenum.placement import Engine, Policy
-from plenum.sim.arrivals import ArrivalReplay, replay_arrivals
+from plenum.model import FieldError
+from plenum.placement import Policy
+from plenum.sim.arrivals import ArrivalReplay, engine_for, replay_arrivals
 from plenum.sim.trace import Arrivals, ArrivalTrace
 
 CLOSE_UP_PERCENT = 80.0
@@ -105,27 +105,16 @@ def _cut(arrivals: Arrivals, limit: int | None) -> Arrivals:
     return arrivals if limit is None else replace(arrivals, order=arrivals.order[:limit])
 
 
-def _new_engine(trace: ArrivalTrace, arrivals: Arrivals, policy: Policy, seed: int, cluster: Cluster) -> Engine:
-    return Engine(
-        View(fleet=trace.fleet),
-        policy,
-        np.random.default_rng(seed),
-        node_rank=arrivals.node_rank,
-        frequencies=trace.frequencies,
-        cluster=cluster,
-    )
-
-
 def _warm_up(trace: ArrivalTrace, policy: Policy, cluster: Cluster) -> None:
     """Compile or load everything that a run calls, so that its speed is that of deciding."""
     first = _cut(next(iter(trace.arrivals.values())), 1)
-    replay_arrivals(trace, first, _new_engine(trace, first, policy, 0, cluster))
+    replay_arrivals(trace, first, engine_for(trace, first, policy, 0, cluster))
 
 
 def _one_run(
     trace: ArrivalTrace, arrivals: Arrivals, policy: Policy, seed: int, cluster: Cluster, on_done: Callable[[int], None]
 ) -> tuple[ArrivalReplay, float]:
-    engine = TimedEngine(_new_engine(trace, arrivals, policy, seed, cluster))
+    engine = TimedEngine(engine_for(trace, arrivals, policy, seed, cluster))
     replay = replay_arrivals(trace, arrivals, engine, on_sample=lambda done, _: on_done(done))
     return replay, engine.decisions_per_s
 

@@ -1,0 +1,5 @@
+"""``python -m plenum`` is ``plenum``."""
+
+from plenum.cli import main
+
+main()
