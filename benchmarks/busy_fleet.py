@@ -49,9 +49,7 @@ def fleet_of(nodes: int) -> Fleet:
 
 def gang(name: str, nodes: int, required: str = "", preferred: str = "") -> Workload:
     """Return a training job on whole nodes."""
-    together = tuple(
-        Together(level=level, required=level == required) for level in (required, preferred) if level
-    )
+    together = tuple(Together(level=level, required=level == required) for level in (required, preferred) if level)
     return Workload(
         name=name,
         kind=Kind.TRAINING_JOB,
