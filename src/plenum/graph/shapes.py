@@ -93,7 +93,7 @@ def allowed_nodes(cluster: Cluster, request: Request) -> NDArray[np.bool_]:
     if request.gpus:
         ok &= cluster.nodes.gpu_count >= request.gpus
         if request.gpu_models:
-            wanted = np.uint64(sum(1 << i for i, model in enumerate(fleet.models) if model in request.gpu_models))
+            wanted = np.uint64(sum(1 << i for i, model in enumerate(fleet.models) if request.accepts(model)))
             ok &= (cluster.gpu_model_bits & ~wanted) == 0
         if request.hbm_bytes:
             ok &= cluster.hbm_bytes >= request.hbm_bytes

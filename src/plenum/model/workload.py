@@ -72,7 +72,7 @@ class Request:
     hbm_bytes
         Least HBM of each GPU.
     gpu_models
-        Any of these models; empty: any.
+        Any of these models, each by its name or its family: ``H100`` takes ``H100-80GB-HBM3`` too. Empty: any.
     traits
         All of these must be on the node.
     aligned
@@ -124,6 +124,10 @@ class Request:
         object.__setattr__(self, "gpu_models", tuple(sorted(set(self.gpu_models))))
         object.__setattr__(self, "traits", tuple(sorted(set(self.traits))))
         object.__setattr__(self, "extra", tuple(sorted(self.extra)))
+
+    def accepts(self, model: str) -> bool:
+        """Whether GPUs of a model will do."""
+        return not self.gpu_models or any(model == name or model.startswith(f"{name}-") for name in self.gpu_models)
 
     @property
     def total_gpu_milli(self) -> int:

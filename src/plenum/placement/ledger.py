@@ -161,7 +161,7 @@ class Ledger:
         if request.gpus:
             gpus = self.gpus[node].values()
             models = {gpu.model for gpu in gpus}
-            if request.gpu_models and not models <= set(request.gpu_models):
+            if not all(map(request.accepts, models)):
                 return f"has GPUs of another model than {', '.join(request.gpu_models)}"
             if any(gpu.capacity < request.hbm_bytes for gpu in gpus):
                 return "has GPUs with too little HBM"

@@ -185,7 +185,7 @@ def _no_node(empty: Engine, role: Role) -> tuple[str, str, str] | None:
         if trait not in fleet.traits:
             return "traits", "traits", f"no node has the trait {trait} (there are: {', '.join(fleet.traits) or 'none'})"
     gpu_models = sorted({fleet.models[m] for m in np.unique(cluster.nodes.model) if m >= 0})
-    if request.gpu_models and not any(m in gpu_models for m in request.gpu_models):
+    if request.gpus and not any(map(request.accepts, gpu_models)):
         return (
             "models",
             "gpu_models",

@@ -56,9 +56,7 @@ def fragments(models: Sequence[str], frequencies: Sequence[tuple[Request, int]],
     count: dict[tuple[int, int, int, int], int] = {}
     everything = (1 << len(models)) - 1
     for request, times in frequencies:
-        allowed = (
-            sum(1 << i for i, m in enumerate(models) if m in request.gpu_models) if request.gpu_models else everything
-        )
+        allowed = sum(1 << i for i, m in enumerate(models) if request.accepts(m)) if request.gpu_models else everything
         key = (request.cpu_milli, request.gpu_milli if request.gpus else 0, request.gpus, allowed)
         count[key] = count.get(key, 0) + times
     order = sorted(count, key=lambda key: (count[key], key), reverse=True)

@@ -128,9 +128,7 @@ def _mix(models: Sequence[str], frequencies: Sequence[tuple[Request, int]]) -> _
     if not any(r.gpus for r, _ in rows):
         rows.append((Request(gpus=1, cpu_milli=1), 1))
     every = (1 << len(models)) - 1
-    allowed = [
-        sum(1 << i for i, m in enumerate(models) if m in r.gpu_models) if r.gpu_models else every for r, _ in rows
-    ]
+    allowed = [sum(1 << i for i, m in enumerate(models) if r.accepts(m)) if r.gpu_models else every for r, _ in rows]
     return _Mix(
         gpus=np.array([r.gpus for r, _ in rows], np.int64),
         milli=np.array([r.total_gpu_milli for r, _ in rows], float),
