@@ -108,7 +108,7 @@ def _print(situation: Situation) -> None:
         title=f"{len(plan.placements)} of {len(plan.pending)} workloads placed on {view.fleet.name} by {plan.policy}",
         title_justify="left",
     )
-    for name in ("workload", "kind", "replicas", "nodes", "inside", "communication"):
+    for name in ("workload", "kind", "replicas", "nodes", "inside", "cost"):
         table.add_column(name, justify="right" if name == "replicas" else "left", overflow="fold")
     for placement in plan.placements:
         workload, cost = placement.workload, placement.cost
@@ -122,7 +122,7 @@ def _print(situation: Situation) -> None:
             f"{len(placement.rows)}/{workload.replicas}",
             _node_names(view, placement.rows),
             "\n".join((*inside, *placement.degraded)) or "–",
-            "–" if cost is None else f"{cost.dimension} over {cost.bottleneck}, {cost.relative:.2g}× the best",
+            "–" if cost is None else f"{cost.relative:.3g}× the best: {cost.dimension} over {cost.bottleneck}",
         )
     if plan.placements:
         out.print(table)

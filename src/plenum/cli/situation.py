@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from plenum.cli.console import choose_output
+from plenum.cli.progress import compile_note
 
 
 def situation_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,14 +71,14 @@ def decided(jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy:
             raise FieldError("metadata.name", f"{workload.id} is there twice; names are unique within a tenant")
         seen.add(workload.id)
     rng = np.random.default_rng(seed)
-    if before:
-        placed = place(view, before, chosen, math.inf, rng)
-        if placed.reasons:
-            raise FieldError("running", placed.reasons[0].sentence, file=running[0])
-        view = placed.applied_to(view)
-    return Situation(
-        view=view, pending=tuple(pending), plan=decide(view, pending, chosen, math.inf, rng), policy=chosen
-    )
+    with compile_note():
+        if before:
+            placed = place(view, before, chosen, math.inf, rng)
+            if placed.reasons:
+                raise FieldError("running", placed.reasons[0].sentence, file=running[0])
+            view = placed.applied_to(view)
+        plan = decide(view, pending, chosen, math.inf, rng)
+    return Situation(view=view, pending=tuple(pending), plan=plan, policy=chosen)
 
 
 def reason_json(reason: Any) -> dict[str, Any]:
