@@ -53,6 +53,8 @@ def test_explain_starts_with_the_sentence(tmp_path: Path) -> None:
         (("explain", "nobody", "--fleet", FLEET, JOBS), "nobody is not among the workloads"),
         (("place", "--fleet", FLEET, JOBS, "--policy", "luck"), "there is no policy 'luck'"),
         (("place", "--fleet", FLEET, JOBS, JOBS), "is there twice"),
+        (("place", "--fleet", FLEET, JOBS, "--cap", "leaf=8"), "is not LEVEL:RESOURCE=N[@TENANT]"),
+        (("place", "--fleet", FLEET, JOBS, "--cap", "fabric.leef:gpu=8"), "there is no level 'fabric.leef'"),
         (("place", "--fleet", "missing.yaml", JOBS), "missing.yaml"),
     ],
 )

@@ -14,7 +14,14 @@ from plenum.cli.situation import Situation, decided, reason_json, situation_opti
 @click.argument("job")
 @situation_options
 def command(
-    job: str, jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy: str, seed: int, output: str
+    job: str,
+    jobs: tuple[str, ...],
+    fleet: str,
+    running: tuple[str, ...],
+    policy: str,
+    caps: tuple[str, ...],
+    seed: int,
+    output: str,
 ) -> None:
     """Say why JOB (a name, or tenant/name) waits when the workloads in JOBS are placed, and what would let it start.
 
@@ -23,7 +30,7 @@ def command(
     \b
     plenum explain giant --fleet examples/fleet-lab.yaml examples/jobs.yaml
     """
-    situation = decided(jobs, fleet, running, policy, seed)
+    situation = decided(jobs, fleet, running, policy, caps, seed)
     wanted = _found(situation, job)
     placement = next((p for p in situation.plan.placements if p.workload.id == wanted.id), None)
     reason = next((r for r in situation.plan.reasons if r.workload == wanted.id), None)

@@ -22,6 +22,7 @@ def command(
     fleet: str,
     running: tuple[str, ...],
     policy: str,
+    caps: tuple[str, ...],
     seed: int,
     output: str,
     exact: bool,
@@ -34,7 +35,7 @@ def command(
     \b
     plenum place --fleet examples/fleet-lab.yaml examples/jobs.yaml
     """
-    situation = decided(jobs, fleet, running, policy, seed)
+    situation = decided(jobs, fleet, running, policy, caps, seed)
     if exact:
         situation = _exactly(situation, time_limit)
     if output == "json":

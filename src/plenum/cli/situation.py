@@ -26,6 +26,13 @@ def situation_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--policy", default="plenum", show_default=True, help="fgd, best-fit, plenum, …; any scorer's name."
         ),
+        click.option(
+            "--cap",
+            "caps",
+            multiple=True,
+            metavar="LEVEL:RESOURCE=N[@TENANT]",
+            help="Cap on a tenant in each domain: fabric.leaf:gpu=8@research.",
+        ),
         click.option("--seed", default=0, show_default=True, help="For the random policy."),
         choose_output,
     ):
@@ -43,7 +50,9 @@ class Situation:
     policy: Any
 
 
-def decided(jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy: str, seed: int) -> Situation:
+def decided(
+    jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy: str, caps: tuple[str, ...], seed: int
+) -> Situation:
     """Read manifests, place what runs already, decide on the rest.
 
     Raises
@@ -52,6 +61,7 @@ def decided(jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy:
         A manifest is wrong, a name is used twice, or what is said to run does not fit.
     """
     import math
+    from dataclasses import replace
 
     import numpy as np
 
@@ -61,7 +71,7 @@ def decided(jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy:
     from plenum.placement import place, policy_named
     from plenum.scheduling import decide
 
-    chosen = policy_named(policy)
+    chosen = replace(policy_named(policy), caps=tuple(_cap(text) for text in caps))
     view = View(fleet=read_fleet(fleet))
     before = [w for path in running for w in read_workloads(path)]
     pending = [w for path in jobs for w in read_workloads(path)]
@@ -79,6 +89,21 @@ def decided(jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy:
             view = placed.applied_to(view)
         plan = decide(view, pending, chosen, math.inf, rng)
     return Situation(view=view, pending=tuple(pending), plan=plan, policy=chosen)
+
+
+def _cap(text: str) -> Any:
+    """Read ``fabric.leaf:gpu=8@research``."""
+    from plenum.model import FieldError
+    from plenum.model.units import parse, unit_of
+    from plenum.placement import Cap
+
+    level, colon, rest = text.partition(":")
+    name, equals, rest = rest.partition("=")
+    amount, _, tenant = rest.partition("@")
+    if not (colon and equals and name and amount):
+        raise FieldError("--cap", f"{text!r} is not LEVEL:RESOURCE=N[@TENANT], such as fabric.leaf:gpu=8@research")
+    resource = {"gpu": "gpu_milli", "cpu": "cpu_milli", "memory": "memory_bytes", "power": "power_w"}.get(name, name)
+    return Cap(level=level, resource=resource, amount=parse(amount, unit_of(resource), "--cap"), tenant=tenant)
 
 
 def reason_json(reason: Any) -> dict[str, Any]:

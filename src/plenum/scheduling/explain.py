@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plenum.graph.cluster import UNLIMITED
-from plenum.model.fleet import GPU, LEVEL, LEVELS, Health
+from plenum.model.fleet import GPU, GPU_MILLI, LEVEL, LEVELS, Health
 from plenum.model.plan import Blocker, Counterfactual, Gap, Placement, Reason
 from plenum.model.units import show
 from plenum.model.workload import Parallelism, Request, Role, Workload
@@ -70,14 +70,19 @@ def _starts(engine: Engine, workload: Workload, without: tuple[str, ...] = ()) -
     return outcome if isinstance(outcome, Placement) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Change:
-    """A workload with one thing asked for less strictly."""
+    """One thing asked for less strictly, or one limit lifted: what to place, and on which engine (None: the one at hand)."""
 
     code: str
     constraint: str
     change: str
     workload: Workload
+    engine: Engine | None = None
+
+    def tried(self, engine: Engine) -> Placement | None:
+        """Place the workload as changed."""
+        return _starts(self.engine or engine, self.workload)
 
 
 def _relaxations(workload: Workload) -> Iterator[_Change]:
@@ -112,6 +117,32 @@ def _relaxations(workload: Workload) -> Iterator[_Change]:
             yield _Change(
                 code=code, constraint=next(iter(fields)), change=change, workload=replace(workload, roles=roles)
             )
+
+
+def _lifted(engine: Engine, workload: Workload) -> Iterator[_Change]:
+    """Yield the engine with one of the tenant's caps, or the budgets of one resource above the nodes, lifted."""
+    for cap in engine.caps_of(workload.tenant):
+        other = engine.fork()
+        other.policy = replace(engine.policy, caps=tuple(c for c in engine.policy.caps if c is not cap))
+        amount = (
+            f"{cap.amount / GPU:g} GPUs"
+            if cap.resource == GPU_MILLI
+            else f"{show(cap.amount, cap.resource)} {_word(cap.resource)}"
+        )
+        limit = f"the cap of {amount} per {cap.level} for {workload.tenant}"
+        yield _Change(code="cap", constraint=limit, change=f"{limit} is lifted", workload=workload, engine=other)
+    nodes = engine.cluster.nodes
+    shapes = [engine.shapes.intern(role.request) for role in workload.roles]
+    for column in np.unique(nodes.shared_column).tolist():
+        if not engine.shapes.arrays.need[shapes, column].any():
+            continue
+        free = np.where(nodes.shared_column == column, UNLIMITED, nodes.shared_capacity)
+        other = engine.fork(cluster=replace(engine.cluster, nodes=nodes._replace(shared_capacity=free)))
+        resource = engine.cluster.columns[column]
+        limit = f"the {_word(resource)} budget"
+        yield _Change(
+            code="budget", constraint=limit, change=f"{limit} of its domains is lifted", workload=workload, engine=other
+        )
 
 
 def _lighter(workload: Workload) -> Iterator[tuple[str, Workload]]:
@@ -151,14 +182,9 @@ def _never(empty: Engine, workload: Workload) -> Reason:
                 "replicas",
                 f"the whole fleet holds {held} of its {fewest} replicas of {_asked(role.request)}",
             )
-    for change in _relaxations(workload):
-        if _starts(empty, change.workload) is not None:
+    for change in (*_relaxations(workload), *_lifted(empty, workload)):
+        if change.tried(empty) is not None:
             return _impossible(workload, change.code, change.constraint, _largest(empty, workload, change))
-    for resource, lighter in _lighter(workload):
-        if _starts(empty, lighter) is not None:
-            return _impossible(
-                workload, "budget", resource, f"no set of domains has the {resource} for all its replicas together"
-            )
     return _impossible(
         workload, "combination", "", "its constraints cannot all be met together, though each can be met alone"
     )
@@ -256,13 +282,15 @@ def _largest(empty: Engine, workload: Workload, change: _Change) -> str:
 
 
 def _waits(engine: Engine, live: Engine, empty: Engine, workload: Workload, ideal: Placement) -> Reason:
-    helped = [(change, _starts(live, change.workload)) for change in _relaxations(workload)]
+    helped = [(change, change.tried(live)) for change in (*_relaxations(workload), *_lifted(live, workload))]
     what_ifs = [_what_if(change, outcome, ideal) for change, outcome in helped]
     role = max(workload.roles, key=lambda r: r.request.total_gpu_milli)
     resource = _scarce(live, workload, role)
     binding = next((change for change, outcome in helped if outcome is not None), None)
     levels = tuple(LEVEL[t.level] for t in workload.together if t.required and not t.block)
     short = _gaps(live, workload, role, levels, resource)
+    if binding is not None and binding.code == "budget":
+        short = _budget_gaps(live, role, binding)
     ending = _smallest_ending(engine, live, empty, workload, role, levels)
     blockers = _blockers(live, ending, resource)
     if ending:
@@ -290,19 +318,18 @@ def _waits(engine: Engine, live: Engine, empty: Engine, workload: Workload, idea
 def _sentence(
     workload: Workload, constraint: str, resource: str, short: tuple[Gap, ...], ending: tuple[str, ...]
 ) -> str:
-    what = _word(resource)
-    lead = (
-        f"{workload.id} waits for {what}" if constraint == resource else f"{workload.id} waits because of {constraint}"
-    )
+    lead = f"{workload.id} waits because of {constraint}"
+    if constraint == resource:
+        lead = f"{workload.id} waits for {_word(resource)}"
     if short:
         have, need = (show(v, short[0].resource) for v in (short[0].free, short[0].needed))
-        lead += f": {short[0].domain} comes closest, with room for {have} of {need} {what}"
+        lead += f": {short[0].domain} comes closest, with room for {have} of {need} {_word(short[0].resource)}"
     return f"{lead}; it starts when {_named(ending)} end{'s' if len(ending) == 1 else ''}." if ending else f"{lead}."
 
 
 def _word(resource: str) -> str:
     """Name a resource for people."""
-    words = {"gpus": "GPUs", "cpu_milli": "cores", "memory_bytes": "memory", "nics": "NICs"}
+    words = {"gpus": "GPUs", "cpu_milli": "cores", "memory_bytes": "memory", "nics": "NICs", "gpu_milli": "GPU"}
     return words.get(resource, resource.rsplit("_", 1)[0])
 
 
@@ -366,6 +393,28 @@ def _gaps(live: Engine, workload: Workload, role: Role, levels: tuple[int, ...],
             )
         )
     return tuple(gaps)
+
+
+def _budget_gaps(live: Engine, role: Role, binding: _Change) -> tuple[Gap, ...]:
+    """The budgets that bind, those with most left first, against what one replica needs."""
+    nodes, cluster = live.cluster.nodes, live.cluster
+    lifted = binding.engine.cluster.nodes.shared_capacity if binding.engine else nodes.shared_capacity
+    which = np.flatnonzero(lifted != nodes.shared_capacity)
+    left = nodes.shared_capacity[which] - live.state.shared_used[which]
+    column = int(nodes.shared_column[which[0]])
+    each = int(live.shapes.arrays.need[live.shapes.intern(role.request), column])
+    if each < 0:  # follows from the watts of a GPU
+        each = int(nodes.power_w.max(initial=0)) * role.request.total_gpu_milli // GPU
+    return tuple(
+        Gap(
+            domain=cluster.fleet.domain_path(int(cluster.shared_domain[which[b]])),
+            resource=cluster.columns[column],
+            needed=each,
+            free=int(left[b]),
+            capacity=int(nodes.shared_capacity[which[b]]),
+        )
+        for b in np.argsort(-left, kind="stable")[:MAX_SHORT].tolist()
+    )
 
 
 def _amount(request: Request, resource: str) -> int:

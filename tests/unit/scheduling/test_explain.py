@@ -6,7 +6,7 @@ import pytest
 from tests.fleets import gpu_nodes
 
 from plenum.model import Apart, Kind, Reason, Request, Role, Together, View, Workload
-from plenum.placement import Engine
+from plenum.placement import Cap, Engine, Policy
 from plenum.scheduling import decide, explain
 
 NODE = Request(gpus=8, cpu_milli=8_000)
@@ -125,3 +125,31 @@ def test_explaining_changes_nothing() -> None:
 def test_decide_explains_everything_left_waiting() -> None:
     plan = decide(View(fleet=gpu_nodes()), [gang("a", 6), gang("b", 4), gang("c", 9)])
     assert {r.workload: r.code for r in plan.reasons} == {"default/b": "wait.gpus", "default/c": "never.capacity"}
+
+
+def test_a_power_budget_that_binds_is_named() -> None:
+    engine = busy(gang("a", 4), rack_power_w=6_000)  # one full node of 5.6 kW in each of four racks
+    reason = explain(engine, gang("x", 1))
+    assert (reason.code, reason.constraint) == ("wait.budget", "the power budget")
+    assert reason.short[0].domain == "power.rack r0"
+    assert (reason.short[0].free, reason.short[0].needed) == (400, 5_600)
+    assert "with room for 400 W of 5.6 kW power" in reason.sentence
+    assert [b.workload for b in reason.blockers] == ["default/a"]
+
+
+def test_a_budget_too_small_for_one_replica_is_never() -> None:
+    reason = explain(busy(rack_power_w=5_000), gang("x", 1))
+    assert reason.code == "never.budget"
+    assert "the power budget cannot be kept even on the empty fleet" in reason.sentence
+
+
+def test_a_cap_that_binds_is_named() -> None:
+    policy = Policy(
+        name="capped", caps=(Cap(level="fabric.leaf", resource="gpu_milli", amount=8_000, tenant="default"),)
+    )
+    engine = Engine(View(fleet=gpu_nodes()), policy)
+    engine.place(gang("a", 2))
+    reason = explain(engine, gang("x", 1))
+    assert reason.code == "wait.cap"
+    assert reason.constraint == "the cap of 8 GPUs per fabric.leaf for default"
+    assert "starts if the cap of 8 GPUs per fabric.leaf for default is lifted" in reason.counterfactuals[0].sentence
