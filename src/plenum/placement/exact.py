@@ -1,22 +1,23 @@
 """The exact solver: a small batch placed as well as can be, proven so or with the gap that is left (OR-Tools CP-SAT).
 
 It maximises what is placed, highest priority first, and among equals gives up the fewest preferences. CP-SAT's deterministic
-clock limits the search, so that the same view, batch and seed give the same plan on any machine.
+clock limits the search, so that the same view, batch and seed give the same plan on any machine. Stopped by its limit, it returns
+the greedy plan where that is better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from math import inf
+from typing import Any, Literal, NamedTuple
 
 from plenum.model.errors import FieldError, MissingExtraError
 from plenum.model.plan import Placement, Plan, Reason
 from plenum.model.view import Rows, View
 from plenum.model.workload import Workload
+from plenum.placement.decision import place
 from plenum.placement.formulation import Expression, Formulation, atoms_of
-
-if TYPE_CHECKING:
-    from plenum.placement.policies import Policy
+from plenum.placement.policies import DEFAULT, Policy
 
 Objective = Literal["gpus", "replicas"]
 
@@ -33,8 +34,14 @@ _SHORTEST_S = 1e-3
 
 
 class _Measure(NamedTuple):
-    """Something to have much of, and the most of it that arithmetic allows."""
+    """Something to have much of: milli-GPU or replicas of one priority.
 
+    ``most`` is what arithmetic alone allows; ``decides`` tells the objective from a mere tie-break.
+    """
+
+    priority: int
+    gpus: bool
+    decides: bool
     expression: Expression
     most: int
 
@@ -65,7 +72,7 @@ def solve_exact(
     Returns
     -------
     Plan
-        ``optimality_gap`` is (bound - value) / bound of what is placed, the widest over priorities; 0: proven optimal.
+        ``optimality_gap`` is (bound - value) / bound of the objective, the widest over priorities; 0: proven optimal.
 
     Raises
     ------
@@ -78,16 +85,27 @@ def solve_exact(
         raise FieldError("objective", f"must be gpus or replicas, not {objective!r}")
     order = tuple(sorted(pending, key=lambda w: (-w.priority, w.submitted_s, w.id)))
     search = _Search(view, order, policy, time_limit_s, seed)
-    gaps = [search.maximise(measure) for measure in _measures(search.formulation, objective)]
+    measures = _measures(search.formulation, objective)
+    bounds = [search.maximise(measure) for measure in measures]
     search.relax()
-    outcome = list(zip(order, search.rows(), strict=True))
+    found = [Placement(workload=w, rows=rows) for w, rows in zip(order, search.rows(), strict=True) if len(rows)]
+    notes = "proven optimal" if search.proven else f"stopped at its limit of {time_limit_s:g} s"
+    if not search.proven:
+        greedy = place(view, order, policy or DEFAULT, now=inf)
+        if _values(measures, greedy.placements) > _values(measures, found):
+            found, notes = list(greedy.placements), f"{notes} behind the greedy plan, which this is"
+    values = _values(measures, found)
+    placed = {p.workload.id for p in found}
     return Plan(
         pending=order,
-        placements=tuple(Placement(workload=w, rows=rows) for w, rows in outcome if len(rows)),
-        reasons=tuple(_reason(view, w, policy, seed, proven=search.proven) for w, rows in outcome if not len(rows)),
+        placements=tuple(found),
+        reasons=tuple(_reason(view, w, policy, seed, proven=search.proven) for w in order if w.id not in placed),
         policy="exact",
-        optimality_gap=max(gaps, default=0.0),
-        notes=("proven optimal" if search.proven else f"stopped at its limit of {time_limit_s:g} s",),
+        optimality_gap=max(
+            (max(0, b - v) / b for b, v, m in zip(bounds, values, measures, strict=True) if b and m.decides),
+            default=0.0,
+        ),
+        notes=(notes,),
     )
 
 
@@ -124,20 +142,20 @@ class _Search:
         self._seed = seed
         self._best: Any = None
 
-    def maximise(self, measure: _Measure) -> float:
-        """Find the most of a measure, hold it from here on, and return the gap to its proven bound."""
+    def maximise(self, measure: _Measure) -> int:
+        """Find the most of a measure, hold it from here on, and return its proven bound."""
         model = self.formulation.model
         if self._best is not None and self._best.value(measure.expression) == measure.most:
             model.add(measure.expression >= measure.most)
-            return 0.0
+            return measure.most
         model.maximize(measure.expression)
         solver = self._solve()
         if solver is None:
-            value, bound = self._best.value(measure.expression) if self._best else 0, measure.most
-        else:
-            value, bound = round(solver.objective_value), round(solver.best_objective_bound)
-        model.add(measure.expression >= value)
-        return (bound - value) / bound if bound else 0.0
+            if self._best is not None:
+                model.add(measure.expression >= self._best.value(measure.expression))
+            return measure.most
+        model.add(measure.expression >= round(solver.objective_value))
+        return round(solver.best_objective_bound)
 
     def relax(self) -> None:
         """Give up as few preferences as what is placed allows."""
@@ -164,6 +182,7 @@ class _Search:
         solver.parameters.num_workers = 1
         # One thread, but several strategies in turn: deterministic, and far better than any single one.
         solver.parameters.interleave_search = True
+        solver.parameters.symmetry_level = 0  # equal nodes are ordered by the model itself
         solver.parameters.presolve_probing_deterministic_time_limit = PROBING_SHARE * max(self._left_s, _SHORTEST_S)
         solver.parameters.random_seed = self._seed
         solver.parameters.max_deterministic_time = max(self._left_s, _SHORTEST_S)
@@ -188,21 +207,34 @@ def _measures(formulation: Formulation, objective: Objective) -> list[_Measure]:
     """Return what to maximise, one after another."""
     measures = []
     for priority in sorted({w.priority for w in formulation.pending}, reverse=True):
-        mine = [
-            a for a, atom in enumerate(formulation.atoms) if formulation.pending[atom.workload].priority == priority
-        ]
-        if objective == "gpus":
-            measures.append(_measure(formulation, mine, [formulation.atoms[a].request.total_gpu_milli for a in mine]))
-        measures.append(_measure(formulation, mine, [1] * len(mine)))
-    return [measure for measure in measures if measure.most]
+        gpus = _measure(formulation, priority, gpus=True, decides=True)
+        by_gpus = objective == "gpus" and gpus.most > 0
+        measures += [gpus] if by_gpus else []
+        measures.append(_measure(formulation, priority, gpus=False, decides=not by_gpus))
+    return measures
 
 
-def _measure(formulation: Formulation, atoms: list[int], worth: list[int]) -> _Measure:
-    terms = list(zip(atoms, worth, strict=True))
-    return _Measure(
-        sum(each * formulation.total(a) for a, each in terms),
-        sum(each * formulation.atoms[a].size for a, each in terms),
-    )
+def _measure(formulation: Formulation, priority: int, *, gpus: bool, decides: bool) -> _Measure:
+    terms = [
+        (formulation.total(a), atom.size, atom.request.total_gpu_milli if gpus else 1)
+        for a, atom in enumerate(formulation.atoms)
+        if formulation.pending[atom.workload].priority == priority
+    ]
+    expression = sum(each * total for total, _, each in terms)
+    return _Measure(priority, gpus, decides, expression, sum(each * size for _, size, each in terms))
+
+
+def _values(measures: Sequence[_Measure], placements: Sequence[Placement]) -> list[int]:
+    """Return what some placements are worth in each measure."""
+    return [
+        sum(
+            p.workload.roles[r].request.total_gpu_milli if measure.gpus else 1
+            for p in placements
+            if p.workload.priority == measure.priority
+            for r in p.rows.role.tolist()
+        )
+        for measure in measures
+    ]
 
 
 def _reason(view: View, workload: Workload, policy: Policy | None, seed: int, *, proven: bool) -> Reason:

@@ -197,3 +197,13 @@ def test_without_or_tools_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "ortools.sat.python", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'plenum-os\[exact\]'"):
         solve_exact(View(fleet=fleet((1,))), [job("j", 1)])
+
+
+def test_stopped_at_once_it_returns_the_greedy_plan_and_an_honest_gap() -> None:
+    view = View(fleet=fleet((8, 7, 6, 5) * 3, racks=3))
+    batch = [job(f"j{i}", 1 + i % 5, 2, GANG, together=(Together(level="fabric.leaf"),)) for i in range(30)]
+    plan = solve_exact(view, batch, time_limit_s=1e-6)
+    assert plan.notes[0].startswith("stopped at its limit")
+    assert plan.placements
+    assert 0 < plan.optimality_gap <= 1  # type: ignore[operator]
+    assert violations(view, plan) == ()
