@@ -31,7 +31,7 @@ def situation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "caps",
             multiple=True,
             metavar="LEVEL:RESOURCE=N[@TENANT]",
-            help="Cap on a tenant in each domain: fabric.leaf:gpu=8@research.",
+            help="Cap in each domain: fabric.leaf:gpu=8@research.",
         ),
         click.option("--seed", default=0, show_default=True, help="For the random policy."),
         choose_output,

@@ -63,14 +63,16 @@ class Paths:
     largest: NDArray[np.int64]
 
 
-def paths_of(cluster: Cluster) -> Paths:
-    """Read bandwidths off a fleet: NICs of nodes, ``uplink_bps`` budgets of domains.
+def paths_of(cluster: Cluster, usable: NDArray[np.bool_] | None = None) -> Paths:
+    """Read bandwidths off a fleet, or off its ``usable`` (N,) nodes: NICs of nodes, ``uplink_bps`` budgets of domains.
 
     A level's bandwidth for one GPU is the NIC's share, or, above the first level, the median domain's uplink divided by the GPUs
     below it where the fleet states one.
     """
     fleet = cluster.fleet
-    gpus = np.maximum(cluster.nodes.gpu_count.astype(np.int64), 0)
+    gpus = cluster.nodes.gpu_count.astype(np.int64)
+    if usable is not None:
+        gpus = np.where(usable, gpus, 0)
     with_gpus = gpus > 0
     levels = tuple(LEVEL[name] for name in CROSSED if len(cluster.level_domains[LEVEL[name]]))
     names = ("node", *(name for name in CROSSED if LEVEL[name] in levels), "core")

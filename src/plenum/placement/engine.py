@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +87,7 @@ class Engine:
         self.rank = np.arange(self.cluster.n) if node_rank is None else np.asarray(node_rank, np.int64)
         self.running: dict[str, tuple[Workload, Rows]] = {}
         self._position = view.position
+        self._paths: dict[tuple[int, ...], Paths] = {}
         self._journal: list[_Step] | None = None
         self._on_node: dict[int, dict[str, None]] | None = {}
         self._scorer = SCORERS[policy.scorer]
@@ -213,7 +213,7 @@ class Engine:
         other = copy(self)
         other.rng, other._journal, other._on_node = np.random.default_rng(0), None, None
         if cluster is not None:
-            other.cluster, other.shapes = cluster, Shapes(cluster)
+            other.cluster, other.shapes, other._paths = cluster, Shapes(cluster), {}
         other.running = {} if empty else dict(self.running)
         other.state = empty_state(other.cluster) if empty else copy_state(self.state)
         if empty or cluster is not None:
@@ -253,10 +253,14 @@ class Engine:
 
     # -- for the solvers of this room --------------------------------------------------------------
 
-    @cached_property
-    def paths(self) -> Paths:
-        """Bandwidths of the fleet, for communication costs."""
-        return paths_of(self.cluster)
+    def paths_for(self, workload: Workload) -> Paths:
+        """Return the bandwidths among the nodes that a workload's GPU roles may use."""
+        shapes = tuple(sorted(self.shapes.intern(role.request) for role in workload.roles if role.request.gpus))
+        if shapes not in self._paths:
+            self._paths[shapes] = paths_of(
+                self.cluster, np.atleast_1d(self.shapes.arrays.allowed[list(shapes)].any(axis=0))
+            )
+        return self._paths[shapes]
 
     def caps_of(self, tenant: str) -> tuple[Cap, ...]:
         """Return the policy's caps that bind a tenant."""

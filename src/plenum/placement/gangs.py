@@ -372,7 +372,9 @@ def _recorded(engine: Engine, workload: Workload, rows: Rows, tier: Tier) -> Pla
     if len(rows) > 1 and workload.gang:
         gpus = np.array([role.request.gpus for role in workload.roles])[rows.role]
         if gpus.any():
-            cost = communication_cost(engine.cluster, engine.paths, np.repeat(rows.node, gpus), workload.parallelism)
+            cost = communication_cost(
+                engine.cluster, engine.paths_for(workload), np.repeat(rows.node, gpus), workload.parallelism
+            )
     return Placement(workload=workload, rows=rows, levels=levels, cost=cost, degraded=tier.given_up)
 
 
