@@ -30,7 +30,7 @@ def command(
     \b
     plenum explain giant --fleet examples/fleet-lab.yaml examples/jobs.yaml
     """
-    situation = decided(jobs, fleet, running, policy, caps, seed)
+    situation = decided(jobs, fleet, running, policy, seed, caps)
     wanted = _found(situation, job)
     placement = next((p for p in situation.plan.placements if p.workload.id == wanted.id), None)
     reason = next((r for r in situation.plan.reasons if r.workload == wanted.id), None)

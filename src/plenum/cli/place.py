@@ -35,7 +35,7 @@ def command(
     \b
     plenum place --fleet examples/fleet-lab.yaml examples/jobs.yaml
     """
-    situation = decided(jobs, fleet, running, policy, caps, seed)
+    situation = decided(jobs, fleet, running, policy, seed, caps)
     if exact:
         situation = _exactly(situation, time_limit)
     if output == "json":

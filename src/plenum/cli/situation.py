@@ -51,7 +51,7 @@ class Situation:
 
 
 def decided(
-    jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy: str, caps: tuple[str, ...], seed: int
+    jobs: tuple[str, ...], fleet: str, running: tuple[str, ...], policy: str, seed: int, caps: tuple[str, ...] = ()
 ) -> Situation:
     """Read manifests, place what runs already, decide on the rest.
 
