@@ -80,6 +80,10 @@ class Engine:
         cluster: Cluster | None = None,
     ) -> None:
         self.cluster = cluster or Cluster.of(view.fleet)
+        for cap in policy.caps:
+            if cap.resource not in self.cluster.columns:
+                known = ", ".join(self.cluster.columns)
+                raise FieldError("caps.resource", f"this fleet has no {cap.resource}; its resources are {known}")
         self.policy = policy
         self.rng = rng or np.random.default_rng(0)
         self.shapes = Shapes(self.cluster)
@@ -264,7 +268,7 @@ class Engine:
 
     def caps_of(self, tenant: str) -> tuple[Cap, ...]:
         """Return the policy's caps that bind a tenant."""
-        return tuple(c for c in self.policy.caps if c.tenant in ("", tenant) and c.resource in self.cluster.columns)
+        return tuple(c for c in self.policy.caps if c.tenant in ("", tenant))
 
     def unbind(self, workload: Workload, rows: Rows) -> None:
         """Give back rows that were bound but not recorded."""

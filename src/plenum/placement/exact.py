@@ -240,14 +240,14 @@ def _values(measures: Sequence[_Measure], placements: Sequence[Placement]) -> li
 def _reason(view: View, workload: Workload, policy: Policy | None, seed: int, *, proven: bool) -> Reason:
     alone = feasible(view, workload, time_limit_s=REASON_LIMIT_S, seed=seed, policy=policy)
     if alone is None or (alone and not proven):
-        code, sentence = "wait.unproven", "No place was found within the time limit, and none was ruled out."
+        code, sentence = "wait.unproven", "waits: no place was found within the time limit, and none was ruled out."
     elif alone:
-        code, sentence = "wait.outbid", "It fits alone, but then less would be placed of the batch as a whole."
+        code, sentence = "wait.outbid", "waits: it fits alone, but then less would be placed of the batch as a whole."
     elif feasible(View(fleet=view.fleet), workload, time_limit_s=REASON_LIMIT_S, seed=seed, policy=policy) is False:
-        code, sentence = "never.infeasible", "Proven: it cannot fit this fleet even when nothing else runs."
+        code, sentence = "never.infeasible", "can never start on this fleet: proven, even with nothing else running."
     else:
-        code, sentence = "wait.infeasible", "Proven: it cannot fit beside what runs now."
-    return Reason(workload=workload.id, code=code, constraint="exact", sentence=sentence)
+        code, sentence = "wait.infeasible", "waits: proven, it cannot fit beside what runs now."
+    return Reason(workload=workload.id, code=code, constraint="exact", sentence=f"{workload.id} {sentence}")
 
 
 def _cp_sat() -> Any:
