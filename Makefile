@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
-DATA   ?= $(if $(PLENUM_DATA),$(PLENUM_DATA),../shared/data)
 
 .DEFAULT_GOAL := help
 .PHONY: help up test lint check bench docs lock clean
@@ -14,7 +13,7 @@ help: ## List what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(VENV)/.run ## Install, replay a production cluster's workload, explain what waits, say what to try next
-	@bash tools/tour.sh $(BIN) "$(DATA)"
+	@bash tools/tour.sh $(BIN)
 
 test: $(VENV)/.dev ## Run all tests; ARGS="-k replay" narrows them
 	@$(BIN)/python -m pytest $(ARGS)
@@ -30,10 +29,10 @@ check: lint test ## Everything that must pass: what CI runs
 bench: $(VENV)/.run ## Measure speed and placement quality against named baselines; table and out/bench.json
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(VENV)/.run ## Redraw the pictures of the README
-	@bash tools/pictures.sh $(BIN) "$(DATA)"
+docs: $(VENV)/.run ## Redraw the picture of the README (needs the public trace)
+	@mkdir -p docs/images && $(BIN)/plenum replay openb/default --policy fgd,plenum --no-chart --plot docs/images/replay.png
 
-lock: $(VENV)/.dev ## Pin the newest dependencies that pyproject.toml allows (needs the network)
+lock: $(VENV)/.run ## Pin the newest dependencies that pyproject.toml allows (needs the network)
 	@$(PIP) install 'uv>=0.5'
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group build -o requirements.lock $(LOCK)
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group build --group dev -c requirements.lock -o requirements-dev.lock $(LOCK)
@@ -42,7 +41,7 @@ LOCK := --quiet --upgrade --universal --generate-hashes --no-annotate --custom-c
 
 clean: ## Remove the environment and everything generated
 	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # -- the environment: made once, again only when a lock changes -------------------------------------
 

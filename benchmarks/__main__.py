@@ -40,8 +40,9 @@ def main(names: list[str]) -> int:
     OUT.parent.mkdir(exist_ok=True)
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
     OUT.write_text(json.dumps({"machine": machine, "findings": [asdict(f) for f in findings]}, indent=1) + "\n")
-    missed = [f for f in findings if f.met is False]
-    console.print(f"{sum(f.met is True for f in findings)} targets met, {len(missed)} missed; written to {OUT}")
+    targets = [f.target for f in findings if f.target]
+    met = sum(target.met for target in targets)
+    console.print(f"{met} of {len(targets)} targets met; written to {OUT}")
     return 0
 
 
@@ -56,8 +57,8 @@ def _table(name: str, findings: list[Finding]) -> Table:
             f.what,
             f"{_figure(f.value)} {f.unit}",
             "" if f.ratio is None else f"{_figure(f.ratio)}x",
-            f.target,
-            {True: "yes", False: "NO", None: ""}[f.met],
+            f.target.words if f.target else "",
+            ("yes" if f.target.met else "NO") if f.target else "",
             "; ".join(part for part in (f.baseline, f.note) if part),
         )
     return table

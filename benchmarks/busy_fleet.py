@@ -75,7 +75,7 @@ class BusyFleet:
     @staticmethod
     def of(nodes: int, full: float = 0.85, policy: Policy = DEFAULT) -> BusyFleet:
         """Fill a fleet to the brim, let random workloads end, and fill it up to ``full`` again."""
-        mix = tuple((request, round(1000 * share)) for share, request in SMALL) + ((NODE, 150),)
+        mix = (*((request, round(1000 * share)) for share, request in SMALL), (NODE, 150))
         fleet = fleet_of(nodes)
         busy = BusyFleet(Engine(View(fleet=fleet), policy, frequencies=mix), np.random.default_rng(7), count(), [])
         capacity = 1000 * fleet.n_gpus

@@ -111,7 +111,7 @@ def _run(engine: Engine, arrivals: list[tuple[float, float, Workload]], tally: T
         heapq.heappush(running, (end, wanted.id))
         required = engine.cluster.level_domain[LEVEL[wanted.together[0].level]]
         kept = len(np.unique(required[node])) == 1
-        cost = communication_cost(engine.cluster, engine.paths, np.repeat(node, 8), wanted.parallelism)
+        cost = communication_cost(engine.cluster, engine.paths_for(wanted), np.repeat(node, 8), wanted.parallelism)
         tally.started += 1
         tally.kept += kept
         tally.gpus += 8 * len(node) * kept

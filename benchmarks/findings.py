@@ -10,6 +10,14 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A promise, in words, and whether this run kept it."""
+
+    words: str
+    met: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One measured figure.
 
@@ -17,8 +25,8 @@ class Finding:
     ----------
     baseline, ratio
         What it is compared with, measured in the same run, and measured/baseline; empty and None where it stands alone.
-    target, met
-        A promise, and whether this run kept it; empty and None where there is none.
+    target
+        None where nothing was promised.
     """
 
     bench: str
@@ -27,19 +35,18 @@ class Finding:
     unit: str
     baseline: str = ""
     ratio: float | None = None
-    target: str = ""
-    met: bool | None = None
+    target: Target | None = None
     note: str = ""
 
 
-def below(limit: float, unit: str, value: float) -> dict[str, object]:
-    """Return the target fields of a figure that should stay below a limit."""
-    return {"target": f"< {limit:g} {unit}", "met": bool(value < limit)}
+def below(limit: float, unit: str, value: float) -> Target:
+    """Promise that a figure stays below a limit."""
+    return Target(words=f"< {limit:g} {unit}", met=value < limit)
 
 
-def at_least(limit: float, unit: str, value: float) -> dict[str, object]:
-    """Return the target fields of a figure that should reach a limit."""
-    return {"target": f"≥ {limit:,g} {unit}", "met": bool(value >= limit)}
+def at_least(limit: float, unit: str, value: float) -> Target:
+    """Promise that a figure reaches a limit."""
+    return Target(words=f"≥ {limit:,g} {unit}", met=value >= limit)
 
 
 def timed_ms(calls: Iterable[Callable[[], object]]) -> np.ndarray:
