@@ -2,9 +2,6 @@
 
 Mean GPU allocation at 130 % arrived demand over ten seeds, as published with the simulator (``published_allocation.csv``),
 within 0.1 points; and our own policy above theirs on each trace.
-
-Three million decisions take minutes on a small machine, so an ordinary run holds FGD to its figures on all four traces and the
-other five on ``default``; ``PLENUM_PAPERS=full`` runs every pair.
 """
 
 from __future__ import annotations
@@ -26,8 +23,7 @@ from plenum.sim.arrivals import engine_for, replay_arrivals
 DATA = find_data(None, os.environ) or Path("absent")
 TRACES = ("default", "gpushare40", "gpuspec20", "multigpu30")
 PUBLISHED_SIX = ("random", "dot-product", "gpu-clustering", "gpu-packing", "best-fit", "fgd")
-FULL = os.environ.get("PLENUM_PAPERS") == "full"
-PAIRS = [(t, p) for t in TRACES for p in PUBLISHED_SIX if FULL or t == "default" or p == "fgd"]
+PAIRS = [(t, p) for t in TRACES for p in PUBLISHED_SIX]
 TOLERANCE_POINTS = 0.1
 
 pytestmark = [
