@@ -24,7 +24,11 @@ class Where:
     field: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.file and self.line else self.file or (f"line {self.line}" if self.line else "")
+        place = (
+            f"{self.file}:{self.line}"
+            if self.file and self.line
+            else self.file or (f"line {self.line}" if self.line else "")
+        )
         return ": ".join(part for part in (place, self.field) if part)
 
 
