@@ -37,6 +37,7 @@ from plenum.placement.single import (
     new_ticks,
     note_many,
     refresh_counts,
+    rows_of,
     stream,
 )
 
@@ -329,21 +330,6 @@ class Engine:
     def _load(self, shape: NDArray[np.int32], rows: Rows, sign: int) -> None:
         load_rows(self.cluster, self.state, self.shapes.arrays, shape, rows, sign)
         self.changed(rows.node)
-
-
-def rows_of(placed: Placed, which: NDArray[np.integer]) -> Rows:
-    """Return the chosen replicas of a stream as rows of workload 0, role 0."""
-    k = len(which)
-    return Rows(
-        workload=np.zeros(k, np.int32),
-        role=np.zeros(k, np.int16),
-        rank=np.arange(k, dtype=np.int32),
-        node=placed.node[which],
-        gpu_mask=placed.gpu_mask[which],
-        nic_mask=placed.nic_mask[which],
-        mig_mask=placed.mig_mask[which],
-        numa_mask=placed.numa_mask[which],
-    )
 
 
 def frequencies_of(workloads: Iterable[Workload]) -> tuple[tuple[Request, int], ...]:

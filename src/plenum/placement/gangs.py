@@ -25,7 +25,7 @@ from plenum.placement.limits import Limits, limits_of
 from plenum.placement.packing import bind, first_that_holds, pack, pack_blocks
 from plenum.placement.partitions import DOWN_THE_FABRIC, Partition, reduced
 from plenum.placement.pickers import PICKERS
-from plenum.placement.single import Placed, new_placed
+from plenum.placement.single import new_placed, rows_of
 
 if TYPE_CHECKING:
     from plenum.placement.engine import Engine
@@ -82,7 +82,7 @@ def _place_replicas(engine: Engine, workload: Workload) -> Placement | Reason:
         which = np.flatnonzero(placed.node >= 0)
         if len(which) == role.replicas or (kept == 0 and len(which)):
             given_up = tuple(f"preferred apart across {a.level} given up" for a in wishes[kept:])
-            return _recorded(engine, workload, _rows(placed, which, 0), Tier(given_up=given_up))
+            return _recorded(engine, workload, rows_of(placed, which), Tier(given_up=given_up))
         engine.release_stream(shape, placed)
     return _refusal(workload)
 
@@ -344,21 +344,7 @@ def _bound(engine: Engine, workload: Workload, r: int, found: _Found) -> Rows:
         out,
         0,
     )
-    return _rows(out, np.arange(size), r)
-
-
-def _rows(placed: Placed, which: NDArray[np.integer], role: int) -> Rows:
-    k = len(which)
-    return Rows(
-        workload=np.zeros(k, np.int32),
-        role=np.full(k, role, np.int16),
-        rank=np.arange(k, dtype=np.int32),
-        node=placed.node[which],
-        gpu_mask=placed.gpu_mask[which],
-        nic_mask=placed.nic_mask[which],
-        mig_mask=placed.mig_mask[which],
-        numa_mask=placed.numa_mask[which],
-    )
+    return rows_of(out, np.arange(size), r)
 
 
 # -- saying what was done ---------------------------------------------------------------------------

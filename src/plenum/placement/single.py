@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from plenum.graph.state import assign, fit_count, fits, move, shared_allow
+from plenum.model.view import Rows
 from plenum.placement.limits import count_limits, limits_allow
 from plenum.placement.scorers import RANDOM, score_node, standing
 from plenum.placement.scorers.random import draw
@@ -94,6 +95,21 @@ def new_placed(k: int) -> Placed:
         np.zeros(k, np.uint64),
         np.zeros(k, np.uint8),
         np.zeros(k, np.uint8),
+    )
+
+
+def rows_of(placed: Placed, which: NDArray[np.integer], role: int = 0) -> Rows:
+    """Return the chosen outcomes as rows of one role, ranked in order."""
+    k = len(which)
+    return Rows(
+        workload=np.zeros(k, np.int32),
+        role=np.full(k, role, np.int16),
+        rank=np.arange(k, dtype=np.int32),
+        node=placed.node[which],
+        gpu_mask=placed.gpu_mask[which],
+        nic_mask=placed.nic_mask[which],
+        mig_mask=placed.mig_mask[which],
+        numa_mask=placed.numa_mask[which],
     )
 
 
