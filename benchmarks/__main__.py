@@ -30,7 +30,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"error: there is no benchmark {unknown[0]!r}; choose from {', '.join(BENCHES)}", file=sys.stderr)
         return 2
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     findings: list[Finding] = []
     for name in names or BENCHES:
         with Console(stderr=True).status(f"measuring {name} ..."):
