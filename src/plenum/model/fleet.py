@@ -164,7 +164,7 @@ class Fleet:
 
     def node_name(self, node: int) -> str:
         """Return the name of node ``node``."""
-        return self.domain_name[self.node_domain[node]]
+        return self.domain_name[int(self.node_domain[node])]
 
     def domain_path(self, domain: int) -> str:
         """Return ``axis.level name``, for people: ``place.rack r07``."""
