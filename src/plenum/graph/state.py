@@ -73,18 +73,11 @@ def load_rows(
     InvariantError
         A row takes a device that is not free, or gives one back that was not taken.
     """
+    # One integer type throughout: each mixture would be compiled anew.
     bad = _load(
-        cluster.nodes,
-        state,
-        shapes,
-        shape,
-        rows.node,
-        rows.gpu_mask,
-        rows.nic_mask,
-        rows.mig_mask,
-        rows.numa_mask,
-        sign,
-    )
+        cluster.nodes, state, shapes, shape.astype(np.int64), rows.node.astype(np.int64),
+        rows.gpu_mask, rows.nic_mask, rows.mig_mask, rows.numa_mask, sign,
+    )  # fmt: skip
     if bad >= 0:
         raise InvariantError(
             f"replica {bad} takes a device that is not free on node {cluster.fleet.node_name(int(rows.node[bad]))}"
@@ -151,7 +144,7 @@ def shared_allow(nodes, state, shapes, s, n):
         b = nodes.shared[n, k]
         if b < 0:
             break
-        need = demand(nodes, shapes, s, n, nodes.shared_column[b])
+        need = demand(nodes, shapes, s, n, np.int64(nodes.shared_column[b]))
         if need > 0 and state.shared_used[b] + need > nodes.shared_capacity[b]:
             return False
     return True
@@ -333,7 +326,7 @@ def move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, sign):
         b = nodes.shared[n, k]
         if b < 0:
             break
-        state.shared_used[b] += sign * demand(nodes, shapes, s, n, nodes.shared_column[b])
+        state.shared_used[b] += sign * demand(nodes, shapes, s, n, np.int64(nodes.shared_column[b]))
     for g in range(nodes.gpu_count[n]):
         if gpu_mask >> np.uint64(g) & np.uint64(1) and nodes.gpu_ok[n, g]:
             state.gpu_free[n, g] -= sign * shapes.milli[s]

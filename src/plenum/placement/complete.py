@@ -15,7 +15,6 @@ from plenum.model.fleet import LEVEL
 from plenum.model.view import Rows
 from plenum.model.workload import Together, Workload
 from plenum.placement.limits import caps_allow
-from plenum.placement.single import note_many
 
 if TYPE_CHECKING:
     from plenum.placement.engine import Engine
@@ -37,7 +36,7 @@ def place_completely(engine: Engine, workload: Workload, sizes: tuple[int, ...])
     if not search.descend(todo, 0):
         return None
     rows = _rows(sorted(search.taken))
-    note_many(engine.ticks, rows.node)
+    engine.changed(rows.node)
     return rows
 
 

@@ -132,12 +132,12 @@ class Engine:
         Placed
             Node and devices of each; node -1 where none had room.
         """
-        shape = np.ascontiguousarray(shape, np.int32)
+        shape = np.ascontiguousarray(shape, np.int64)
         draws = self.rng.random((len(shape), 2)) if self._scorer == RANDOM else np.empty((0, 2))
         out = new_placed(len(shape))
         slots = np.array([self.slot(s) for s in np.unique(shape).tolist()], np.int32)
         of_shape = dict(zip(np.unique(shape).tolist(), slots.tolist(), strict=True))
-        slot = np.array([of_shape[s] for s in shape.tolist()], np.int32)
+        slot = np.array([of_shape[s] for s in shape.tolist()], np.int64)
         stream(
             self._scorer, self.cluster.nodes, self.state, self.shapes.arrays, shape, slot, draws,
             self.tables, self.scores, self.ticks, self.rank, limits or no_limits(self.cluster.n), out,
@@ -309,7 +309,7 @@ class Engine:
 
     def changed(self, nodes: NDArray[np.integer]) -> None:
         """Note that nodes changed outside this class's own methods."""
-        note_many(self.ticks, np.ascontiguousarray(nodes, np.int32))
+        note_many(self.ticks, np.ascontiguousarray(nodes, np.int64))
 
     def _remember(self, workload: Workload, rows: Rows) -> None:
         self.running[workload.id] = (workload, rows)

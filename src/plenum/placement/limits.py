@@ -43,7 +43,7 @@ def limits_allow(nodes, shapes, s, n, limits, taken):
         d = limits.label[c, n]
         if d < 0:
             return False
-        need = np.int64(1) if limits.column[c] < 0 else demand(nodes, shapes, s, n, limits.column[c])
+        need = np.int64(1) if limits.column[c] < 0 else demand(nodes, shapes, s, n, np.int64(limits.column[c]))
         if taken[c, d] + need > limits.left[c, d]:
             return False
     return True
@@ -56,7 +56,7 @@ def count_limits(nodes, shapes, s, n, replicas, limits, taken):
         d = limits.label[c, n]
         if d >= 0:
             taken[c, d] += (
-                replicas if limits.column[c] < 0 else replicas * demand(nodes, shapes, s, n, limits.column[c])
+                replicas if limits.column[c] < 0 else replicas * demand(nodes, shapes, s, n, np.int64(limits.column[c]))
             )
 
 

@@ -59,14 +59,14 @@ def _room(nodes, state, shapes, s, n, room, limits, shared_taken, limit_taken):
         b = nodes.shared[n, k]
         if b < 0:
             break
-        need = demand(nodes, shapes, s, n, nodes.shared_column[b])
+        need = demand(nodes, shapes, s, n, np.int64(nodes.shared_column[b]))
         if need > 0:
             room = min(room, (nodes.shared_capacity[b] - state.shared_used[b] - shared_taken[b]) // need)
     for c in range(limits.label.shape[0]):
         d = limits.label[c, n]
         if d < 0:
             return np.int64(0)
-        need = np.int64(1) if limits.column[c] < 0 else demand(nodes, shapes, s, n, limits.column[c])
+        need = np.int64(1) if limits.column[c] < 0 else demand(nodes, shapes, s, n, np.int64(limits.column[c]))
         if need > 0:
             room = min(room, (limits.left[c, d] - limit_taken[c, d]) // need)
     return max(room, np.int64(0))
@@ -78,7 +78,7 @@ def _count_taken(nodes, shapes, s, n, replicas, limits, shared_taken, limit_take
         b = nodes.shared[n, k]
         if b < 0:
             break
-        shared_taken[b] += replicas * demand(nodes, shapes, s, n, nodes.shared_column[b])
+        shared_taken[b] += replicas * demand(nodes, shapes, s, n, np.int64(nodes.shared_column[b]))
     count_limits(nodes, shapes, s, n, replicas, limits, limit_taken)
 
 

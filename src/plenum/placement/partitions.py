@@ -36,7 +36,7 @@ class Partition(NamedTuple):
         (N,) group of each node; -1: in none.
     """
 
-    order: NDArray[np.int32]
+    order: NDArray[np.int64]
     start: NDArray[np.int64]
     ends: NDArray[np.int64]
     rows: tuple[int, ...]
@@ -90,4 +90,4 @@ def _partition(cluster: Cluster, levels: tuple[int, ...], inner: int) -> Partiti
     ends[-1] = np.arange(1, len(order) + 1)
     group = np.full(cluster.n, -1, np.int32)
     group[order] = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    return Partition(order.astype(np.int32), start.astype(np.int64), ends, (*below, NODE_LEVEL), group)
+    return Partition(order.astype(np.int64), start.astype(np.int64), ends, (*below, NODE_LEVEL), group)

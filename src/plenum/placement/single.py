@@ -35,7 +35,7 @@ class Scores(NamedTuple):
 
     score: NDArray[np.float64]
     pick: NDArray[np.int16]
-    best: NDArray[np.int32]
+    best: NDArray[np.int64]
     read: NDArray[np.int64]
     fitting: NDArray[np.int32]
     fitting_read: NDArray[np.int64]
@@ -69,7 +69,7 @@ def new_scores(slots: int, n: int) -> Scores:
     return Scores(
         np.empty((slots, n)),
         np.empty((slots, n), np.int16),
-        np.empty((slots, -(-n // BLOCK)), np.int32),
+        np.empty((slots, -(-n // BLOCK)), np.int64),
         np.full(slots, -1, np.int64),
         np.empty((slots, n), np.int32),
         np.full(slots, -1, np.int64),
