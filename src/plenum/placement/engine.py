@@ -23,7 +23,7 @@ from plenum.model.plan import Placement, Reason
 from plenum.model.view import Rows, View
 from plenum.model.workload import Request, Workload
 from plenum.placement.gangs import place_workload
-from plenum.placement.limits import Limits, no_limits
+from plenum.placement.limits import Limits, cap_usage, no_limits
 from plenum.placement.partitions import Partitions
 from plenum.placement.policies import DEFAULT, Cap, Policy
 from plenum.placement.scorers import RANDOM, SCORERS, Tables, learned
@@ -93,6 +93,7 @@ class Engine:
         self.running: dict[str, tuple[Workload, Rows]] = {}
         self._position = view.position
         self._paths: dict[tuple[int, ...], Paths] = {}
+        self.cap_used: dict[tuple[Cap, str], NDArray[np.int64]] = {}
         self._journal: list[_Step] | None = None
         self._on_node: dict[int, dict[str, None]] | None = {}
         self._scorer = SCORERS[policy.scorer]
@@ -132,14 +133,31 @@ class Engine:
         Placed
             Node and devices of each; node -1 where none had room.
         """
-        shape = np.ascontiguousarray(shape, np.int64)
-        draws = self.rng.random((len(shape), 2)) if self._scorer == RANDOM else np.empty((0, 2))
-        out = new_placed(len(shape))
-        slots = np.array([self.slot(s) for s in np.unique(shape).tolist()], np.int32)
-        of_shape = dict(zip(np.unique(shape).tolist(), slots.tolist(), strict=True))
-        slot = np.array([of_shape[s] for s in shape.tolist()], np.int64)
+        ids = np.ascontiguousarray(shape, np.int64)
+        parts = (
+            [self._place_part(part, limits) for part in self._parts(ids)]
+            if limits is None
+            else [self._place_part(ids, limits)]
+        )
+        return (
+            parts[0]
+            if len(parts) == 1
+            else Placed._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
+        )
+
+    def _parts(self, ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Cut a stream so that the cache has a slot for every shape of each part."""
+        if len(np.unique(ids)) <= self._slots:
+            return [ids]
+        return [part for i in range(0, len(ids), self._slots) for part in (ids[i : i + self._slots],)]
+
+    def _place_part(self, ids: NDArray[np.int64], limits: Limits | None) -> Placed:
+        draws = self.rng.random((len(ids), 2)) if self._scorer == RANDOM else np.empty((0, 2))
+        out = new_placed(len(ids))
+        unique, where = np.unique(ids, return_inverse=True)
+        slot = np.array(self.slots(unique.tolist()), np.int64)[where.reshape(-1)]
         stream(
-            self._scorer, self.cluster.nodes, self.state, self.shapes.arrays, shape, slot, draws,
+            self._scorer, self.cluster.nodes, self.state, self.shapes.arrays, ids, slot, draws,
             self.tables, self.scores, self.ticks, self.rank, limits or no_limits(self.cluster.n), out,
         )  # fmt: skip
         return out
@@ -220,6 +238,7 @@ class Engine:
         if cluster is not None:
             other.cluster, other.shapes, other._paths = cluster, Shapes(cluster), {}
         other.running = {} if empty else dict(self.running)
+        other.cap_used = {} if empty else dict(self.cap_used)
         other.state = empty_state(other.cluster) if empty else copy_state(self.state)
         if empty or cluster is not None:
             other._slot_of = {}
@@ -238,12 +257,14 @@ class Engine:
         What was released and is back stands last among ``running``.
         """
         outer, self._journal = self._journal, []
-        yield
-        for step in reversed(self._journal):
-            for workload, rows in step.held:
-                (self._forget if step.sign > 0 else self._remember)(workload, rows)
-            self._load(step.shape, step.rows, -step.sign)
-        self._journal = outer
+        try:
+            yield
+        finally:
+            for step in reversed(self._journal):
+                for workload, rows in step.held:
+                    (self._forget if step.sign > 0 else self._remember)(workload, rows)
+                self._load(step.shape, step.rows, -step.sign)
+            self._journal = outer
 
     # -- figures -----------------------------------------------------------------------------------
 
@@ -277,7 +298,7 @@ class Engine:
 
     def counts(self, shape: int, limit: int) -> NDArray[np.int32]:
         """(N,) replicas of a shape that each node can take, at most ``limit``; budgets above the nodes aside."""
-        slot = self.slot(shape)
+        (slot,) = self.slots([shape])
         refresh_counts(
             self.cluster.nodes,
             self.state,
@@ -289,23 +310,25 @@ class Engine:
         )
         return np.minimum(self.scores.fitting[slot], limit)
 
-    def slot(self, shape: int) -> int:
-        """Return the cache slot of a shape, making room if need be."""
-        known = self._slot_of.get(shape)
-        if known is not None:
-            return known
-        if len(self._slot_of) == len(self.scores.read):
-            if len(self.scores.read) >= self._slots:
-                self._slot_of.clear()
-                self.scores.read[:] = -1
-                self.scores.fitting_read[:] = -1
-            else:
-                bigger = new_scores(min(2 * len(self.scores.read), self._slots), self.cluster.n)
-                for new, old in zip(bigger, self.scores, strict=True):
-                    new[: len(old)] = old
-                self.scores = bigger
-        self._slot_of[shape] = len(self._slot_of)
-        return self._slot_of[shape]
+    def slots(self, shapes: Sequence[int]) -> list[int]:
+        """Return the cache slots of some distinct shapes, making room if need be; valid until the next call."""
+        missing = [s for s in shapes if s not in self._slot_of]
+        if len(self._slot_of) + len(missing) > self._slots:
+            self._slot_of.clear()
+            self.scores.read[:] = -1
+            self.scores.fitting_read[:] = -1
+            missing = list(shapes)
+        room = len(self.scores.read)
+        while room < len(self._slot_of) + len(missing):
+            room = min(2 * room, self._slots)
+        if room > len(self.scores.read):
+            bigger = new_scores(room, self.cluster.n)
+            for new, old in zip(bigger, self.scores, strict=True):
+                new[: len(old)] = old
+            self.scores = bigger
+        for s in missing:
+            self._slot_of[s] = len(self._slot_of)
+        return [self._slot_of[s] for s in shapes]
 
     def changed(self, nodes: NDArray[np.integer]) -> None:
         """Note that nodes changed outside this class's own methods."""
@@ -313,12 +336,19 @@ class Engine:
 
     def _remember(self, workload: Workload, rows: Rows) -> None:
         self.running[workload.id] = (workload, rows)
+        self._count_caps(workload, rows, 1)
         if self._on_node is not None:
             for node in rows.node.tolist():
                 self._on_node.setdefault(node, {})[workload.id] = None
 
+    def _count_caps(self, workload: Workload, rows: Rows, sign: int) -> None:
+        for cap in self.caps_of(workload.tenant):
+            used = self.cap_used.get((cap, workload.tenant), 0)
+            self.cap_used[cap, workload.tenant] = used + sign * cap_usage(self, cap, workload, rows)
+
     def _forget(self, workload: Workload, rows: Rows) -> None:
         del self.running[workload.id]
+        self._count_caps(workload, rows, -1)
         if self._on_node is not None:
             for node in rows.node.tolist():
                 self._on_node[node].pop(workload.id, None)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 MAX_TRIALS = 64
 """Domains in which a gang of several roles is tried before the tier counts as full."""
 
+MAX_TIERS = 256
+"""Combinations of wishes tried before all of them are given up."""
+
 TIGHTEST_FIRST = (NODE_LEVEL, *reversed(DOWN_THE_FABRIC))
 """Levels that a gang prefers without being asked: its collectives are fastest there."""
 
@@ -77,14 +80,31 @@ def _place_replicas(engine: Engine, workload: Workload) -> Placement | Reason:
     shape = np.full(role.replicas, engine.shapes.intern(role.request), np.int32)
     wishes = sorted((a for a in workload.apart if not a.required), key=lambda a: -a.weight)
     required = tuple(a for a in workload.apart if a.required)
+    best, best_kept = 0, len(wishes)
     for kept in range(len(wishes), -1, -1):
         placed = engine.place_stream(shape, limits_of(engine, workload, (*required, *wishes[:kept]), []))
-        which = np.flatnonzero(placed.node >= 0)
-        if len(which) == role.replicas or (kept == 0 and len(which)):
-            given_up = tuple(f"preferred apart across {a.level} given up" for a in wishes[kept:])
-            return _recorded(engine, workload, rows_of(placed, which), Tier(given_up=given_up))
+        done = int(np.count_nonzero(placed.node >= 0))
         engine.release_stream(shape, placed)
-    return _refusal(workload)
+        if done > best:
+            best, best_kept = done, kept
+        if done == role.replicas:
+            break
+    size = acceptable(role, best)
+    if size == 0:
+        return _refusal(workload)
+    limits = limits_of(engine, workload, (*required, *wishes[:best_kept]), [])
+    placed = engine.place_stream(shape[:size], limits)
+    given_up = tuple(f"preferred apart across {a.level} given up" for a in wishes[best_kept:])
+    return _recorded(engine, workload, rows_of(placed, np.flatnonzero(placed.node >= 0)), Tier(given_up=given_up))
+
+
+def acceptable(role: Role, replicas: int) -> int:
+    """The most replicas, at most so many, that an elastic role accepts; 0: that is too few."""
+    if not role.min_replicas:
+        return replicas
+    if replicas < role.min_replicas:
+        return 0
+    return replicas - (replicas - role.min_replicas) % role.step
 
 
 # -- which tiers ------------------------------------------------------------------------------------
@@ -184,7 +204,7 @@ def _most_that_fit(engine: Engine, workload: Workload, full: tuple[int, ...]) ->
             middle = (low + high) // 2
             sizes[r] = middle * block
             low, high = (middle, high) if _fits(engine, workload, tuple(sizes)) else (low, middle)
-        sizes[r] = low * block
+        sizes[r] = acceptable(workload.roles[r], low * block) // block * block
     if any(sizes):
         yield tuple(sizes)
 
@@ -211,12 +231,26 @@ def _place_gang(engine: Engine, workload: Workload, sizes: tuple[int, ...]) -> t
     single = len(workload.roles) == 1
     together = tuple(t for t in workload.together if single or not t.role)
     aparts = tuple(a for a in workload.apart if single or not a.role)
-    for tier in tiers_of(engine, together, aparts, _soft_block(workload)):
+    for tier in _limited(tiers_of(engine, together, aparts, _soft_block(workload))):
         rows = _place_one(engine, workload, sizes, tier) if single else _place_roles(engine, workload, sizes, tier)
         if rows is not None:
             return rows, tier
     rows = place_completely(engine, workload, sizes)
-    return None if rows is None else (rows, Tier(given_up=("every preference given up to fit at all",)))
+    wished = any(not wish.required for wish in (*workload.together, *workload.apart))
+    given_up = ("every preference given up to fit at all",) if wished else ()
+    return None if rows is None else (rows, Tier(given_up=given_up))
+
+
+def _limited(tiers: Iterator[Tier]) -> Iterator[Tier]:
+    """The first tiers, and always the last, in which every wish is given up."""
+    last = None
+    for i, tier in enumerate(tiers):
+        last = tier
+        if i < MAX_TIERS:
+            yield tier
+            last = None
+    if last is not None:
+        yield last
 
 
 def _could_fit(engine: Engine, workload: Workload, sizes: tuple[int, ...]) -> bool:
@@ -296,11 +330,12 @@ def _find(
         count = np.where(inside, count, 0).astype(np.int32)
     block, row = tier.block, 0
     if block:
-        if tier.block_level not in partition.rows:  # the groups themselves lie inside such domains
-            block = 0
-        else:
+        # A node outside the level serves no block; where the level has no row, the groups lie inside its domains.
+        count = np.where(engine.cluster.level_domain[tier.block_level] >= 0, count, 0).astype(np.int32)
+        if tier.block_level in partition.rows:
             row = partition.rows.index(tier.block_level)
-            count = np.where(engine.cluster.level_domain[tier.block_level] >= 0, count, 0).astype(np.int32)
+        else:
+            block = 0
     spare = _held(partition, count) - size
     groups = np.flatnonzero(spare >= 0)
     if len(groups) == 0:

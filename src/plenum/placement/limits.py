@@ -60,9 +60,6 @@ def count_limits(nodes, shapes, s, n, replicas, limits, taken):
             )
 
 
-Held = list[tuple[Workload, Rows]]
-
-
 def limits_of(engine: Engine, workload: Workload, aparts: tuple[Apart, ...], before: list[Rows]) -> Limits:
     """Return the limits on placing one more role of a workload.
 
@@ -86,7 +83,7 @@ def limits_of(engine: Engine, workload: Workload, aparts: tuple[Apart, ...], bef
         left[i] = apart.max_per_domain - np.bincount(label[i][placed], minlength=widest)
     for i, cap in enumerate(caps, start=len(aparts)):
         domain = engine.cluster.level_domain[LEVEL[cap.level]]
-        used = cap_usage(engine, cap, workload.tenant, [(workload, rows) for rows in before])
+        used = _cap_used(engine, cap, workload, before)
         # Nodes outside every domain of the level share one more that has no limit.
         label[i] = np.where(domain >= 0, domain, widest - 1)
         left[i, : len(used)] = cap.amount - used
@@ -99,21 +96,28 @@ def caps_allow(engine: Engine, workload: Workload, role: int, node: int, before:
     shape = engine.shapes.intern(workload.roles[role].request)
     for cap in engine.caps_of(workload.tenant):
         domain = engine.cluster.level_domain[LEVEL[cap.level], node]
-        used = cap_usage(engine, cap, workload.tenant, [(workload, rows) for rows in before])
+        used = _cap_used(engine, cap, workload, before)
         if domain >= 0 and used[domain] + _demand(engine, cap, shape, node) > cap.amount:
             return False
     return True
 
 
-def cap_usage(engine: Engine, cap: Cap, tenant: str, more: Held) -> NDArray[np.int64]:
-    """What a tenant holds of the cap's resource in each domain of its level, ``more`` included."""
-    domain = engine.cluster.level_domain[LEVEL[cap.level]]
+def cap_usage(engine: Engine, cap: Cap, workload: Workload, rows: Rows) -> NDArray[np.int64]:
+    """What some rows of a workload count against a cap in each domain of its level."""
+    domain = engine.cluster.level_domain[LEVEL[cap.level]][rows.node]
+    each = np.zeros(len(rows), np.int64)
+    for i, (role, node) in enumerate(zip(rows.role.tolist(), rows.node.tolist(), strict=True)):
+        each[i] = _demand(engine, cap, engine.shapes.intern(workload.roles[role].request), node)
     used = np.zeros(len(engine.cluster.level_domains[LEVEL[cap.level]]), np.int64)
-    for workload, rows in (*(h for h in engine.running.values() if h[0].tenant == tenant), *more):
-        for role, node in zip(rows.role.tolist(), rows.node.tolist(), strict=True):
-            if domain[node] >= 0:
-                shape = engine.shapes.intern(workload.roles[role].request)
-                used[domain[node]] += _demand(engine, cap, shape, node)
+    np.add.at(used, domain[domain >= 0], each[domain >= 0])
+    return used
+
+
+def _cap_used(engine: Engine, cap: Cap, workload: Workload, before: list[Rows]) -> NDArray[np.int64]:
+    used = np.zeros(len(engine.cluster.level_domains[LEVEL[cap.level]]), np.int64)
+    used += engine.cap_used.get((cap, workload.tenant), 0)
+    for rows in before:
+        used += cap_usage(engine, cap, workload, rows)
     return used
 
 
