@@ -26,4 +26,4 @@ def console() -> Any:
     """Return a console that fits the terminal, without colour where there is none."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False, markup=False)

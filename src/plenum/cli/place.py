@@ -50,7 +50,7 @@ def _exactly(situation: Situation, time_limit: float) -> Situation:
 
     from plenum.placement.exact import solve_exact
 
-    plan = solve_exact(situation.view, situation.pending, time_limit_s=time_limit)
+    plan = solve_exact(situation.view, situation.pending, time_limit_s=time_limit, policy=situation.policy)
     return replace(situation, plan=plan)
 
 

@@ -33,7 +33,7 @@ def situation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="LEVEL:RESOURCE=N[@TENANT]",
             help="Cap in each domain: fabric.leaf:gpu=8@research.",
         ),
-        click.option("--seed", default=0, show_default=True, help="For the random policy."),
+        click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="For the random policy."),
         choose_output,
     ):
         command = option(command)

@@ -135,7 +135,7 @@ def _used(view: View) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.
     watts = np.array([dict(r.extra).get(POWER, -1) for *_, r in requests], np.int64)[which]
     np.add.at(by_node[0], rows.node, np.array([r.cpu_milli for *_, r in requests], np.int64)[which])
     np.add.at(by_node[1], rows.node, np.array([r.memory_bytes for *_, r in requests], np.int64)[which])
-    busy_w = fleet.node_gpu_power_w[rows.node].astype(np.int64) * gpus // GPU
+    busy_w = -(-fleet.node_gpu_power_w[rows.node].astype(np.int64) * gpus // GPU)
     np.add.at(by_node[2], rows.node, np.where(watts >= 0, watts, busy_w))
     # GPUs stand first among a node's devices, so that GPU i is i places after the first.
     first = np.searchsorted(fleet.device_node, rows.node)

@@ -95,6 +95,8 @@ def allowed_nodes(cluster: Cluster, request: Request) -> NDArray[np.bool_]:
         if request.gpu_models:
             wanted = np.uint64(sum(1 << i for i, model in enumerate(fleet.models) if request.accepts(model)))
             ok &= (cluster.gpu_model_bits & ~wanted) == 0
+        if request.mig and "mig" in fleet.traits:  # where no node says so, nothing is known
+            ok &= fleet.node_traits[:, fleet.traits.index("mig")]
         if request.hbm_bytes:
             ok &= cluster.hbm_bytes >= request.hbm_bytes
     return ok

@@ -128,7 +128,7 @@ def watts(nodes, shapes, s, n):
     explicit = shapes.need[s, POWER_COLUMN]
     if explicit >= 0:
         return explicit
-    return nodes.power_w[n] * shapes.gpus[s] * shapes.milli[s] // 1000
+    return (nodes.power_w[n] * shapes.gpus[s] * shapes.milli[s] + 999) // 1000
 
 
 @njit(cache=True, forceinline=True)

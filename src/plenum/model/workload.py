@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -18,6 +19,10 @@ MIG_SLICES = {"1g": 1, "2g": 2, "3g": 4, "4g": 4, "7g": 8}
 
 MIG_STARTS = {"1g": (0, 1, 2, 3, 4, 5, 6), "2g": (0, 2, 4), "3g": (0, 4), "4g": (0,), "7g": (0,)}
 """Memory eighth at which an instance of a profile may start (same source)."""
+
+
+_OWN_FIELDS = ("cpu_milli", "memory_bytes", "gpu_milli", "pods")
+"""Resources that a request asks for by other fields."""
 
 
 class Kind(Enum):
@@ -64,7 +69,8 @@ class Request:
     gpu_milli
         Thousandths of each GPU: 1000, or less for exactly one shared GPU.
     mig
-        MIG profile (``1g`` … ``7g``) instead of a share; then ``gpus`` is 1 and ``gpu_milli`` follows from it.
+        MIG profile (``1g`` … ``7g``) instead of a share; then ``gpus`` is 1 and ``gpu_milli`` follows from it. Where any node of the
+        fleet has the trait ``mig``, only nodes that have it qualify.
     cpu_milli, memory_bytes, nics
         Cores in thousandths, bytes, whole NICs.
     extra
@@ -98,7 +104,10 @@ class Request:
         for name in ("cpu_milli", "memory_bytes", "hbm_bytes"):
             _check_int(getattr(self, name), name, 0, MAX_QUANTITY)
         _check_int(self.nics, "nics", 0, 64)
+        names = [name for name, _ in self.extra]
+        _check(len(set(names)) == len(names), "extra", f"a resource is named twice in {names}")
         for name, amount in self.extra:
+            _check(name not in _OWN_FIELDS, name, "has a field of its own; do not ask for it as an extra resource")
             _check_int(amount, name, 0, MAX_QUANTITY)
         _check(
             self.gpus == 1 or self.gpu_milli == GPU,
@@ -266,6 +275,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         _check(bool(self.name), "metadata.name", "must not be empty")
+        _check(math.isfinite(self.submitted_s), "submitted_s", f"must be a number of seconds, not {self.submitted_s!r}")
         _check_int(self.priority, "spec.priority", -(10**9), 10**9)
         _check(len(self.roles) > 0, "spec.roles", "at least one role is needed")
         names = [role.name for role in self.roles]

@@ -67,5 +67,5 @@ def partly(workload: Workload, placed: int) -> Reason:
         workload=workload.id,
         code="wait.partly",
         constraint="replicas",
-        sentence=f"{workload.id} runs {placed} of {workload.replicas} replicas; there is no room for the others now.",
+        sentence=f"{workload.id} runs {placed} of {workload.replicas} replicas; no place was found for the others under its constraints.",
     )

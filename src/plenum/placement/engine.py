@@ -19,6 +19,7 @@ from plenum.graph.cluster import Cluster
 from plenum.graph.shapes import Shapes
 from plenum.graph.state import copy_state, empty_state, load_rows, state_of
 from plenum.model.errors import FieldError, InvariantError
+from plenum.model.fleet import LEVEL
 from plenum.model.plan import Placement, Reason
 from plenum.model.view import Rows, View
 from plenum.model.workload import Request, Workload
@@ -81,14 +82,16 @@ class Engine:
         cluster: Cluster | None = None,
     ) -> None:
         self.cluster = cluster or Cluster.of(view.fleet)
+        self.partitions = Partitions(self.cluster)
         for cap in policy.caps:
             if cap.resource not in self.cluster.columns:
                 known = ", ".join(self.cluster.columns)
                 raise FieldError("caps.resource", f"this fleet has no {cap.resource}; its resources are {known}")
+            if not self.partitions.exists(LEVEL[cap.level]):
+                raise FieldError("caps.level", f"this fleet has no {cap.level} that holds whole nodes")
         self.policy = policy
         self.rng = rng or np.random.default_rng(0)
         self.shapes = Shapes(self.cluster)
-        self.partitions = Partitions(self.cluster)
         self.rank = np.arange(self.cluster.n) if node_rank is None else np.asarray(node_rank, np.int64)
         self.running: dict[str, tuple[Workload, Rows]] = {}
         self._position = view.position
@@ -134,22 +137,16 @@ class Engine:
             Node and devices of each; node -1 where none had room.
         """
         ids = np.ascontiguousarray(shape, np.int64)
-        parts = (
-            [self._place_part(part, limits) for part in self._parts(ids)]
-            if limits is None
-            else [self._place_part(ids, limits)]
-        )
-        return (
-            parts[0]
-            if len(parts) == 1
-            else Placed._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
-        )
+        parts = [self._place_part(part, limits) for part in self._parts(ids)]
+        if len(parts) == 1:
+            return parts[0]
+        return Placed._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
     def _parts(self, ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Cut a stream so that the cache has a slot for every shape of each part."""
         if len(np.unique(ids)) <= self._slots:
             return [ids]
-        return [part for i in range(0, len(ids), self._slots) for part in (ids[i : i + self._slots],)]
+        return [ids[i : i + self._slots] for i in range(0, len(ids), self._slots)]
 
     def _place_part(self, ids: NDArray[np.int64], limits: Limits | None) -> Placed:
         draws = self.rng.random((len(ids), 2)) if self._scorer == RANDOM else np.empty((0, 2))

@@ -158,6 +158,8 @@ class Ledger:
         have = {trait for trait, has in zip(fleet.traits, fleet.node_traits[node], strict=True) if has}
         if not have >= set(request.traits):
             return f"lacks the trait {min(set(request.traits) - have)}"
+        if request.mig and "mig" in fleet.traits and "mig" not in have:
+            return "has GPUs without MIG"
         if request.gpus:
             gpus = self.gpus[node].values()
             models = {gpu.model for gpu in gpus}
@@ -202,7 +204,7 @@ def amounts(request: Request, fleet: Fleet, node: int) -> dict[str, int]:
         MEMORY: request.memory_bytes,
         PODS: 1,
         GPU_MILLI: request.total_gpu_milli,
-        POWER: request.total_gpu_milli * int(fleet.node_gpu_power_w[node]) // GPU,
+        POWER: -(-request.total_gpu_milli * int(fleet.node_gpu_power_w[node]) // GPU),
         **dict(request.extra),
     }
 

@@ -29,6 +29,8 @@ class Cap:
 
     def __post_init__(self) -> None:
         level_id(self.level, "caps.level")
+        if self.level in ("place.numa", "place.pcie"):
+            raise FieldError("caps.level", f"{self.level} is inside a node; cap a level that holds whole nodes")
         if self.amount < 0:
             raise FieldError("caps.amount", f"must be at least 0, not {self.amount}")
 
