@@ -16,6 +16,7 @@ from plenum.graph.cluster import UNLIMITED
 from plenum.model.fleet import GPU, GPU_MILLI, LEVEL, LEVELS, Health
 from plenum.model.plan import Blocker, Counterfactual, Gap, Placement, Reason
 from plenum.model.units import show
+from plenum.model.view import Rows
 from plenum.model.workload import Parallelism, Request, Role, Workload
 from plenum.placement import Engine
 
@@ -27,6 +28,9 @@ MAX_DOMAINS_CLEARED = 2
 
 MAX_PRUNED = 12
 """Largest set of blockers that is shown to be minimal member by member; a larger one is not read that closely."""
+
+MAX_BLOCKERS = 1_000
+"""Largest set of blockers given at all: that thousands would have to end helps nobody."""
 
 MAX_NAMED = 3
 """Names written out in a sentence."""
@@ -55,7 +59,11 @@ def explain(engine: Engine, workload: Workload) -> Reason:
     empty = engine.fork(empty=True)
     ideal = _starts(empty, workload)
     if ideal is None:
-        return _never(empty, workload)
+        whole = _in_service(engine)
+        repaired = None if whole is None else _starts(whole, workload)
+        if whole is not None and repaired is not None:
+            return _out_of_service(engine, workload, repaired)
+        return _never(whole or empty, workload)
     return _waits(engine, live, empty, workload, ideal)
 
 
@@ -163,6 +171,34 @@ def _with_requests(workload: Workload, requests: list[Request]) -> Workload:
     return replace(workload, roles=roles)
 
 
+# -- out of service ---------------------------------------------------------------------------------
+
+
+def _in_service(engine: Engine) -> Engine | None:
+    """The empty fleet with every cordon lifted and every node healthy; None where that changes nothing."""
+    if engine.cluster.schedulable.all():
+        return None
+    whole = replace(engine.cluster, schedulable=np.ones(engine.cluster.n, bool))
+    return engine.fork(empty=True, cluster=whole)
+
+
+def _out_of_service(engine: Engine, workload: Workload, repaired: Placement) -> Reason:
+    fleet = engine.cluster.fleet
+    out = np.unique(repaired.rows.node[~engine.cluster.schedulable[repaired.rows.node]])
+    names = tuple(fleet.node_name(int(n)) for n in out)
+    verb, noun = ("is", "a node") if len(names) == 1 else ("are", "nodes")
+    back = f"{_named(names)} {verb} back in service"
+    return Reason(
+        workload=workload.id,
+        code="wait.health",
+        constraint="health",
+        sentence=f"{workload.id} waits for {noun} out of service: on this fleet it could start if {back}.",
+        counterfactuals=(
+            Counterfactual(change=f"{back}", starts=True, sentence=f"could start on the empty fleet if {back}"),
+        ),
+    )
+
+
 # -- never ------------------------------------------------------------------------------------------
 
 
@@ -184,10 +220,19 @@ def _never(empty: Engine, workload: Workload) -> Reason:
             )
     for change in (*_relaxations(workload), *_lifted(empty, workload)):
         if change.tried(empty) is not None:
-            return _impossible(workload, change.code, change.constraint, _largest(empty, workload, change))
-    return _impossible(
-        workload, "combination", "", "its constraints cannot all be met together, though each can be met alone"
-    )
+            proof = _largest(empty, workload, change)
+            if proof:
+                return _impossible(workload, change.code, change.constraint, proof)
+            return _not_found(
+                workload, change.code, change.constraint, f"no place was found that keeps {change.constraint}"
+            )
+    return _not_found(workload, "combination", "", "no place was found that meets all its constraints together")
+
+
+def _not_found(workload: Workload, code: str, constraint: str, because: str) -> Reason:
+    """A refusal by a search that is complete on small fleets only (see placement.complete): short of a proof."""
+    sentence = f"{workload.id} cannot start on this fleet, even empty, as far as was searched: {because}."
+    return Reason(workload=workload.id, code=f"never.{code}", constraint=constraint, sentence=sentence)
 
 
 def _impossible(workload: Workload, code: str, constraint: str, because: str) -> Reason:
@@ -267,15 +312,23 @@ def _asked(request: Request) -> str:
 
 
 def _largest(empty: Engine, workload: Workload, change: _Change) -> str:
+    """A proof that a required level cannot be kept: no domain of it is large enough; empty where that is not the reason."""
     if change.code != "together":
-        return f"{change.constraint} cannot be kept even on the empty fleet"
+        return ""
     wish = next(t for t in workload.together if change.constraint.startswith(f"together within {t.level}"))
-    if not empty.partitions.exists(LEVEL[wish.level]):
-        return f"{wish.level} is required and the fleet has no {wish.level} domains"
+    level = LEVEL[wish.level]
+    if not empty.partitions.exists(level):
+        some = len(empty.cluster.level_domains[level]) > 0
+        problem = f"no node lies wholly inside one {wish.level}" if some else f"the fleet has no {wish.level} domains"
+        return f"{wish.level} is required and {problem}"
     role = workload.roles[0]
-    held = _held(empty, workload, role, (LEVEL[wish.level],))
+    largest = int(_held(empty, workload, role, (level,)).max(initial=0))
     need = wish.block or role.sizes()[-1]
-    return f"no {wish.level} holds {need} replicas of {_asked(role.request)} even when empty (the largest holds {int(held.max(initial=0))})"
+    if largest >= need:
+        return ""
+    return (
+        f"no {wish.level} holds {need} replicas of {_asked(role.request)} even when empty (the largest holds {largest})"
+    )
 
 
 # -- waits ------------------------------------------------------------------------------------------
@@ -291,6 +344,7 @@ def _waits(engine: Engine, live: Engine, empty: Engine, workload: Workload, idea
     short = _gaps(live, workload, role, levels, resource)
     if binding is not None and binding.code == "budget":
         short = _budget_gaps(live, role, binding)
+    short = tuple(gap for gap in short if gap.free < gap.needed)
     ending = _smallest_ending(engine, live, empty, workload, role, levels)
     blockers = _blockers(live, ending, resource)
     if ending:
@@ -423,7 +477,7 @@ def _amount(request: Request, resource: str) -> int:
     return dict(request.extra).get(resource) or int(getattr(request, resource, 0))
 
 
-def _capacity(live: Engine, nodes: NDArray[np.int32], resource: str) -> int:
+def _capacity(live: Engine, nodes: NDArray[np.integer], resource: str) -> int:
     cluster = live.cluster
     if resource in ("gpus", "nics"):
         return int((cluster.gpu_ok if resource == "gpus" else cluster.nic_ok)[nodes].sum())
@@ -455,18 +509,24 @@ def _smallest_ending(
     held = _held(live, workload, role, levels)
     partition = live.partitions.of(levels)
     best: tuple[str, ...] = ()
-    for group in np.argsort(-held, kind="stable")[:MAX_DOMAINS_CLEARED].tolist():
+    roomy = np.where(_held(empty, workload, role, levels) >= size, held, -1)
+    for group in np.argsort(-roomy, kind="stable")[:MAX_DOMAINS_CLEARED].tolist():
         nodes = _cheapest_first(engine, partition.order[partition.start[group] : partition.start[group + 1]].tolist())
         order = list(dict.fromkeys(name for n in nodes for name in engine.on_node(n)))
         gained = np.cumsum(most[nodes].astype(np.int64) - room[nodes])
         cleared = nodes[: int(np.searchsorted(gained, size - held[group])) + 1]
         guess = len(dict.fromkeys(name for n in cleared for name in engine.on_node(n)))
-        ending = _prefix_that_helps(live, workload, order, guess)
+        alone = (
+            next((name for name in order[:MAX_PRUNED] if _starts(live, workload, (name,)) is not None), None)
+            if guess > 1
+            else None
+        )
+        ending = [alone] if alone else _prefix_that_helps(live, workload, order, guess)
         if ending:
             ending = _pruned(live, workload, ending)
         if ending and (not best or len(ending) < len(best)):
             best = tuple(ending)
-    return best
+    return best if len(best) <= MAX_BLOCKERS else ()
 
 
 def _prefix_that_helps(live: Engine, workload: Workload, order: list[str], guess: int) -> list[str]:
@@ -502,16 +562,29 @@ def _pruned(live: Engine, workload: Workload, ending: list[str]) -> list[str]:
     return ending
 
 
+def _total(workload: Workload, rows: Rows, resource: str) -> int:
+    """What some rows of a workload hold of a resource."""
+    if resource == "gpus":
+        return sum(workload.roles[r].request.gpus for r in rows.role.tolist())
+    return sum(_amount(workload.roles[r].request, resource) for r in rows.role.tolist())
+
+
 def _blockers(live: Engine, ending: tuple[str, ...], resource: str) -> tuple[Blocker, ...]:
     blockers = []
     for name in ending:
         workload, rows = live.running[name]
-        amount = sum(_amount(workload.roles[r].request, resource) for r in rows.role.tolist())
+        held = next(
+            (name for name in (resource, "gpus", "cpu_milli", "memory_bytes") if _total(workload, rows, name)), resource
+        )
         nodes = np.unique(rows.node)
         where = live.cluster.fleet.node_name(int(nodes[0])) + (
             f" and {len(nodes) - 1} more nodes" if len(nodes) > 1 else ""
         )
-        blockers.append(Blocker(workload=name, tenant=workload.tenant, domain=where, resource=resource, amount=amount))
+        blockers.append(
+            Blocker(
+                workload=name, tenant=workload.tenant, domain=where, resource=held, amount=_total(workload, rows, held)
+            )
+        )
     return tuple(blockers)
 
 

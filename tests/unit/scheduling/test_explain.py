@@ -39,7 +39,6 @@ def busy(*workloads: Workload, **fleet) -> Engine:
         (Request(gpus=1, hbm_bytes=2**38), {}, "never.hbm", "no GPU has 256 GiB of memory (the largest has 80 GiB)"),
         (NODE, {"together": (Together(level="fabric.leaf"),)}, "never.together", "the largest holds 4"),
         (NODE, {"together": (Together(level="place.hall"),)}, "never.together", "the fleet has no place.hall domains"),
-        (NODE, {"apart": (Apart(level="place.rack"),)}, "never.apart", "at most 1 per place.rack"),
     ],
 )
 def test_never_says_what_the_fleet_lacks(request_: Request, more: dict, code: str, words: str) -> None:
@@ -140,7 +139,7 @@ def test_a_power_budget_that_binds_is_named() -> None:
 def test_a_budget_too_small_for_one_replica_is_never() -> None:
     reason = explain(busy(rack_power_w=5_000), gang("x", 1))
     assert reason.code == "never.budget"
-    assert "the power budget cannot be kept even on the empty fleet" in reason.sentence
+    assert "no place was found that keeps the power budget" in reason.sentence
 
 
 def test_a_cap_that_binds_is_named() -> None:
@@ -153,3 +152,23 @@ def test_a_cap_that_binds_is_named() -> None:
     assert reason.code == "wait.cap"
     assert reason.constraint == "the cap of 8 GPUs per fabric.leaf for default"
     assert "starts if the cap of 8 GPUs per fabric.leaf for default is lifted" in reason.counterfactuals[0].sentence
+
+
+def test_a_spread_wider_than_the_fleet_is_not_found() -> None:
+    reason = explain(busy(), gang("x", 5, apart=(Apart(level="place.rack"),)))
+    assert (reason.code, reason.constraint) == ("never.apart", "at most 1 per place.rack")
+    assert "as far as was searched" in reason.sentence
+
+
+def test_a_cordon_is_no_never() -> None:
+    reason = explain(busy(cordoned=("n7",)), gang("x", 8))
+    assert reason.code == "wait.health"
+    assert reason.sentence == (
+        "default/x waits for a node out of service: on this fleet it could start if n7 is back in service."
+    )
+
+
+def test_one_blocker_is_named_where_one_will_do() -> None:
+    engine = busy(gang("pair", 2), gang("a", 1), gang("b", 1), gang("c", 2), gang("d", 2))
+    reason = explain(engine, gang("x", 2))
+    assert len(reason.blockers) == 1
