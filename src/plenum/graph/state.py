@@ -400,27 +400,29 @@ def fit_count(nodes, state, shapes, s, n, limit):
 
 @njit(cache=True)
 def _count_by_trial(nodes, state, shapes, s, n, limit):
-    """Place replicas on the node one after another, count them, and take them away again."""
-    gpu_masks = np.zeros(limit, np.uint64)
-    nic_masks = np.zeros(limit, np.uint64)
-    mig_masks = np.zeros(limit, np.int64)
-    numas = np.zeros(limit, np.int64)
+    """Place replicas on the node one after another, count them, and take them away again.
+
+    Aligned replicas of cores alone are first counted in bulk, as many on each NUMA node as it holds: a node can hold thousands.
+    """
+    cores, quick = shapes.need[s, CPU_COLUMN], np.zeros(state.numa_free.shape[1], np.int64)
     count = 0
-    while count < limit and fits(nodes, state, shapes, s, n):
-        gpu_masks[count], nic_masks[count], mig_masks[count], numas[count] = assign(nodes, state, shapes, s, n, -1)
-        move(
-            nodes,
-            state,
-            shapes,
-            s,
-            n,
-            gpu_masks[count],
-            nic_masks[count],
-            mig_masks[count],
-            numas[count],
-            1,
-        )
-        count += 1
-    for i in range(count):
+    if shapes.gpus[s] == 0 and shapes.nics[s] == 0 and cores > 0 and fits(nodes, state, shapes, s, n):
+        for q in range(quick.shape[0]):
+            quick[q] = min(state.numa_free[n, q] // cores, limit - count)
+            state.numa_free[n, q] -= quick[q] * cores
+            count += quick[q]
+    most = limit - count
+    gpu_masks = np.zeros(most, np.uint64)
+    nic_masks = np.zeros(most, np.uint64)
+    mig_masks = np.zeros(most, np.int64)
+    numas = np.zeros(most, np.int64)
+    tried = 0
+    while tried < most and fits(nodes, state, shapes, s, n):
+        gpu_masks[tried], nic_masks[tried], mig_masks[tried], numas[tried] = assign(nodes, state, shapes, s, n, -1)
+        move(nodes, state, shapes, s, n, gpu_masks[tried], nic_masks[tried], mig_masks[tried], numas[tried], 1)
+        tried += 1
+    for i in range(tried):
         move(nodes, state, shapes, s, n, gpu_masks[i], nic_masks[i], mig_masks[i], numas[i], -1)
-    return count
+    for q in range(quick.shape[0]):
+        state.numa_free[n, q] += quick[q] * cores
+    return count + tried

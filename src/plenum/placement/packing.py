@@ -23,15 +23,26 @@ def first_that_holds(nodes, state, shapes, s, order, start, count, limits, candi
     bound = nodes.shared.shape[1] > 0 or limits.label.shape[0] > 0
     for c in range(candidates.shape[0]):
         first, last = start[candidates[c]], start[candidates[c] + 1]
-        total = np.int64(0)
+        total, in_block = np.int64(0), np.int64(0)
         for i in range(first, last):
             per[i] = count[order[i]]
             if bound and per[i] > 0:
                 per[i] = _room(nodes, state, shapes, s, order[i], per[i], limits, shared_taken, limit_taken)
                 _count_taken(nodes, shapes, s, order[i], per[i], limits, shared_taken, limit_taken)
             total += per[i]
-        if block > 0:
-            total = _whole_blocks(per, first, last, block, block_ends)
+            in_block += per[i]
+            if block > 0 and (i + 1 == last or i + 1 == block_ends[i]):
+                # What makes no whole block is given back, so that it does not eat the budgets of the next.
+                spare, j = in_block % block, i
+                total -= spare
+                while spare > 0:
+                    back = min(spare, per[j])
+                    per[j] -= back
+                    if bound and back > 0:
+                        _count_taken(nodes, shapes, s, order[j], -back, limits, shared_taken, limit_taken)
+                    spare -= back
+                    j -= 1
+                in_block = np.int64(0)
         if total >= size:
             return candidates[c]
         for i in range(first, last):
@@ -39,18 +50,6 @@ def first_that_holds(nodes, state, shapes, s, order, start, count, limits, candi
                 _count_taken(nodes, shapes, s, order[i], -per[i], limits, shared_taken, limit_taken)
             per[i] = 0
     return -1
-
-
-@njit(cache=True)
-def _whole_blocks(per, first, last, block, block_ends):
-    total, i = np.int64(0), first
-    while i < last:
-        held = np.int64(0)
-        for j in range(i, block_ends[i]):
-            held += per[j]
-        total += held // block * block
-        i = block_ends[i]
-    return total
 
 
 @njit(cache=True, forceinline=True)

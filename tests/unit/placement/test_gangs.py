@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tests.fleets import gpu_nodes
 
-from plenum.model import Apart, Kind, Parallelism, Placement, Reason, Request, Role, Together, View, Workload
+from plenum.graph.build import Device, FleetBuilder
+from plenum.model import Apart, DeviceKind, Kind, Parallelism, Placement, Reason, Request, Role, Together, View, Workload
 from plenum.model.fleet import LEVEL
 from plenum.placement import Cap, Engine, Policy, place
 
@@ -165,3 +166,59 @@ def test_a_trial_leaves_no_trace() -> None:
     assert all((a == b).all() for a, b in zip(before, engine.state, strict=True))
     assert list(engine.running) == ["default/stays"]
     assert engine.on_node(0) == ("default/stays",)
+
+
+def test_partial_blocks_do_not_eat_the_budget_of_whole_ones() -> None:
+    b = FleetBuilder("feed")
+    b.domain("power.feed", "f", parent=None)
+    b.budget("power.feed:f", "power_w", 4 * 2_800)
+    b.domain("fabric.spine", "s", parent=None)
+    for leaf in range(30):
+        b.domain("fabric.leaf", f"l{leaf}", parent="fabric.spine:s")
+        for i in range(3):
+            homes = {"fabric": f"fabric.leaf:l{leaf}", "power": "power.feed:f"}
+            b.node(f"n{leaf}-{i}", domains=homes, devices=[Device(kind=DeviceKind.GPU)] * 4, gpu_power_w=700)
+    job = gang(replicas=4, request=Request(gpus=4), together=(Together(level="fabric.leaf", block=2),))
+    engine = Engine(View(fleet=b.build()))
+    placed(engine, job)
+
+
+def test_a_block_needs_its_level() -> None:
+    b = FleetBuilder("flat")
+    for i in range(4):
+        b.node(f"n{i}", devices=[Device(kind=DeviceKind.GPU)] * 4)
+    job = gang(replicas=4, request=Request(gpus=4), together=(Together(level="fabric.leaf", block=2),))
+    assert isinstance(Engine(View(fleet=b.build())).place(job), Reason)
+
+
+def test_many_aligned_replicas_of_cores_are_counted_exactly() -> None:
+    engine = Engine(View(fleet=gpu_nodes(1, 1, 1)))
+    shape = int(engine.shape_ids([Request(cpu_milli=24_000, aligned="numa")])[0])
+    assert engine.counts(shape, 100).tolist() == [
+        2
+    ]  # one on each of two NUMA nodes of 32 cores; 8 + 8 left hold no third
+    assert engine.counts(int(engine.shape_ids([Request(cpu_milli=1, aligned="numa")])[0]), 100_000).tolist() == [4096]
+
+
+def test_an_elastic_endpoint_keeps_its_minimum_and_step() -> None:
+    def endpoint(minimum: int) -> Workload:
+        role = Role(replicas=16, min_replicas=minimum, step=4, request=NODE)
+        return Workload(name=f"e{minimum}", kind=Kind.ENDPOINT, roles=(role,))
+
+    assert isinstance(Engine(View(fleet=gpu_nodes(1, 1, 3))).place(endpoint(4)), Reason)
+    outcome = Engine(View(fleet=gpu_nodes(1, 2, 3))).place(endpoint(4))
+    assert isinstance(outcome, Placement)
+    assert len(outcome.rows) == 4
+
+
+def test_more_shapes_than_the_cache_holds_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [Request(cpu_milli=1_000 + i) for i in range(40)] + [Request(cpu_milli=500, gpus=1)]
+
+    def nodes() -> list[int]:
+        engine = Engine(View(fleet=gpu_nodes()))
+        ids = engine.shape_ids(requests)
+        return engine.place_stream(np.concatenate([ids, ids[::-1], ids[::3]])).node.tolist()
+
+    roomy = nodes()
+    monkeypatch.setattr("plenum.placement.engine.CACHE_CELLS", 1)
+    assert nodes() == roomy
