@@ -7,7 +7,19 @@ import pytest
 from tests.fleets import gpu_nodes
 
 from plenum.graph.build import Device, FleetBuilder
-from plenum.model import Apart, DeviceKind, Kind, Parallelism, Placement, Reason, Request, Role, Together, View, Workload
+from plenum.model import (
+    Apart,
+    DeviceKind,
+    Kind,
+    Parallelism,
+    Placement,
+    Reason,
+    Request,
+    Role,
+    Together,
+    View,
+    Workload,
+)
 from plenum.model.fleet import LEVEL
 from plenum.placement import Cap, Engine, Policy, place
 
