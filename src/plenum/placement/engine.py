@@ -98,6 +98,7 @@ class Engine:
         self._paths: dict[tuple[int, ...], Paths] = {}
         self.cap_used: dict[tuple[Cap, str], NDArray[np.int64]] = {}
         self._journal: list[_Step] | None = None
+        self._emptied: Engine | None = None
         self._on_node: dict[int, dict[str, None]] | None = {}
         self._scorer = SCORERS[policy.scorer]
         role_shapes = [[self.shapes.intern(role.request) for role in w.roles] for w in view.running]
@@ -233,7 +234,7 @@ class Engine:
         other = copy(self)
         other.rng, other._journal, other._on_node = np.random.default_rng(0), None, None
         if cluster is not None:
-            other.cluster, other.shapes, other._paths = cluster, Shapes(cluster), {}
+            other.cluster, other.shapes, other._paths, other._emptied = cluster, Shapes(cluster), {}, None
         other.running = {} if empty else dict(self.running)
         other.cap_used = {} if empty else dict(self.cap_used)
         other.state = empty_state(other.cluster) if empty else copy_state(self.state)
@@ -246,6 +247,12 @@ class Engine:
             other.scores = Scores._make(a.copy() for a in self.scores)
             other.ticks = Ticks._make(a.copy() for a in self.ticks)
         return other
+
+    def emptied(self) -> Engine:
+        """Return an engine on the same fleet with nothing on it; one and the same each time, so leave it as you find it."""
+        if self._emptied is None:
+            self._emptied = self.fork(empty=True)
+        return self._emptied
 
     @contextmanager
     def trial(self) -> Iterator[None]:

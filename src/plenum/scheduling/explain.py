@@ -29,6 +29,9 @@ MAX_DOMAINS_CLEARED = 2
 MAX_PRUNED = 12
 """Largest set of blockers that is shown to be minimal member by member; a larger one is not read that closely."""
 
+MAX_ALONE = 4
+"""Workloads of each domain tried as the only blocker, those on its cheapest nodes first."""
+
 MAX_BLOCKERS = 1_000
 """Largest set of blockers given at all: that thousands would have to end helps nobody."""
 
@@ -56,7 +59,7 @@ def explain(engine: Engine, workload: Workload) -> Reason:
         return Reason(
             workload=workload.id, code="ready", constraint="", sentence=f"{workload.id} fits: it would start now."
         )
-    empty = engine.fork(empty=True)
+    empty = engine.emptied()
     ideal = _starts(empty, workload)
     if ideal is None:
         whole = _in_service(engine)
@@ -516,12 +519,8 @@ def _smallest_ending(
         gained = np.cumsum(most[nodes].astype(np.int64) - room[nodes])
         cleared = nodes[: int(np.searchsorted(gained, size - held[group])) + 1]
         guess = len(dict.fromkeys(name for n in cleared for name in engine.on_node(n)))
-        alone = (
-            next((name for name in order[:MAX_PRUNED] if _starts(live, workload, (name,)) is not None), None)
-            if guess > 1
-            else None
-        )
-        ending = [alone] if alone else _prefix_that_helps(live, workload, order, guess)
+        alone = [name for name in order[:MAX_ALONE] if guess > 1 and _starts(live, workload, (name,)) is not None]
+        ending = alone[:1] or _prefix_that_helps(live, workload, order, guess)
         if ending:
             ending = _pruned(live, workload, ending)
         if ending and (not best or len(ending) < len(best)):
