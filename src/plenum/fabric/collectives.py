@@ -81,7 +81,8 @@ def paths_of(cluster: Cluster, usable: NDArray[np.bool_] | None = None) -> Paths
     per_gpu = node_bps[with_gpus & (node_bps > 0)] / gpus[with_gpus & (node_bps > 0)]
     network = float(np.median(per_gpu)) if len(per_gpu) else NIC_BPS
     scaleup = LEVEL["scaleup.nvlink"]
-    bps = [SCALEUP_BPS if scaleup in levels else HOST_BPS]
+    linked = bool((cluster.level_domain[scaleup][with_gpus] >= 0).any())
+    bps = [SCALEUP_BPS if linked else HOST_BPS]
     largest = [int(gpus.max(initial=1))]
     ceiling = network
     for level in levels:
