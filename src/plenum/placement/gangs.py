@@ -84,18 +84,23 @@ def _place_replicas(engine: Engine, workload: Workload) -> Placement | Reason:
     for kept in range(len(wishes), -1, -1):
         placed = engine.place_stream(shape, limits_of(engine, workload, (*required, *wishes[:kept]), []))
         done = int(np.count_nonzero(placed.node >= 0))
+        if done and (done == role.replicas or (not wishes and acceptable(role, done) == done)):
+            return _recorded(
+                engine, workload, rows_of(placed, np.flatnonzero(placed.node >= 0)), _without(wishes[kept:])
+            )
         engine.release_stream(shape, placed)
         if done > best:
             best, best_kept = done, kept
-        if done == role.replicas:
-            break
     size = acceptable(role, best)
     if size == 0:
         return _refusal(workload)
     limits = limits_of(engine, workload, (*required, *wishes[:best_kept]), [])
     placed = engine.place_stream(shape[:size], limits)
-    given_up = tuple(f"preferred apart across {a.level} given up" for a in wishes[best_kept:])
-    return _recorded(engine, workload, rows_of(placed, np.flatnonzero(placed.node >= 0)), Tier(given_up=given_up))
+    return _recorded(engine, workload, rows_of(placed, np.flatnonzero(placed.node >= 0)), _without(wishes[best_kept:]))
+
+
+def _without(wishes: list[Apart]) -> Tier:
+    return Tier(given_up=tuple(f"preferred apart across {a.level} given up" for a in wishes))
 
 
 def acceptable(role: Role, replicas: int) -> int:

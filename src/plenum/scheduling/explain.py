@@ -16,7 +16,6 @@ from plenum.graph.cluster import UNLIMITED
 from plenum.model.fleet import GPU, GPU_MILLI, LEVEL, LEVELS, Health
 from plenum.model.plan import Blocker, Counterfactual, Gap, Placement, Reason
 from plenum.model.units import show
-from plenum.model.view import Rows
 from plenum.model.workload import Parallelism, Request, Role, Workload
 from plenum.placement import Engine
 
@@ -561,29 +560,21 @@ def _pruned(live: Engine, workload: Workload, ending: list[str]) -> list[str]:
     return ending
 
 
-def _total(workload: Workload, rows: Rows, resource: str) -> int:
-    """What some rows of a workload hold of a resource."""
-    if resource == "gpus":
-        return sum(workload.roles[r].request.gpus for r in rows.role.tolist())
-    return sum(_amount(workload.roles[r].request, resource) for r in rows.role.tolist())
-
-
 def _blockers(live: Engine, ending: tuple[str, ...], resource: str) -> tuple[Blocker, ...]:
     blockers = []
     for name in ending:
         workload, rows = live.running[name]
-        held = next(
-            (name for name in (resource, "gpus", "cpu_milli", "memory_bytes") if _total(workload, rows, name)), resource
-        )
-        nodes = np.unique(rows.node)
-        where = live.cluster.fleet.node_name(int(nodes[0])) + (
-            f" and {len(nodes) - 1} more nodes" if len(nodes) > 1 else ""
-        )
-        blockers.append(
-            Blocker(
-                workload=name, tenant=workload.tenant, domain=where, resource=held, amount=_total(workload, rows, held)
-            )
-        )
+        requests = [workload.roles[r].request for r in rows.role.tolist()]
+        nodes = list(dict.fromkeys(rows.node.tolist()))
+        where = live.cluster.fleet.node_name(nodes[0]) + (f" and {len(nodes) - 1} more nodes" if len(nodes) > 1 else "")
+        # One that holds none of what is scarce is in the way by what it does hold.
+        for held in (resource, "gpus", "cpu_milli", "memory_bytes"):
+            amount = sum(r.gpus if held == "gpus" else _amount(r, held) for r in requests)
+            if amount:
+                blockers.append(
+                    Blocker(workload=name, tenant=workload.tenant, domain=where, resource=held, amount=amount)
+                )
+                break
     return tuple(blockers)
 
 
