@@ -357,7 +357,7 @@ def _waits(engine: Engine, live: Engine, empty: Engine, workload: Workload, idea
                 sentence=f"starts if {_named(ending)} end{'s' if len(ending) == 1 else ''}",
             )
         )
-    what_ifs += [w for w in (_uncordoned(live, workload), _smaller(live, workload)) if w is not None]
+    what_ifs += [w for w in (_uncordoned(live, workload), _smaller(live, workload, levels)) if w is not None]
     code = f"wait.{binding.code}" if binding else f"wait.{'gpus' if resource == 'gpus' else 'resource'}"
     constraint = binding.constraint if binding else resource
     return Reason(
@@ -598,13 +598,16 @@ def _uncordoned(live: Engine, workload: Workload) -> Counterfactual | None:
     )
 
 
-def _smaller(live: Engine, workload: Workload) -> Counterfactual | None:
-    """The largest gang that would start now, where one would."""
+def _smaller(live: Engine, workload: Workload, levels: tuple[int, ...]) -> Counterfactual | None:
+    """The largest gang that would start now, where one would: what the roomiest domain holds, or else by bisection below that."""
     if not workload.gang or len(workload.roles) != 1:
         return None
     role = workload.roles[0]
     step = max((t.block for t in workload.together if t.block), default=1)
-    low, high = 0, role.sizes()[-1] // step
+    held = int(_held(live, workload, role, levels).max(initial=0))
+    low, high = 0, min(held, role.sizes()[-1] - 1) // step + 1
+    if high > 1 and _starts(live, _resized(workload, (high - 1) * step)) is not None:
+        low = high - 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _starts(live, _resized(workload, middle * step)) is not None else (low, middle)
