@@ -172,3 +172,16 @@ def test_one_blocker_is_named_where_one_will_do() -> None:
     engine = busy(gang("pair", 2), gang("a", 1), gang("b", 1), gang("c", 2), gang("d", 2))
     reason = explain(engine, gang("x", 2))
     assert len(reason.blockers) == 1
+
+
+def test_an_endpoint_short_of_replicas_says_what_binds() -> None:
+    endpoint = Workload(
+        name="chat",
+        kind=Kind.ENDPOINT,
+        roles=(Role(replicas=9, request=Request(gpus=1)),),
+        apart=(Apart(level="place.node"),),
+    )
+    (reason,) = decide(View(fleet=gpu_nodes()), [endpoint]).reasons
+    assert reason.code == "wait.partly"
+    assert reason.constraint == "at most 1 per place.node"
+    assert reason.sentence.startswith("default/chat runs 8 of 9 replicas; ")
