@@ -45,7 +45,7 @@ class Placement:
     levels
         For each level that a constraint names, the domains used, lowest index first.
     cost
-        None for workloads of one replica.
+        Of gangs of several GPU replicas; None for everything else.
     """
 
     workload: Workload

@@ -1,7 +1,7 @@
 """Why a workload waits, who is in the way, and what would let it start.
 
-Nothing here reasons about placement on its own: each claim is the outcome of a placement tried on a copy of the engine with one
-thing changed. What it says would happen is computed by the code that makes it happen.
+Every "starts if" is the outcome of a placement tried on a copy of the engine with one thing changed: what it says would happen is
+computed by the code that makes it happen. Which domains come closest, and what a node lacks, is read off the same counts.
 """
 
 from __future__ import annotations
@@ -360,6 +360,8 @@ def _waits(engine: Engine, live: Engine, empty: Engine, workload: Workload, idea
     what_ifs += [w for w in (_uncordoned(live, workload), _smaller(live, workload, levels)) if w is not None]
     code = f"wait.{binding.code}" if binding else f"wait.{'gpus' if resource == 'gpus' else 'resource'}"
     constraint = binding.constraint if binding else resource
+    if binding is None and resource == "gpus" and not _helped_by_gpus(live, workload):
+        code, constraint = "wait.resource", "several resources at once"
     return Reason(
         workload=workload.id,
         code=code,
@@ -429,6 +431,15 @@ def _held(engine: Engine, workload: Workload, role: Role, levels: tuple[int, ...
         return np.zeros(0, np.int64)
     count = engine.counts(engine.shapes.intern(role.request), role.replicas)
     return np.add.reduceat(count[partition.order], partition.start[:-1], dtype=np.int64)
+
+
+def _helped_by_gpus(live: Engine, workload: Workload) -> bool:
+    """Whether the workload would start if it asked for no GPU."""
+    plain = {"gpus": 0, "gpu_milli": GPU, "mig": "", "nics": 0, "aligned": ""}
+    without = _with_requests(
+        replace(workload, parallelism=Parallelism()), [replace(r.request, **plain) for r in workload.roles]
+    )
+    return _starts(live, without) is not None
 
 
 def _gaps(live: Engine, workload: Workload, role: Role, levels: tuple[int, ...], resource: str) -> tuple[Gap, ...]:
