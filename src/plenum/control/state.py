@@ -1,0 +1,751 @@
+"""The projection: what the log adds up to at a position. The same records give the same bytes.
+
+Way in: :class:`State`, :meth:`State.apply`. What can be computed from the rest (indices) is not part of the bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from plenum.control.events import (
+    Binding,
+    DecisionMade,
+    Event,
+    FleetApplied,
+    FleetDeleted,
+    Grant,
+    JobChanged,
+    JobEnded,
+    JobForgotten,
+    JobStopRequested,
+    JobSubmitted,
+    JobWaiting,
+    LeaderChanged,
+    MixLearned,
+    NodeCordoned,
+    NodeFacts,
+    NodeLost,
+    NodeReady,
+    RunReported,
+    TenantApplied,
+    TenantDeleted,
+    TokenIssued,
+    TokenRevoked,
+    UnitBound,
+    UnitReleased,
+    UnitStopped,
+    UserApplied,
+    UserDeleted,
+    event_of,
+)
+from plenum.model.errors import InvariantError
+from plenum.model.process import Process
+from plenum.model.workload import Request, Workload
+from plenum.ports.nodes import EXITED, RUNNING, STARTING, Assignment
+from plenum.ports.store import Record, Snapshot
+
+BOUND = "bound"
+"""Phase of a run that its node has not reported yet; then come the phases of :mod:`plenum.ports.nodes`."""
+
+PENDING, STARTING_JOB, RUNNING_JOB, STOPPING = "Pending", "Starting", "Running", "Stopping"
+SUCCEEDED, FAILED, DELETED = "Succeeded", "Failed", "Deleted"
+ENDED = (SUCCEEDED, FAILED, DELETED)
+"""Phases of jobs."""
+
+FIRST_PORT, PORTS = 20_000, 10_000
+"""Where rendezvous ports are taken from; a new attempt gets another."""
+
+
+class Tenant(msgspec.Struct, kw_only=True):
+    """A tenant; ``version`` is the position of its last change, as of every resource."""
+
+    name: str
+    version: int
+    created_at: float
+    quota: dict[str, int] = {}
+    max_jobs: int = 0
+    labels: dict[str, str] = {}
+
+
+class User(msgspec.Struct, kw_only=True):
+    """Somebody, and what they may do."""
+
+    name: str
+    version: int
+    created_at: float
+    grants: tuple[Grant, ...] = ()
+
+
+class Token(msgspec.Struct, kw_only=True):
+    """A bearer token; see :class:`~plenum.control.events.TokenIssued`."""
+
+    id: str
+    user: str
+    hash: str
+    kind: str
+    version: int
+    created_at: float
+    expires_at: float = 0.0
+    note: str = ""
+    revoked: bool = False
+
+
+class FleetRecord(msgspec.Struct, kw_only=True):
+    """Hardware as described, by one manifest."""
+
+    name: str
+    manifest: str
+    driver: str
+    agent: str
+    address: str
+    version: int
+    created_at: float
+    nodes: tuple[str, ...] = ()
+
+
+class Node(msgspec.Struct, kw_only=True):
+    """A node: what it is, whether it is there, whether it takes work."""
+
+    name: str
+    fleet: str
+    facts: NodeFacts
+    version: int
+    phase: str = "Unknown"
+    """``Unknown`` (never reported), ``Ready`` or ``Lost``."""
+    cordoned: bool = False
+    draining: bool = False
+    why: str = ""
+    since: float = 0.0
+
+    @property
+    def schedulable(self) -> bool:
+        """Whether new work may land here."""
+        return self.phase == "Ready" and not self.cordoned
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """One replica of one attempt."""
+
+    id: str
+    role: str
+    rank: int
+    node: str
+    gpu_mask: int = 0
+    nic_mask: int = 0
+    mig_mask: int = 0
+    numa_mask: int = 0
+    phase: str = BOUND
+    exit_code: int | None = None
+    cause: str = ""
+    message: str = ""
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+    @property
+    def slot(self) -> str:
+        """``role-rank``: which replica, over all attempts."""
+        return f"{self.role}-{self.rank}"
+
+
+class Unit(msgspec.Struct, kw_only=True):
+    """What is bound, stopped and restarted as one: a whole gang (key ``""``) or one independent replica (key: its slot).
+
+    Parameters
+    ----------
+    phase
+        ``waiting``, ``bound`` (it holds devices), ``succeeded`` or ``failed``.
+    generation
+        The job's that it was last bound in.
+    stop
+        Why its runs are to end; empty: they are to run.
+    """
+
+    key: str
+    phase: str = "waiting"
+    attempt: int = 0
+    generation: int = 0
+    failures: int = 0
+    not_before: float = 0.0
+    stop: str = ""
+    runs: dict[str, Run] = {}
+    inside: tuple[str, ...] = ()
+    given_up: tuple[str, ...] = ()
+    relative_cost: float | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job waits, as of the last decision that said something new."""
+
+    code: str
+    constraint: str
+    sentence: str
+    decision: int
+    since: float
+
+
+class Job(msgspec.Struct, kw_only=True):
+    """A TrainingJob, Endpoint or Task, from submission until it is forgotten."""
+
+    id: str
+    uid: int
+    version: int
+    generation: int
+    workload: Workload
+    process: Process
+    manifest: dict[str, Any]
+    submitted_at: float
+    actor: str
+    trace: str = ""
+    phase: str = PENDING
+    units: dict[str, Unit] = {}
+    before: tuple[Workload, Process] | None = None
+    """What units of the generation before were bound with, while any are left."""
+    waiting: Waiting | None = None
+    stop: str = ""
+    message: str = ""
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.workload.tenant
+
+    def bound_as(self, unit: Unit) -> tuple[Workload, Process]:
+        """Return what a bound unit was bound with."""
+        if unit.generation != self.generation and self.before is not None:
+            return self.before
+        return self.workload, self.process
+
+    def runs(self) -> Iterator[Run]:
+        """Yield its present runs."""
+        for unit in self.units.values():
+            yield from unit.runs.values()
+
+
+class _Stored(msgspec.Struct, kw_only=True):
+    """What a snapshot holds."""
+
+    position: int = 0
+    at: float = 0.0
+    term: int = 0
+    holder: str = ""
+    address: str = ""
+    tenants: dict[str, Tenant] = {}
+    users: dict[str, User] = {}
+    tokens: dict[str, Token] = {}
+    fleets: dict[str, FleetRecord] = {}
+    nodes: dict[str, Node] = {}
+    jobs: dict[str, Job] = {}
+    mix: tuple[tuple[Request, int], ...] = ()
+    decided: int = 0
+
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_DECODER = msgspec.json.Decoder(_Stored)
+
+
+class State(_Stored, kw_only=True, dict=True):
+    """Everything that is so at :attr:`position`.
+
+    Changed by :meth:`apply` only; readers on the same thread may look at it between two calls.
+    """
+
+    def __post_init__(self) -> None:
+        self.token_by_hash: dict[str, Token] = {t.hash: t for t in self.tokens.values()}
+        self.by_node: dict[str, dict[str, tuple[Job, Unit]]] = {name: {} for name in self.nodes}
+        """Node to its runs that hold devices there: run id to (job, unit)."""
+        self.held: dict[str, dict[str, tuple[Job, Unit]]] = {}
+        """The same by agent."""
+        self.orders: dict[str, dict[str, Assignment]] = {}
+        """Agent to what it is to run now; whatever else it runs is to end."""
+        self.agent_version: dict[str, int] = {}
+        """Agent to the position at which its orders last changed."""
+        self.touched: dict[str, None] = dict.fromkeys(self.jobs)
+        """Jobs changed since somebody last looked after them."""
+        self.live: dict[str, None] = {}
+        """Jobs that have not ended."""
+        self.ended: dict[str, None] = {}
+        """Jobs that have, the longest ended first."""
+        self.fleet_version = max((f.version for f in self.fleets.values()), default=0)
+        for job in self.jobs.values():
+            if job.phase not in ENDED:
+                self.live[job.id] = None
+            for unit in job.units.values():
+                if unit.phase == "bound":
+                    self._index(job, unit)
+        for job in sorted((j for j in self.jobs.values() if j.phase in ENDED), key=lambda j: (j.ended_at, j.id)):
+            self.ended[job.id] = None
+
+    # -- from and to bytes -------------------------------------------------------------------------
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Snapshot | None) -> State:
+        """Return the state of a snapshot; of none, the empty state.
+
+        Raises
+        ------
+        InvariantError
+            The bytes are not those that were saved.
+        """
+        if snapshot is None:
+            return cls()
+        if hashlib.sha256(snapshot.data).hexdigest() != snapshot.digest:
+            raise InvariantError(
+                f"the snapshot at {snapshot.position} is damaged: its digest does not fit; rebuild from the log"
+            )
+        stored = _DECODER.decode(snapshot.data)
+        return cls(**{name: getattr(stored, name) for name in _Stored.__struct_fields__})
+
+    def snapshot(self) -> Snapshot:
+        """Return the state as bytes."""
+        data = _ENCODER.encode(_Stored(**{name: getattr(self, name) for name in _Stored.__struct_fields__}))
+        return Snapshot(position=self.position, digest=hashlib.sha256(data).hexdigest(), data=data)
+
+    # -- one record further ------------------------------------------------------------------------
+
+    def apply(self, record: Record) -> None:
+        """Take the next record in.
+
+        Raises
+        ------
+        InvariantError
+            It is not the next, or it contradicts what is so: a bug of ours.
+        """
+        if record.position != self.position + 1:
+            raise InvariantError(f"record {record.position} does not follow position {self.position}")
+        event = event_of(record)
+        handler = _HANDLERS.get(type(event))
+        if handler is not None:
+            handler(self, event, record)
+        self.position, self.at = record.position, record.at
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    def agent_of(self, node: str) -> str:
+        """Return the agent that serves a node; empty: the node is gone."""
+        known = self.nodes.get(node)
+        return self.fleets[known.fleet].agent if known is not None else ""
+
+    def nodes_of(self, agent: str) -> Iterator[Node]:
+        """Yield the nodes that an agent serves."""
+        for fleet in self.fleets.values():
+            if fleet.agent == agent:
+                for name in fleet.nodes:
+                    yield self.nodes[name]
+
+    # -- indices -----------------------------------------------------------------------------------
+
+    def _index(self, job: Job, unit: Unit) -> None:
+        """Note the runs of a bound unit under their nodes and agents."""
+        orders = () if unit.stop else assignments_of(self, job, unit)
+        for run in unit.runs.values():
+            self.by_node.setdefault(run.node, {})[run.id] = (job, unit)
+            self.held.setdefault(self.agent_of(run.node), {})[run.id] = (job, unit)
+        for order in orders:
+            self.orders.setdefault(self.agent_of(order.node), {})[order.run] = order
+
+    def _unorder(self, unit: Unit, position: int) -> None:
+        """Take a unit's runs off what its agents are to run."""
+        for run in unit.runs.values():
+            agent = self.agent_of(run.node)
+            self.orders.get(agent, {}).pop(run.id, None)
+            self.agent_version[agent] = position
+
+    def _unindex(self, unit: Unit, position: int) -> None:
+        self._unorder(unit, position)
+        for run in unit.runs.values():
+            self.by_node.get(run.node, {}).pop(run.id, None)
+            self.held.get(self.agent_of(run.node), {}).pop(run.id, None)
+
+    def _settle(self, job: Job, record: Record) -> None:
+        """Bring a job's phase in line with its units after a record about it."""
+        self.touched[job.id] = None
+        job.version = record.position
+        if job.phase in ENDED:
+            return
+        runs = [run for unit in job.units.values() if unit.phase == "bound" for run in unit.runs.values()]
+        if job.stop:
+            job.phase = STOPPING
+        elif any(run.phase == RUNNING for run in runs):
+            job.phase = RUNNING_JOB
+            job.started_at = job.started_at or record.at
+        elif runs:
+            job.phase = STARTING_JOB
+        else:
+            job.phase = PENDING
+
+
+def unit_workload(whole: Workload, key: str) -> Workload:
+    """Return what the engine places for a unit: the gang itself, or one replica, named ``name#slot``."""
+    if not key:
+        return whole
+    role = next(r for r in whole.roles if r.name == key.rpartition("-")[0])
+    return replace(
+        whole,
+        name=f"{whole.name}#{key}",
+        roles=(replace(role, replicas=1, min_replicas=0, step=1),),
+        together=tuple(replace(c, block=0) for c in whole.together if c.role in ("", role.name)),
+        apart=tuple(c for c in whole.apart if c.role in ("", role.name)),
+    )
+
+
+def unit_keys(workload: Workload) -> list[str]:
+    """Return the keys of a workload's units: ``""`` for a gang, else a slot a replica."""
+    if workload.gang:
+        return [""]
+    return [f"{role.name}-{rank}" for role in workload.roles for rank in range(role.replicas)]
+
+
+def assignments_of(state: State, job: Job, unit: Unit) -> list[Assignment]:
+    """Return the runs of a bound unit as orders, ranks numbered for rendezvous."""
+    workload, process = job.bound_as(unit)
+    requests = {role.name: role.request for role in workload.roles}
+    order = {role.name: i for i, role in enumerate(workload.roles)}
+    runs = sorted(unit.runs.values(), key=lambda r: (order[r.role], r.rank))
+    node_rank = {name: i for i, name in enumerate(dict.fromkeys(r.node for r in runs))}
+    on_node = {name: [r.id for r in runs if r.node == name] for name in node_rank}
+    first = state.nodes.get(runs[0].node) if runs else None
+    address = state.fleets[first.fleet].address if first is not None else "127.0.0.1"
+    return [
+        Assignment(
+            run=run.id,
+            job=job.id,
+            uid=job.uid,
+            tenant=job.tenant,
+            node=run.node,
+            slot=run.slot,
+            attempt=unit.attempt,
+            role=run.role,
+            rank=run.rank,
+            process=process,
+            global_rank=i,
+            world_size=len(runs),
+            node_rank=node_rank[run.node],
+            nodes=len(node_rank),
+            local_rank=on_node[run.node].index(run.id),
+            local_world_size=len(on_node[run.node]),
+            master_addr=address,
+            master_port=FIRST_PORT + (job.uid * 31 + unit.attempt) % PORTS,
+            gpus=members(run.gpu_mask),
+            gpu_milli=requests[run.role].gpu_milli if run.gpu_mask else 0,
+            numa=members(run.numa_mask),
+            cpu_milli=requests[run.role].cpu_milli,
+            memory_bytes=requests[run.role].memory_bytes,
+            trace=job.trace,
+        )
+        for i, run in enumerate(runs)
+    ]
+
+
+def members(mask: int) -> tuple[int, ...]:
+    """Return the numbers of the set bits, ascending."""
+    return tuple(i for i in range(mask.bit_length()) if mask >> i & 1)
+
+
+# -- handlers ---------------------------------------------------------------------------------------
+
+
+def _leader(state: State, event: LeaderChanged, record: Record) -> None:
+    state.term, state.holder, state.address = event.term, event.holder, event.address
+
+
+def _tenant(state: State, event: TenantApplied, record: Record) -> None:
+    old = state.tenants.get(event.name)
+    state.tenants[event.name] = Tenant(
+        name=event.name,
+        version=record.position,
+        created_at=old.created_at if old else record.at,
+        quota=event.quota,
+        max_jobs=event.max_jobs,
+        labels=event.labels,
+    )
+
+
+def _tenant_deleted(state: State, event: TenantDeleted, record: Record) -> None:
+    del state.tenants[event.name]
+
+
+def _user(state: State, event: UserApplied, record: Record) -> None:
+    old = state.users.get(event.name)
+    created_at = old.created_at if old else record.at
+    state.users[event.name] = User(name=event.name, version=record.position, created_at=created_at, grants=event.grants)
+
+
+def _user_deleted(state: State, event: UserDeleted, record: Record) -> None:
+    del state.users[event.name]
+    for token in [t for t in state.tokens.values() if t.user == event.name and t.kind == "user"]:
+        _drop_token(state, token)
+
+
+def _token(state: State, event: TokenIssued, record: Record) -> None:
+    token = Token(
+        id=event.id,
+        user=event.user,
+        hash=event.hash,
+        kind=event.kind,
+        version=record.position,
+        created_at=record.at,
+        expires_at=event.expires_at,
+        note=event.note,
+    )
+    state.tokens[token.id] = token
+    state.token_by_hash[token.hash] = token
+
+
+def _token_revoked(state: State, event: TokenRevoked, record: Record) -> None:
+    _drop_token(state, state.tokens[event.id])
+
+
+def _drop_token(state: State, token: Token) -> None:
+    del state.tokens[token.id]
+    del state.token_by_hash[token.hash]
+
+
+def _fleet(state: State, event: FleetApplied, record: Record) -> None:
+    old = state.fleets.get(event.name)
+    names = tuple(facts.name for facts in event.nodes)
+    for gone in set(old.nodes if old else ()) - set(names):
+        state.nodes.pop(gone)
+        state.by_node.pop(gone, None)
+    for facts in event.nodes:
+        known = state.nodes.get(facts.name)
+        if known is None:
+            state.nodes[facts.name] = Node(
+                name=facts.name, fleet=event.name, facts=facts, version=record.position, since=record.at
+            )
+            state.by_node[facts.name] = {}
+        elif known.facts != facts or known.fleet != event.name:
+            known.facts, known.fleet, known.version = facts, event.name, record.position
+    state.fleets[event.name] = FleetRecord(
+        name=event.name,
+        manifest=event.manifest,
+        driver=event.driver,
+        agent=event.agent,
+        address=event.address,
+        version=record.position,
+        created_at=old.created_at if old else record.at,
+        nodes=names,
+    )
+    state.fleet_version = record.position
+
+
+def _fleet_deleted(state: State, event: FleetDeleted, record: Record) -> None:
+    fleet = state.fleets.pop(event.name)
+    for name in fleet.nodes:
+        state.nodes.pop(name)
+        state.by_node.pop(name, None)
+    state.fleet_version = record.position
+
+
+def _node_lost(state: State, event: NodeLost, record: Record) -> None:
+    node = state.nodes[event.node]
+    node.phase, node.why, node.since, node.version = "Lost", event.why, record.at, record.position
+    state.fleet_version = record.position
+    for run_id, (job, unit) in state.by_node[event.node].items():
+        run = unit.runs[run_id]
+        if run.phase != EXITED:
+            run.phase, run.cause, run.ended_at = EXITED, "node-lost", record.at
+            run.exit_code, run.message = -1, event.why
+        state._settle(job, record)
+
+
+def _node_ready(state: State, event: NodeReady, record: Record) -> None:
+    node = state.nodes[event.node]
+    node.phase, node.since, node.version = "Ready", record.at, record.position
+    node.why = node.why if node.cordoned else ""
+    state.fleet_version = record.position
+
+
+def _node_cordoned(state: State, event: NodeCordoned, record: Record) -> None:
+    node = state.nodes[event.node]
+    node.cordoned, node.draining, node.why = event.cordoned, event.cordoned and event.drain, event.why
+    node.since, node.version = record.at, record.position
+    state.fleet_version = record.position
+    for job, _ in state.by_node[event.node].values():
+        state.touched[job.id] = None
+
+
+def _submitted(state: State, event: JobSubmitted, record: Record) -> None:
+    state.ended.pop(event.job, None)  # a job of the same name that ended makes room
+    job = Job(
+        id=event.job,
+        uid=record.position,
+        version=record.position,
+        generation=1,
+        workload=event.workload,
+        process=event.process,
+        manifest=event.manifest,
+        submitted_at=record.at,
+        actor=record.actor,
+        trace=record.trace,
+        units={key: Unit(key=key) for key in unit_keys(event.workload)},
+    )
+    state.jobs[job.id] = job
+    state.live[job.id] = None
+    state.touched[job.id] = None
+
+
+def _changed(state: State, event: JobChanged, record: Record) -> None:
+    job = state.jobs[event.job]
+    if event.restart:
+        job.generation += 1
+        bound = {key: unit for key, unit in job.units.items() if unit.phase == "bound"}
+        job.before = (job.workload, job.process) if bound else None
+        fresh = {key: Unit(key=key) for key in unit_keys(event.workload) if key not in bound}
+        job.units = {**bound, **fresh}
+        job.waiting = None
+    job.workload, job.process, job.manifest = event.workload, event.process, event.manifest
+    state._settle(job, record)
+
+
+def _stop_requested(state: State, event: JobStopRequested, record: Record) -> None:
+    job = state.jobs[event.job]
+    job.stop = event.why
+    state._settle(job, record)
+
+
+def _waiting(state: State, event: JobWaiting, record: Record) -> None:
+    job = state.jobs[event.job]
+    job.version = record.position
+    job.waiting = Waiting(
+        code=event.code,
+        constraint=event.constraint,
+        sentence=event.sentence,
+        decision=event.decision,
+        since=record.at,
+    )
+
+
+def _bound(state: State, event: UnitBound, record: Record) -> None:
+    job = state.jobs[event.job]
+    unit = job.units[event.unit]
+    if unit.phase != "waiting":
+        raise InvariantError(f"{event.job} {event.unit} is bound at {record.position} while it is {unit.phase}")
+    unit.phase, unit.attempt, unit.generation, unit.stop = "bound", event.attempt, event.generation, ""
+    unit.inside, unit.given_up, unit.relative_cost = event.inside, event.given_up, event.relative_cost
+    unit.runs = {b.run: run_of(b) for b in event.bindings}
+    if all(u.phase != "waiting" for u in job.units.values()):
+        job.waiting = None
+    state._index(job, unit)
+    for run in unit.runs.values():
+        state.agent_version[state.agent_of(run.node)] = record.position
+    state._settle(job, record)
+
+
+def run_of(binding: Binding) -> Run:
+    """Return the run that a binding begins."""
+    return Run(
+        id=binding.run,
+        role=binding.role,
+        rank=binding.rank,
+        node=binding.node,
+        gpu_mask=binding.gpu_mask,
+        nic_mask=binding.nic_mask,
+        mig_mask=binding.mig_mask,
+        numa_mask=binding.numa_mask,
+    )
+
+
+def _stopped(state: State, event: UnitStopped, record: Record) -> None:
+    job = state.jobs[event.job]
+    unit = job.units[event.unit]
+    unit.stop = event.why
+    state._unorder(unit, record.position)
+    state._settle(job, record)
+
+
+def _reported(state: State, event: RunReported, record: Record) -> None:
+    job = state.jobs[event.job]
+    run = job.units[event.unit].runs[event.run]
+    run.phase, run.exit_code, run.cause, run.message = event.phase, event.exit_code, event.cause, event.message
+    if event.phase in (STARTING, RUNNING):
+        run.started_at = run.started_at or record.at
+    else:
+        run.ended_at = record.at
+    state._settle(job, record)
+
+
+def _released(state: State, event: UnitReleased, record: Record) -> None:
+    job = state.jobs[event.job]
+    unit = job.units[event.unit]
+    state._unindex(unit, record.position)
+    unit.phase = "waiting" if event.again else "succeeded" if event.outcome == "succeeded" else "failed"
+    unit.failures += event.outcome == "failed"
+    unit.not_before, unit.stop = event.not_before, ""
+    if event.again:
+        unit.runs, unit.inside, unit.given_up, unit.relative_cost = {}, (), (), None
+    if unit.generation != job.generation:
+        _renew(job, unit)
+    state._settle(job, record)
+
+
+def _renew(job: Job, unit: Unit) -> None:
+    """Put a unit of the generation before aside once it is released; its place in the new one, if it has one, waits afresh."""
+    del job.units[unit.key]
+    wanted = unit_keys(job.workload)
+    if unit.key in wanted:
+        job.units[unit.key] = Unit(key=unit.key, attempt=unit.attempt)
+    job.units = {key: job.units[key] for key in sorted(job.units)}
+    if all(u.phase != "bound" or u.generation == job.generation for u in job.units.values()):
+        job.before = None
+
+
+def _ended(state: State, event: JobEnded, record: Record) -> None:
+    job = state.jobs[event.job]
+    job.phase, job.message, job.ended_at, job.waiting = event.phase, event.message, record.at, None
+    job.version = record.position
+    state.live.pop(job.id, None)
+    state.touched.pop(job.id, None)
+    if event.phase == DELETED:
+        del state.jobs[job.id]
+        state.ended.pop(job.id, None)
+    else:
+        state.ended[job.id] = None
+
+
+def _forgotten(state: State, event: JobForgotten, record: Record) -> None:
+    del state.jobs[event.job]
+    state.ended.pop(event.job, None)
+
+
+def _decision(state: State, event: DecisionMade, record: Record) -> None:
+    state.decided = record.position
+
+
+def _mix(state: State, event: MixLearned, record: Record) -> None:
+    state.mix = event.mix
+
+
+_HANDLERS: dict[type[Event], Callable[[State, Any, Record], None]] = {
+    LeaderChanged: _leader,
+    TenantApplied: _tenant,
+    TenantDeleted: _tenant_deleted,
+    UserApplied: _user,
+    UserDeleted: _user_deleted,
+    TokenIssued: _token,
+    TokenRevoked: _token_revoked,
+    FleetApplied: _fleet,
+    FleetDeleted: _fleet_deleted,
+    NodeLost: _node_lost,
+    NodeReady: _node_ready,
+    NodeCordoned: _node_cordoned,
+    JobSubmitted: _submitted,
+    JobChanged: _changed,
+    JobStopRequested: _stop_requested,
+    JobWaiting: _waiting,
+    UnitBound: _bound,
+    UnitStopped: _stopped,
+    RunReported: _reported,
+    UnitReleased: _released,
+    JobEnded: _ended,
+    JobForgotten: _forgotten,
+    DecisionMade: _decision,
+    MixLearned: _mix,
+}
+"""What each event changes; an event that is not here is kept for people (``Refused``)."""
