@@ -1,0 +1,273 @@
+"""SQLite: one file, one server at a time, every commit on the disk before it is acknowledged."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, update
+from sqlalchemy.dialects.sqlite import insert
+
+from plenum.adapters.stores.faults import BackupError, LockedError, UrlError, first_line, translated
+from plenum.adapters.stores.sql_store import Bell
+from plenum.adapters.stores.tables import HEAD, REVISIONS
+from plenum.adapters.stores.upgrade import check_current, migrate, revision_of
+from plenum.model.errors import FileError
+from plenum.ports.store import CommandKey, Record
+
+BUSY_TIMEOUT_S = 10.0
+READERS_MAX = 8
+POLL_S = 0.1
+"""How often a store that was opened for reading looks whether another process has written."""
+
+TRUST_S = 5.0
+"""How long a writer trusts its bell: nobody else can write."""
+
+_ADVANCE = "UPDATE log_head SET position = ? WHERE position = ? AND term = coalesce(?, term)"
+_INSERT = (
+    "INSERT INTO records (position, at, type, version, subject, tenant, actor, trace, audit, body) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_NOTE = "INSERT OR REPLACE INTO command_keys (key, digest, position, at) VALUES (?, ?, ?, ?)"
+
+
+class SqliteBackend:
+    """A :class:`~plenum.adapters.stores.sql_store.Backend` over one SQLite file.
+
+    Parameters
+    ----------
+    path
+        Made, with its folder, where it does not exist and is opened for writing.
+    read_only
+        Take no lock, change nothing; a server may be running on it.
+
+    Raises
+    ------
+    LockedError
+        A server works on it already.
+    FileError
+        It cannot be opened.
+    NewerError, OlderError, ForeignError
+        It is not a log of this version, and cannot be made one.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.place = f"the database {path}"
+        self.bell = Bell()
+        self._read_only = read_only
+        self._path = path
+        self._one_writer = threading.Lock()
+        self._lock = None if read_only else FileLock(path)
+        try:
+            self._engine = _engine(path, read_only)
+            with translated(self.place):
+                self._prepare()
+        except BaseException:
+            if self._lock:
+                self._lock.release()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Return a connection on which every statement stands alone."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Return a connection in a transaction that commits at the end."""
+        # SQLite lets one write at a time and makes the others sleep and try again; a lock wakes them at once.
+        with self._one_writer, self._engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
+    def append(self, records: Sequence[Record], keys: Sequence[CommandKey], expected: int, term: int | None) -> bool:
+        """Append in one transaction; False: the head or the term is another, and nothing was done."""
+        rows = [
+            (p, r.at, r.type, r.version, r.subject, r.tenant, r.actor, r.trace, r.audit, r.body.decode())
+            for p, r in enumerate(records, expected + 1)
+        ]
+        with self.writing() as connection:
+            if not connection.exec_driver_sql(_ADVANCE, (expected + len(rows), expected, term)).rowcount:
+                return False
+            if rows:
+                connection.exec_driver_sql(_INSERT, rows)
+            if keys:
+                connection.exec_driver_sql(_NOTE, [(k.key, k.digest, k.position, k.at) for k in keys])
+        return True
+
+    def insert_or_replace(self, connection: Connection, table: Any, row: dict[str, Any]) -> None:
+        """Insert a row, in place of the one with the same primary key."""
+        connection.execute(insert(table).values(row).on_conflict_do_update(index_elements=table.primary_key, set_=row))
+
+    def now_s(self, connection: Connection) -> float:
+        """Return the machine's monotonic clock: every opening voids the lease, so none outlives a boot."""
+        return time.monotonic()
+
+    def poll_s(self) -> float:
+        """Return how long to trust the bell."""
+        return POLL_S if self._read_only else TRUST_S
+
+    def backup(self, path: str) -> None:
+        """Write a consistent copy into a new file, while appends go on."""
+        with new_file(Path(path)) as part, self._engine.connect() as connection:
+            source: Any = connection.connection.driver_connection
+            try:
+                target = sqlite3.connect(part)
+                try:
+                    source.backup(target)
+                    target.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+                finally:
+                    target.close()
+            except sqlite3.Error as error:
+                raise BackupError(f"the backup {path} could not be written: {first_line(error)}") from error
+
+    def close(self) -> None:
+        """Wait for a write under way, then let go of the file and of the lock beside it."""
+        with self._one_writer:
+            self._engine.dispose()
+            if self._lock:
+                self._lock.release()
+
+    def _prepare(self) -> None:
+        if self._read_only:
+            with self.reading() as connection:
+                check_current(connection, self.place)
+            return
+        with self.writing() as connection:
+            if revision_of(connection, self.place) != REVISIONS[-1]:
+                migrate(connection)
+            # Whoever led has let go of the lock, so is gone, whatever its lease says.
+            connection.execute(update(HEAD).values(holder="", address="", ttl_s=0.0, lapses_at=0.0))
+
+
+class FileLock:
+    """An exclusive lock beside a database, held from opening to closing; the system frees it when the process dies.
+
+    Parameters
+    ----------
+    path
+        Of the database.
+
+    Raises
+    ------
+    LockedError
+        Somebody holds it.
+    FileError
+        The folder cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        lock = path.with_name(path.name + ".lock")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FileError(f"{lock} cannot be written: {error.strerror}; choose a folder of yours") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._file, 20, 0).decode("ascii", "replace").strip()
+            os.close(self._file)
+            raise LockedError(
+                f"{path} is in use by another server{f' (process {holder})' if holder.isdigit() else ''}; "
+                "stop that one first, or give this one a data folder of its own"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let go. The file stays: removing it could take it from under somebody who is just locking it."""
+        os.ftruncate(self._file, 0)
+        os.close(self._file)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give an unfinished file to write to, which becomes ``path`` when it is whole, on the disk, and ``path`` is still free.
+
+    Raises
+    ------
+    BackupError
+        ``path`` exists, or its folder cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.exists():
+            raise FileExistsError
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        try:
+            yield part
+            _sync(part)
+            os.link(part, path)
+        finally:
+            part.unlink()
+        _sync(path.parent)
+    except FileExistsError:
+        raise BackupError(f"{path} exists already; a backup is written to a new file") from None
+    except OSError as error:
+        raise BackupError(f"the backup {path} cannot be written: {error.strerror}") from None
+
+
+def sqlite_path(url: str) -> Path:
+    """Return the file that a ``sqlite:///…`` url names.
+
+    Raises
+    ------
+    UrlError
+        It names none.
+    """
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path or path == ":memory:" or path.endswith("/"):
+        raise UrlError(f"{url!r} names no file; write sqlite:///relative/plenum.db or sqlite:////absolute/plenum.db")
+    return Path(path)
+
+
+def _engine(path: Path, read_only: bool) -> Engine:
+    if read_only and not path.is_file():
+        raise FileError(f"there is no database {path}; name the file that a server has written")
+    try:
+        if not read_only:
+            # Tenants' names and jobs are in it; what SQLite puts beside it takes over the same permissions.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise FileError(f"{path} cannot be opened: {error.strerror}") from None
+    file = f"file:{quote(str(path.absolute()))}?mode={'ro' if read_only else 'rw'}"
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(
+            file, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        ),
+        poolclass=QueuePool,
+        pool_size=READERS_MAX,
+        max_overflow=0,
+        hide_parameters=True,
+    )
+    event.listen(engine, "connect", _configure_read_only if read_only else _configure)
+    return engine
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _configure_read_only(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
