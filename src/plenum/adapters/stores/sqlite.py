@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, update
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event, update
 from sqlalchemy.dialects.sqlite import insert
 
 from plenum.adapters.stores.faults import BackupError, LockedError, UrlError, first_line, translated
@@ -207,14 +207,28 @@ def new_file(path: Path) -> Iterator[Path]:
         try:
             yield part
             _sync(part)
-            os.link(part, path)
+            if path.exists():
+                raise FileExistsError
+            part.rename(path)
         finally:
-            part.unlink()
+            part.unlink(missing_ok=True)
         _sync(path.parent)
     except FileExistsError:
         raise BackupError(f"{path} exists already; a backup is written to a new file") from None
     except OSError as error:
         raise BackupError(f"the backup {path} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def blank_file(path: Path) -> Iterator[Connection]:
+    """Give a connection to an empty log in an empty file, in a transaction that commits at the end. Nothing is left beside it."""
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, hide_parameters=True)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA synchronous = OFF")  # whoever asked for the file syncs it when it is whole
+        with connection.begin():
+            connection.exec_driver_sql("BEGIN")
+            migrate(connection)
+            yield connection
 
 
 def sqlite_path(url: str) -> Path:
