@@ -6,7 +6,7 @@ import click
 
 from plenum.cli.console import write_json
 
-KINDS = ("Fleet", "TrainingJob", "Endpoint", "Task")
+KINDS = ("Fleet", "TrainingJob", "Endpoint", "Task", "Tenant", "User")
 
 
 @click.command()
@@ -18,7 +18,8 @@ def command(kind: str) -> None:
     plenum schema Fleet > fleet.schema.json
     """
     from plenum.adapters.manifests.fleet_types import FleetManifest
+    from plenum.adapters.manifests.people_types import TenantManifest, UserManifest
     from plenum.adapters.manifests.workload_types import MANIFESTS
 
-    manifest = {"Fleet": FleetManifest, **MANIFESTS}[kind]
+    manifest = {"Fleet": FleetManifest, **MANIFESTS, "Tenant": TenantManifest, "User": UserManifest}[kind]
     write_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **manifest.model_json_schema()})

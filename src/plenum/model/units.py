@@ -22,6 +22,13 @@ _SUFFIXES = {
     "count": (_DECIMAL, "a number such as 8 or 2k"),
 }
 
+_DURATION = re.compile(r"(?:(?:\d+\.?\d*|\.\d+)(?:ms|[smhdw]))+")
+_DURATION_PART = re.compile(r"([\d.]+)(ms|[smhdw])")
+_SECONDS = {"ms": Decimal("0.001"), "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+MAX_DURATION_S = 10 * 366 * 86_400
+"""Ten years; whoever means longer means for ever."""
+
 MAX_TEXT = 64
 """Characters of a quantity; nobody writes longer ones."""
 
@@ -55,6 +62,42 @@ def parse(value: object, unit: str, field: str) -> int:
     if not 0 <= amount < MAX_QUANTITY:
         raise FieldError(field, f"{shown} must be at least 0 and below 2^62 {unit}")
     return round(amount)
+
+
+def parse_duration(value: object, field: str) -> float:
+    """Read a length of time into seconds: a number of them, or ``500ms``, ``10s``, ``5m``, ``1h30m``, ``7d``.
+
+    Raises
+    ------
+    FieldError
+        Not a duration, negative, or longer than ten years.
+    """
+    text = str(value).strip()
+    shown = repr(value) if len(text) <= MAX_TEXT else f"{text[:20]!r}…"
+    seconds = None
+    if not isinstance(value, bool) and len(text) <= MAX_TEXT:
+        if (number := _NUMBER.match(text)) and not number[2]:
+            seconds = Decimal(number[1])
+        elif _DURATION.fullmatch(text):
+            seconds = sum((Decimal(n) * _SECONDS[unit] for n, unit in _DURATION_PART.findall(text)), Decimal(0))
+    if seconds is None:
+        raise FieldError(field, f"{shown} is not a duration such as 30 (seconds), 500ms, 10s, 5m, 1h30m or 7d")
+    if not 0 <= seconds <= MAX_DURATION_S:
+        raise FieldError(field, f"{shown} must be at least 0 and at most ten years")
+    return float(seconds)
+
+
+def show_duration(seconds: float) -> str:
+    """Write a length of time for people, in at most two units: ``3m 5s``, ``2d 4h``."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.2g}s"
+    rest = round(seconds)
+    for unit, small in (("d", "h"), ("h", "m"), ("m", "s")):
+        size, below = int(_SECONDS[unit]), int(_SECONDS[small])
+        if rest >= size:
+            part = rest % size // below
+            return f"{rest // size}{unit}" + (f" {part}{small}" if part else "")
+    return f"{rest}s"
 
 
 def unit_of(resource: str) -> str:

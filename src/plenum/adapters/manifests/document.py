@@ -25,6 +25,7 @@ MAX_DOCUMENTS = 10_000
 
 API_VERSION = "plenum.dev/v1alpha1"
 
+_NO_MANIFEST = "is not a manifest: a manifest is a mapping with apiVersion, kind, metadata and spec"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -130,6 +131,60 @@ def load_documents(text: str, file: str = "") -> tuple[Document, ...]:
     return tuple(documents)
 
 
+def document_of(value: object, file: str = "") -> Document:
+    """Take a plain value, as parsed from JSON, for a document; its lines are 0: unknown.
+
+    Raises
+    ------
+    FileError
+        Not a mapping, or beyond a limit of :func:`load_documents`.
+    FieldError
+        Text that YAML could not hold.
+    """
+    if not isinstance(value, dict) or len(value) > MAX_TOP_KEYS:
+        raise FileError(_NO_MANIFEST, Where(file=file))
+    root, values = Mapping(0), 0
+    waiting: list[tuple[dict | list, Mapping | Sequence, tuple[int | str, ...]]] = [(value, root, ())]
+    while waiting:
+        plain, into, path = waiting.pop()
+        if len(path) >= MAX_DEPTH:
+            raise FileError(f"is nested more than {MAX_DEPTH} levels deep", Where(file=file))
+        for step, item in plain.items() if isinstance(plain, dict) else enumerate(plain):
+            values += 1
+            if values > MAX_VALUES:
+                raise FileError(f"holds more than {MAX_VALUES:,} values; split it", Where(file=file))
+            at = (*path, step)
+            for text in (step, item):
+                if isinstance(text, str) and (sentence := _unwritable(text)):
+                    raise FieldError(dotted(path if text is step else at), sentence, file=file)
+            made = Mapping(0) if isinstance(item, dict) else Sequence(0) if isinstance(item, list) else item
+            if isinstance(into, Mapping):
+                into[str(step)] = made
+                into.lines[str(step)] = 0
+            else:
+                into.append(made)
+                into.lines.append(0)
+            if isinstance(made, (Mapping, Sequence)):
+                waiting.append((item, made, at))
+    return Document(root, file)
+
+
+def plain(value: Any) -> Any:
+    """Return a document's value, or a part of it, as dicts and lists that know no lines."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _unwritable(text: str) -> str:
+    """Return what keeps text from being stored or sent; nothing does if it is empty."""
+    if "\0" in text:
+        return "holds a NUL character; leave it out"
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        return "holds half of a surrogate pair, which is no character; leave it out"
+    return ""
+
+
 def _values(text: str, file: str) -> Iterator[Mapping | None]:
     composer = _Composer(file)
     try:
@@ -185,6 +240,8 @@ class _Composer:
             self._start(Sequence(line), event.tag, line)
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
+        if sentence := _unwritable(event.value):
+            raise self._wrong(sentence, line)
         top = self._open[-1] if self._open else None
         if isinstance(top, Mapping) and self._keys[-1] is None:
             if event.value in top:
@@ -234,8 +291,7 @@ class _Composer:
             top.lines.append(line)
 
     def _no_manifest(self, line: int) -> FileError:
-        sentence = "is not a manifest: a manifest is a mapping with apiVersion, kind, metadata and spec"
-        return FileError(sentence, Where(file=self._file, line=line))
+        return FileError(_NO_MANIFEST, Where(file=self._file, line=line))
 
     def _wrong(self, sentence: str, line: int) -> FieldError:
         key = self._keys[-1] if self._keys else None

@@ -7,14 +7,23 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from plenum.adapters.manifests.document import API_VERSION, Document
+from plenum.adapters.manifests.document import API_VERSION, Document, Mapping
 from plenum.model.errors import FieldError
 from plenum.model.fleet import LEVEL, level_id
-from plenum.model.units import MAX_QUANTITY, parse, unit_of
+from plenum.model.units import MAX_QUANTITY, parse, parse_duration, unit_of
 
 ALIASES: dict[str, str] = {
     "cpu": "cpu_milli",
@@ -95,6 +104,14 @@ def amount_of(value: object, unit: str) -> int:
         raise fail(error) from None
 
 
+def _read_duration(value: object) -> float:
+    try:
+        return parse_duration(value, "")
+    except FieldError as error:
+        raise fail(error) from None
+
+
+Seconds = Annotated[float, BeforeValidator(_read_duration), _shape("5m")]
 Bytes = Annotated[int, _read("bytes"), _shape("2TiB")]
 Watts = Annotated[int, _read("w"), _shape("40kW")]
 BitsPerSecond = Annotated[int, _read("bps"), _shape("400Gb/s")]
@@ -178,12 +195,31 @@ Path = Annotated[str, BeforeValidator(_check_path)]
 """``axis.level:name``."""
 
 
+MAX_LABELS = 64
+MAX_LABEL = 1024
+
+
+def _check_labels(value: dict[str, str]) -> dict[str, str]:
+    sentence = f"{len(value)} labels are too many; at most {MAX_LABELS}" if len(value) > MAX_LABELS else ""
+    for key, text in value.items():
+        if not _is_name(key):
+            sentence = f"{key[:60]!r} is not a label: 1 to {MAX_NAME} printable characters, no braces"
+        elif len(text) > MAX_LABEL:
+            sentence = f"the value of {key} has {len(text):,} characters; at most {MAX_LABEL:,}"
+    if sentence:
+        raise PydanticCustomError("wrong", "{sentence}", {"sentence": sentence})
+    return value
+
+
+Labels = Annotated[dict[str, str], AfterValidator(_check_labels)]
+
+
 class Metadata(Strict):
     """Name, tenant and labels."""
 
     name: Name
     tenant: Name = "default"
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
 
 
 class Manifest(Strict):
@@ -193,7 +229,7 @@ class Manifest(Strict):
     metadata: Metadata
 
 
-M = TypeVar("M", bound=Manifest)
+M = TypeVar("M", bound=Strict)
 
 
 def check_head(document: Document, kinds: Iterable[str]) -> None:
@@ -211,6 +247,33 @@ def check_head(document: Document, kinds: Iterable[str]) -> None:
     if kind not in kinds:
         choice = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
         raise document.wrong(("kind",), f"must be {choice}, not {_shown(kind)}{did_you_mean(str(kind), kinds)}")
+
+
+_BY_SYSTEM = ("uid", "generation", "resourceVersion", "createdAt", "createdBy")
+
+
+def written(document: Document) -> tuple[Document, str]:
+    """Leave out what only the system writes, so that what was read from a control plane can be applied again.
+
+    Returns
+    -------
+    document, version
+        Without ``status`` and the like; ``metadata.resourceVersion``, or empty.
+    """
+    version = ""
+    value = _without(document.value, ("status",))
+    metadata = value.get("metadata")
+    if isinstance(metadata, Mapping):
+        version = str(metadata.get("resourceVersion", ""))[:MAX_NAME]
+        value["metadata"] = _without(metadata, _BY_SYSTEM)
+    return Document(value, document.file), version
+
+
+def _without(mapping: Mapping, keys: Iterable[str]) -> Mapping:
+    rest = Mapping(mapping.line)
+    rest.update((key, item) for key, item in mapping.items() if key not in keys)
+    rest.lines = mapping.lines
+    return rest
 
 
 def validated(model: type[M], document: Document) -> M:
@@ -251,7 +314,14 @@ def _sentence(details: ErrorDetails, context: dict[str, Any]) -> str:
     return f"must be {_WANTED.get(kind, details['msg'])}, not {_shown(given)}"
 
 
-_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "of length at least"}
+_BOUNDS = {
+    "ge": "at least",
+    "gt": "above",
+    "le": "at most",
+    "lt": "below",
+    "min_length": "of length at least",
+    "max_length": "of length at most",
+}
 _WANTED = {
     "string_type": "text (put quotes round it)",
     "int_type": "a whole number",

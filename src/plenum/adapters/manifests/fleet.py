@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from plenum.adapters.manifests.document import Document, load_documents, read_text
-from plenum.adapters.manifests.fields import check_head, one_of, validated
+from plenum.adapters.manifests.fields import check_head, one_of, validated, written
 from plenum.adapters.manifests.fleet_types import DeviceSpec, FleetManifest, NodeSpec, Override, TemplateSpec
 from plenum.adapters.manifests.groups import PowerLimits, add_group, add_nvlink
 from plenum.graph.build import INNER_LEVELS, Device, FleetBuilder, NodeShape, check_parent
@@ -47,6 +47,11 @@ def parse_fleet(text: str, file: str = "") -> Fleet:
     check_head(document, ["Fleet"])
     if others:
         raise others[0].wrong((), "a fleet file holds one manifest; put another fleet into a file of its own")
+    return fleet_of(written(document)[0])
+
+
+def fleet_of(document: Document) -> Fleet:
+    """Take a fleet from a document whose kind is known to be ``Fleet``. See :func:`read_fleet`."""
     return _Assembly(document).build()
 
 

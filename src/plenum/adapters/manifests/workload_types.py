@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from plenum.adapters.manifests.fields import Budgets, Bytes, Cores, Level, Manifest, Name, Strict, fail
+from plenum.adapters.manifests.fields import Budgets, Bytes, Cores, Level, Manifest, Name, Seconds, Strict, fail
 from plenum.model.errors import FieldError
 from plenum.model.fleet import GPU, MAX_GPUS_PER_NODE
+from plenum.model.process import MAX_ENV
 from plenum.model.workload import MAX_REPLICAS, MIG_SLICES, Kind
+
+MAX_ARGUMENTS = 1024
+MAX_ARGUMENT = 32_768
+MAX_RESTARTS = 1000
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 Replicas = Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
 Profile = Literal["1g", "2g", "3g", "4g", "7g"]
@@ -126,14 +133,75 @@ class Constraint(Strict):
         return self
 
 
+class SimulateSpec(Strict):
+    """How an imitated replica behaves: seconds to start, seconds to run (0: until it is stopped), what it exits with.
+
+    Without ``duration`` an ``Endpoint`` runs until it is stopped, anything else for a minute.
+    """
+
+    duration: Seconds | None = None
+    start: Seconds = 0.0
+    exit_code: Annotated[int, Field(ge=0, le=255)] = 0
+
+
+def _check_env(value: dict[str, str]) -> dict[str, str]:
+    sentence = f"{len(value)} variables are too many; at most {MAX_ENV}" if len(value) > MAX_ENV else ""
+    for name, text in value.items():
+        if not _VARIABLE.fullmatch(name):
+            sentence = f"{name[:60]!r} is not a variable: letters, digits and _, not beginning with a digit"
+        elif len(text) > MAX_ARGUMENT:
+            sentence = f"{name} has {len(text):,} characters; at most {MAX_ARGUMENT:,}"
+    if sentence:
+        raise PydanticCustomError("wrong", "{sentence}", {"sentence": sentence})
+    return value
+
+
+class RunSpec(Strict):
+    """What every replica runs: a command, or with ``simulate`` the imitation of one on simulated nodes.
+
+    ``command`` is a program and its arguments; no shell reads it. ``workingDir`` defaults to a folder of the replica's own, which its
+    attempts share. ``grace`` passes between SIGTERM and SIGKILL; ``timeout`` is the longest an attempt may run (0: no limit);
+    ``restarts`` is how many failures are made up for, the first after ``backoff``, each further one after twice as long.
+    """
+
+    command: (
+        Annotated[list[Annotated[str, Field(max_length=MAX_ARGUMENT)]], Field(min_length=1, max_length=MAX_ARGUMENTS)]
+        | None
+    ) = None
+    env: Annotated[dict[str, str], AfterValidator(_check_env)] = Field(default_factory=dict)
+    working_dir: Annotated[str, Field(max_length=4096)] | None = None
+    grace: Seconds = 10.0
+    nice: Annotated[int, Field(ge=0, le=19)] = 0
+    timeout: Seconds = 0.0
+    restarts: Annotated[int, Field(ge=0, le=MAX_RESTARTS)] = 3
+    backoff: Seconds = 1.0
+    simulate: SimulateSpec | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> RunSpec:
+        sentence = ""
+        if self.command is None and self.simulate is None:
+            sentence = "give command: [program, argument, …], or simulate: {duration: 60s} for an imitation of one"
+        elif self.command is not None and self.simulate is not None:
+            sentence = "give either command or simulate, not both"
+        elif self.command is not None and not self.command[0]:
+            sentence = "the command's program is empty; write command: [program, argument, …]"
+        elif self.working_dir is not None and not self.working_dir.startswith("/"):
+            sentence = f"workingDir must be an absolute path, not {self.working_dir[:60]!r}; leave it out for a folder of its own"
+        if sentence:
+            raise PydanticCustomError("wrong", "{sentence}", {"sentence": sentence})
+        return self
+
+
 class WorkloadSpec(RoleSpec):
-    """One role, written straight into the spec, or several under ``roles``."""
+    """One role, written straight into the spec, or several under ``roles``; ``run`` says what every replica runs."""
 
     roles: list[RoleSpec] = Field(default_factory=list)
     priority: Annotated[int, Field(ge=-(10**9), le=10**9)] = 0
     preemptible: bool = False
     parallelism: ParallelismSpec = Field(default_factory=ParallelismSpec)
     constraints: list[Constraint] = Field(default_factory=list)
+    run: RunSpec | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> WorkloadSpec:

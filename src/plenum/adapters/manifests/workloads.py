@@ -1,14 +1,28 @@
-"""``TrainingJob``, ``Endpoint`` and ``Task`` manifests to workloads."""
+"""``TrainingJob``, ``Endpoint`` and ``Task`` manifests to workloads, and to jobs: a workload and what each replica runs."""
 
 from __future__ import annotations
 
 import pathlib
+from dataclasses import dataclass, field
+from typing import Any
 
-from plenum.adapters.manifests.document import Document, load_documents, read_text
-from plenum.adapters.manifests.fields import check_head, one_of, validated
-from plenum.adapters.manifests.workload_types import MANIFESTS, Constraint, Resources, RoleSpec, WorkloadSpec
+from plenum.adapters.manifests.document import Document, document_of, load_documents, plain, read_text
+from plenum.adapters.manifests.fields import check_head, one_of, validated, written
+from plenum.adapters.manifests.workload_types import (
+    MANIFESTS,
+    Constraint,
+    EndpointManifest,
+    Resources,
+    RoleSpec,
+    RunSpec,
+    SimulateSpec,
+    TaskManifest,
+    TrainingJobManifest,
+    WorkloadSpec,
+)
 from plenum.model.errors import FieldError
 from plenum.model.fleet import GPU
+from plenum.model.process import Process, Simulated
 from plenum.model.workload import Apart, Kind, Parallelism, Request, Role, Together, Workload
 
 _FIELDS = {
@@ -41,22 +55,140 @@ def read_workloads(path: pathlib.Path | str) -> tuple[Workload, ...]:
 
 def parse_workloads(text: str, file: str = "") -> tuple[Workload, ...]:
     """Read workloads from text; ``file`` is used in errors. See :func:`read_workloads`."""
+    return tuple(job.workload for job in parse_jobs(text, file))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobManifest:
+    """A job as a person wrote it.
+
+    Parameters
+    ----------
+    workload, process
+        What is placed, and what each replica of it runs; without a ``run`` section, an imitation.
+    manifest
+        The same as plain values, with its tenant, without what only the system writes.
+    version
+        ``metadata.resourceVersion``, where the manifest was read from a control plane; else empty.
+    document
+        Where it stands, for errors that are found later.
+    """
+
+    workload: Workload
+    process: Process
+    manifest: dict[str, Any]
+    version: str = ""
+    document: Document = field(compare=False, repr=False)
+
+    @property
+    def kind(self) -> str:
+        """``TrainingJob``, ``Endpoint`` or ``Task``."""
+        return self.workload.kind.value
+
+    @property
+    def name(self) -> str:
+        """Name within its tenant."""
+        return self.workload.name
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.workload.tenant
+
+
+def read_jobs(path: pathlib.Path | str, *, tenant: str = "default") -> tuple[JobManifest, ...]:
+    """Read the jobs of a file of one or more YAML documents, in their order.
+
+    Parameters
+    ----------
+    tenant
+        Whose a job is that names no tenant.
+
+    Raises
+    ------
+    FileError, FieldError
+        See :func:`read_workloads`.
+    """
+    return parse_jobs(read_text(path), str(path), tenant=tenant)
+
+
+def parse_jobs(text: str, file: str = "", *, tenant: str = "default") -> tuple[JobManifest, ...]:
+    """Read jobs from text; ``file`` is used in errors. See :func:`read_jobs`."""
     seen: dict[str, int] = {}
-    workloads = []
+    jobs = []
     for document in load_documents(text, file):
-        workload = _workload(document)
-        line = document.line_of(("metadata", "name"))
-        if workload.id in seen:
-            sentence = f"{workload.id} is given twice, first on line {seen[workload.id]}; names are unique in a tenant"
+        job = job_of(document, tenant=tenant)
+        name = job.workload.id
+        if name in seen:
+            sentence = f"{name} is given twice, first on line {seen[name]}; names are unique in a tenant"
             raise document.wrong(("metadata", "name"), sentence)
-        seen[workload.id] = line
-        workloads.append(workload)
-    return tuple(workloads)
+        seen[name] = document.line_of(("metadata", "name"))
+        jobs.append(job)
+    return tuple(jobs)
 
 
-def _workload(document: Document) -> Workload:
+def parse_job(value: object, *, tenant: str = "default") -> JobManifest:
+    """Take a job from plain values, as parsed from JSON; as strict as :func:`parse_jobs`, without lines.
+
+    Raises
+    ------
+    FileError
+        Not a manifest at all, or beyond a limit of size.
+    FieldError
+        Something in it cannot be meant; names the field and what would be right.
+    """
+    return job_of(document_of(value), tenant=tenant)
+
+
+def job_of(document: Document, *, tenant: str = "default") -> JobManifest:
+    """Take a job from a document. See :func:`parse_jobs`."""
     check_head(document, MANIFESTS)
+    document, version = written(document)
     manifest = validated(MANIFESTS[document.kind], document)
+    whose = manifest.metadata.tenant if "tenant" in manifest.metadata.model_fields_set else tenant
+    value = plain(document.value)
+    value["metadata"]["tenant"] = whose
+    return JobManifest(
+        workload=_workload(document, manifest, whose),
+        process=_process(document, manifest),
+        manifest=value,
+        version=version,
+        document=document,
+    )
+
+
+def _process(document: Document, manifest: TrainingJobManifest | EndpointManifest | TaskManifest) -> Process:
+    run = manifest.spec.run or RunSpec.model_construct()
+    try:
+        return Process(
+            command=tuple(run.command or ()),
+            env=tuple(run.env.items()),
+            working_dir=run.working_dir or "",
+            grace_s=run.grace,
+            nice=run.nice,
+            timeout_s=run.timeout,
+            restarts=run.restarts,
+            backoff_s=run.backoff,
+            simulated=None if run.command else _simulated(run, manifest.kind),
+        )
+    except FieldError as error:
+        raise _located(document, (), error) from None
+
+
+def _simulated(run: RunSpec, kind: str) -> Simulated:
+    given = run.simulate or SimulateSpec()
+    # A server that stopped by itself would be no server.
+    by_default = 0.0 if kind == Kind.ENDPOINT.value else Simulated().duration_s
+    return Simulated(
+        duration_s=by_default if given.duration is None else given.duration,
+        start_s=given.start,
+        exit_code=given.exit_code,
+    )
+
+
+def _workload(
+    document: Document, manifest: TrainingJobManifest | EndpointManifest | TaskManifest, tenant: str
+) -> Workload:
     spec = manifest.spec
     roles = _roles(document, spec)
     role_names = [role.name for role in roles]
@@ -67,7 +199,7 @@ def _workload(document: Document) -> Workload:
     try:
         return Workload(
             name=manifest.metadata.name,
-            tenant=manifest.metadata.tenant,
+            tenant=tenant,
             kind=Kind(manifest.kind),
             priority=spec.priority,
             preemptible=spec.preemptible,
@@ -152,9 +284,9 @@ def _parallelism(document: Document, spec: WorkloadSpec) -> Parallelism:
 
 def _located(document: Document, path: tuple[int | str, ...], error: FieldError) -> FieldError:
     """Return one of the model's errors with the manifest's field, file and line."""
-    field = _FIELDS.get(error.where.field, error.where.field)
+    name_of_it = _FIELDS.get(error.where.field, error.where.field)
     steps: list[int | str] = []
-    for step in field.split("."):
+    for step in name_of_it.split("."):
         name, _, index = step.partition("[")
         steps += [name] if not index else [name, int(index.rstrip("]"))]
     return document.wrong((*path, *steps), error.sentence)

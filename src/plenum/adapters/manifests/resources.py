@@ -1,0 +1,156 @@
+"""Manifests of any kind, one after another, to typed resources."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from plenum.adapters.manifests.document import Document, document_of, load_documents, plain, read_text
+from plenum.adapters.manifests.fields import check_head, validated, written
+from plenum.adapters.manifests.fleet import fleet_of
+from plenum.adapters.manifests.people_types import TenantManifest, UserManifest
+from plenum.adapters.manifests.workload_types import MANIFESTS
+from plenum.adapters.manifests.workloads import JobManifest, job_of
+from plenum.model.fleet import Fleet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    manifest: dict[str, Any]
+    """The same as plain values, without what only the system writes."""
+    version: str = ""
+    """``metadata.resourceVersion``, where it was read from a control plane; else empty."""
+    document: Document = field(compare=False, repr=False)
+    """Where it stands, for errors that are found later."""
+
+    @property
+    def name(self) -> str:
+        """Name among its kind."""
+        return self.manifest["metadata"]["name"]
+
+    @property
+    def kind(self) -> str:
+        """The manifest's kind."""
+        return self.manifest["kind"]
+
+    @property
+    def tenant(self) -> str:
+        """Empty: it is in no tenant."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetResource(_Read):
+    """Hardware."""
+
+    fleet: Fleet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantResource(_Read):
+    """A tenant; ``quota`` is resource to amount in base units (``gpu_milli``, ``cpu_milli``, ``memory_bytes``)."""
+
+    quota: dict[str, int]
+    max_jobs: int
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserResource(_Read):
+    """A user; ``grants`` are pairs of role and tenant."""
+
+    grants: tuple[tuple[str, str], ...]
+
+
+Resource = JobManifest | FleetResource | TenantResource | UserResource
+
+
+def read_manifests(path: pathlib.Path | str, *, tenant: str = "default") -> tuple[Resource, ...]:
+    """Read every manifest of a file, of whatever kind, in their order.
+
+    Parameters
+    ----------
+    tenant
+        Whose a job is that names no tenant.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read or is not YAML.
+    FieldError
+        Something in it cannot be meant; names file, line and field.
+    """
+    return parse_manifests(read_text(path), str(path), tenant=tenant)
+
+
+def parse_manifests(text: str, file: str = "", *, tenant: str = "default") -> tuple[Resource, ...]:
+    """Read manifests from text; ``file`` is used in errors. See :func:`read_manifests`."""
+    seen: dict[tuple[str, str, str], int] = {}
+    resources = []
+    for document in load_documents(text, file):
+        resource = resource_of(document, tenant=tenant)
+        # Jobs of all three kinds share their names.
+        family = "job" if isinstance(resource, JobManifest) else resource.kind
+        key = (family, resource.tenant, resource.name)
+        if key in seen:
+            whose = f"{resource.tenant}/" if resource.tenant else ""
+            sentence = f"{whose}{resource.name} is given twice, first on line {seen[key]}; give it once"
+            raise document.wrong(("metadata", "name"), sentence)
+        seen[key] = document.line_of(("metadata", "name"))
+        resources.append(resource)
+    return tuple(resources)
+
+
+def parse_manifest(value: object, *, tenant: str = "default") -> Resource:
+    """Take a manifest of any kind from plain values, as parsed from JSON; as strict as YAML, without lines.
+
+    Raises
+    ------
+    FileError
+        Not a manifest at all, or beyond a limit of size.
+    FieldError
+        Something in it cannot be meant; names the field and what would be right.
+    """
+    return resource_of(document_of(value), tenant=tenant)
+
+
+def resource_of(document: Document, *, tenant: str = "default") -> Resource:
+    """Take a resource from a document. See :func:`parse_manifests`."""
+    check_head(document, KINDS)
+    if document.kind in MANIFESTS:
+        return job_of(document, tenant=tenant)
+    document, version = written(document)
+    return _READERS[document.kind](document, version)
+
+
+def _fleet(document: Document, version: str) -> FleetResource:
+    return FleetResource(fleet=fleet_of(document), manifest=plain(document.value), version=version, document=document)
+
+
+def _tenant(document: Document, version: str) -> TenantResource:
+    manifest = validated(TenantManifest, document)
+    return TenantResource(
+        quota=dict(manifest.spec.quota),
+        max_jobs=manifest.spec.max_jobs,
+        labels=dict(manifest.metadata.labels),
+        manifest=plain(document.value),
+        version=version,
+        document=document,
+    )
+
+
+def _user(document: Document, version: str) -> UserResource:
+    manifest = validated(UserManifest, document)
+    return UserResource(
+        grants=tuple((grant.role, grant.tenant) for grant in manifest.spec.grants),
+        manifest=plain(document.value),
+        version=version,
+        document=document,
+    )
+
+
+_READERS: dict[str, Callable[[Document, str], Resource]] = {"Fleet": _fleet, "Tenant": _tenant, "User": _user}
+KINDS = ("Fleet", *MANIFESTS, "Tenant", "User")
+"""Every kind that a manifest may be of."""
