@@ -24,6 +24,15 @@ class StaleOrderError(PlenumError):
     code = "node.stale-order"
 
 
+class AbsentLogsError(PlenumError):
+    """No such run or stream is known."""
+
+    code = "logs.absent"
+
+    def __init__(self, run: str, stream: str) -> None:
+        super().__init__(f"no stream {stream!r} of a run {run!r} is known here; the streams are stdout and stderr")
+
+
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """One replica that a node is to run.
 
@@ -174,8 +183,8 @@ class NodeDriver(Protocol):
 
         Raises
         ------
-        PlenumError
-            There is no such run or stream here (code ``logs.absent``).
+        AbsentLogsError
+            There is no such run or stream here.
         """
         ...
 
