@@ -19,7 +19,7 @@ from plenum.model.workload import Workload
 MAX_LIVE_JOBS = 100_000
 """Live jobs of all tenants together."""
 
-MAX_UNITS = 20_000
+MAX_UNITS = 2_000
 """Independent replicas of one job."""
 
 MAX_TOKENS = 10_000
@@ -66,8 +66,10 @@ class Command:
         Who asks.
     key, digest
         A client's idempotency key (scoped to the actor) and what identifies its request; empty: none.
-    if_version
-        Only if the resource is at this version (0: only if it does not exist); None: whatever it is.
+    also
+        Further subjects that it waits for, and that it claims where a limit is counted.
+    alone
+        It may bear on any subject, so it is written in a batch of its own.
     """
 
     subject: str
@@ -76,6 +78,8 @@ class Command:
     trace: str = ""
     key: str = ""
     digest: str = ""
+    also: tuple[str, ...] = ()
+    alone: bool = True
 
     def decide(self, state: State, now: float) -> Sequence[ev.Event]:
         """Return the facts to write; none: it is so already.
@@ -225,7 +229,7 @@ def refused(
     event = ev.Refused(
         verb=verb, path=path[:300], code=code, sentence=sentence[:500], source=source, times=times, in_tenant=tenant
     )
-    return Command(subject="refusals", run=lambda state, now: (event,))
+    return Command(subject=f"refusals/{id(event)}", run=lambda state, now: (event,), alone=False)
 
 
 # -- hardware ---------------------------------------------------------------------------------------
@@ -328,7 +332,7 @@ def apply_job(
             return (ev.JobForgotten(job=job.id), _submitted(state, again, process, manifest))
         return (_change(job, wanted, process, manifest),)
 
-    return Command(subject=f"job/{workload.id}", run=run)
+    return Command(subject=f"job/{workload.id}", run=run, also=(f"tenant/{workload.tenant}",), alone=False)
 
 
 def _submitted(state: State, workload: Workload, process: Process, manifest: dict[str, Any]) -> ev.Event:
@@ -375,4 +379,4 @@ def delete_job(job_id: str, *, if_version: int | None = None) -> Command:
             return (ev.JobEnded(job=job_id, phase=DELETED, message=f"deleted after it had {job.phase.lower()}"),)
         return () if job.stop else (ev.JobStopRequested(job=job_id, why="deleted"),)
 
-    return Command(subject=f"job/{job_id}", run=run)
+    return Command(subject=f"job/{job_id}", run=run, alone=False)

@@ -46,7 +46,9 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     nodes
         That it serves.
     reports
-        On every run it knows.
+        On every run whose report has changed since one was last acknowledged.
+    leftover
+        Runs that are not over and that its last orders do not name.
     seen
         The greatest fence it has obeyed.
     version
@@ -58,6 +60,7 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     agent: str
     nodes: tuple[str, ...] = ()
     reports: tuple[Report, ...] = ()
+    leftover: tuple[str, ...] = ()
     seen: Fence = Fence()
     version: int = -1
     wait_s: float = 0.0
@@ -65,7 +68,7 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """To an agent.
+    """To an agent; it also acknowledges the request: its reports are in the log.
 
     Parameters
     ----------
@@ -77,8 +80,6 @@ class SyncResponse(msgspec.Struct, frozen=True, kw_only=True):
         All that is to run, by run; whatever else runs is to end. None: as before.
     known
         Runs among the orders that were reported before: one that the driver does not know has vanished and is not started again.
-    forget
-        Ended runs whose end is in the log.
     lease_s
         The agent may go on for this long from when it sent the request.
     """
@@ -87,7 +88,5 @@ class SyncResponse(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     orders: dict[str, Assignment] | None = None
     known: tuple[str, ...] = ()
-    forget: tuple[str, ...] = ()
-    grace_s: dict[str, float] = {}
     wants: tuple[LogWant, ...] = ()
     lease_s: float = LEASE_S

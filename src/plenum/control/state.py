@@ -44,6 +44,7 @@ from plenum.control.events import (
     event_of,
 )
 from plenum.model.errors import InvariantError
+from plenum.model.fleet import CPU, GPU_MILLI, MEMORY
 from plenum.model.process import Process
 from plenum.model.workload import Request, Workload
 from plenum.ports.nodes import EXITED, RUNNING, STARTING, Assignment
@@ -264,6 +265,14 @@ class State(_Stored, kw_only=True, dict=True):
         """The same by agent."""
         self.orders: dict[str, dict[str, Assignment]] = {}
         """Agent to what it is to run now; whatever else it runs is to end."""
+        self.bound: dict[str, tuple[int, int]] = {}
+        """Bound unit, as ``job`` or ``job#unit``, to the job's uid and the unit's attempt."""
+        self.waiting: dict[str, None] = {}
+        """Live jobs with units that wait and may be placed."""
+        self.placeable = 0
+        """Position at which something last changed that could let a waiting unit start."""
+        self.usage: dict[str, dict[str, int]] = {}
+        """Tenant to what its bound units hold, by resource."""
         self.agent_version: dict[str, int] = {}
         """Agent to the position at which its orders last changed."""
         self.touched: dict[str, None] = dict.fromkeys(self.jobs)
@@ -276,9 +285,11 @@ class State(_Stored, kw_only=True, dict=True):
         for job in self.jobs.values():
             if job.phase not in ENDED:
                 self.live[job.id] = None
+                self._note_waiting(job)
             for unit in job.units.values():
                 if unit.phase == "bound":
                     self._index(job, unit)
+        self.placeable = self.position
         for job in sorted((j for j in self.jobs.values() if j.phase in ENDED), key=lambda j: (j.ended_at, j.id)):
             self.ended[job.id] = None
 
@@ -323,6 +334,8 @@ class State(_Stored, kw_only=True, dict=True):
         handler = _HANDLERS.get(type(event))
         if handler is not None:
             handler(self, event, record)
+        if isinstance(event, _OPENING):
+            self.placeable = record.position
         self.position, self.at = record.position, record.at
 
     # -- questions ---------------------------------------------------------------------------------
@@ -343,11 +356,15 @@ class State(_Stored, kw_only=True, dict=True):
 
     def _index(self, job: Job, unit: Unit) -> None:
         """Note the runs of a bound unit under their nodes and agents."""
+        self.bound[unit_id(job, unit.key)] = (job.uid, unit.attempt)
+        self._count(job, unit, 1)
         orders = () if unit.stop else assignments_of(self, job, unit)
         for run in unit.runs.values():
             self.by_node.setdefault(run.node, {})[run.id] = (job, unit)
             self.held.setdefault(self.agent_of(run.node), {})[run.id] = (job, unit)
         for order in orders:
+            if unit.runs[order.run].phase == EXITED:
+                continue
             self.orders.setdefault(self.agent_of(order.node), {})[order.run] = order
 
     def _unorder(self, unit: Unit, position: int) -> None:
@@ -357,11 +374,24 @@ class State(_Stored, kw_only=True, dict=True):
             self.orders.get(agent, {}).pop(run.id, None)
             self.agent_version[agent] = position
 
-    def _unindex(self, unit: Unit, position: int) -> None:
+    def _count(self, job: Job, unit: Unit, sign: int) -> None:
+        used = self.usage.setdefault(job.tenant, {})
+        for resource, amount in held_by(job, unit).items():
+            used[resource] = used.get(resource, 0) + sign * amount
+
+    def _unindex(self, job: Job, unit: Unit, position: int) -> None:
+        self.bound.pop(unit_id(job, unit.key), None)
+        self._count(job, unit, -1)
         self._unorder(unit, position)
         for run in unit.runs.values():
             self.by_node.get(run.node, {}).pop(run.id, None)
             self.held.get(self.agent_of(run.node), {}).pop(run.id, None)
+
+    def _note_waiting(self, job: Job) -> None:
+        if not job.stop and any(unit.phase == "waiting" for unit in job.units.values()):
+            self.waiting[job.id] = None
+        else:
+            self.waiting.pop(job.id, None)
 
     def _settle(self, job: Job, record: Record) -> None:
         """Bring a job's phase in line with its units after a record about it."""
@@ -369,6 +399,7 @@ class State(_Stored, kw_only=True, dict=True):
         job.version = record.position
         if job.phase in ENDED:
             return
+        self._note_waiting(job)
         runs = [run for unit in job.units.values() if unit.phase == "bound" for run in unit.runs.values()]
         if job.stop:
             job.phase = STOPPING
@@ -395,11 +426,38 @@ def unit_workload(whole: Workload, key: str) -> Workload:
     )
 
 
+def unit_id(job: Job, key: str) -> str:
+    """Return the name of a unit among all: ``tenant/name``, or ``tenant/name#slot`` for one replica of several."""
+    return f"{job.id}#{key}" if key else job.id
+
+
 def unit_keys(workload: Workload) -> list[str]:
     """Return the keys of a workload's units: ``""`` for a gang, else a slot a replica."""
     if workload.gang:
         return [""]
     return [f"{role.name}-{rank}" for role in workload.roles for rank in range(role.replicas)]
+
+
+def held_by(job: Job, unit: Unit) -> dict[str, int]:
+    """Return what a bound unit holds, by resource."""
+    workload, _ = job.bound_as(unit)
+    requests = {role.name: role.request for role in workload.roles}
+    total: dict[str, int] = {}
+    for run in unit.runs.values():
+        for resource, amount in amounts_of(requests[run.role]):
+            total[resource] = total.get(resource, 0) + amount
+    return total
+
+
+def amounts_of(request: Request) -> list[tuple[str, int]]:
+    """Return what one replica takes, by resource, in base units; nothing of what it does not ask for."""
+    amounts = (
+        (GPU_MILLI, request.total_gpu_milli),
+        (CPU, request.cpu_milli),
+        (MEMORY, request.memory_bytes),
+        *request.extra,
+    )
+    return [(resource, amount) for resource, amount in amounts if amount]
 
 
 def assignments_of(state: State, job: Job, unit: Unit) -> list[Assignment]:
@@ -552,6 +610,7 @@ def _node_lost(state: State, event: NodeLost, record: Record) -> None:
         if run.phase != EXITED:
             run.phase, run.cause, run.ended_at = EXITED, "node-lost", record.at
             run.exit_code, run.message = -1, event.why
+            state.orders.get(state.agent_of(event.node), {}).pop(run.id, None)
         state._settle(job, record)
 
 
@@ -589,6 +648,7 @@ def _submitted(state: State, event: JobSubmitted, record: Record) -> None:
     state.jobs[job.id] = job
     state.live[job.id] = None
     state.touched[job.id] = None
+    state.waiting[job.id] = None
 
 
 def _changed(state: State, event: JobChanged, record: Record) -> None:
@@ -668,13 +728,14 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
         run.started_at = run.started_at or record.at
     else:
         run.ended_at = record.at
+        state.orders.get(state.agent_of(run.node), {}).pop(run.id, None)
     state._settle(job, record)
 
 
 def _released(state: State, event: UnitReleased, record: Record) -> None:
     job = state.jobs[event.job]
     unit = job.units[event.unit]
-    state._unindex(unit, record.position)
+    state._unindex(job, unit, record.position)
     unit.phase = "waiting" if event.again else "succeeded" if event.outcome == "succeeded" else "failed"
     unit.failures += event.outcome == "failed"
     unit.not_before, unit.stop = event.not_before, ""
@@ -700,8 +761,8 @@ def _ended(state: State, event: JobEnded, record: Record) -> None:
     job = state.jobs[event.job]
     job.phase, job.message, job.ended_at, job.waiting = event.phase, event.message, record.at, None
     job.version = record.position
-    state.live.pop(job.id, None)
-    state.touched.pop(job.id, None)
+    for index in (state.live, state.touched, state.waiting):
+        index.pop(job.id, None)
     if event.phase == DELETED:
         del state.jobs[job.id]
         state.ended.pop(job.id, None)
@@ -721,6 +782,9 @@ def _decision(state: State, event: DecisionMade, record: Record) -> None:
 def _mix(state: State, event: MixLearned, record: Record) -> None:
     state.mix = event.mix
 
+
+_OPENING = (JobSubmitted, JobChanged, UnitReleased, NodeReady, NodeCordoned, FleetApplied, TenantApplied)
+"""Events after which something that waits may be able to start."""
 
 _HANDLERS: dict[type[Event], Callable[[State, Any, Record], None]] = {
     LeaderChanged: _leader,

@@ -1,0 +1,475 @@
+"""One replica of the control plane, a step at a time: commands in, facts into the log, orders out.
+
+Nothing here waits or runs by itself; :mod:`plenum.control.service` calls the steps on a live clock, the simulation on a virtual one.
+Every change goes the same way: something decides against the state, the store takes the facts at the position they were decided on,
+and only then does the state take them in. So what a reader sees is always in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from plenum.control import events as ev
+from plenum.control.commands import Command
+from plenum.control.decider import Decider, Decision, learned_mix, next_start, rejections
+from plenum.control.protocol import LEASE_GRACE_S, LEASE_MARGIN_S, LEASE_S, SyncRequest, SyncResponse
+from plenum.control.reconcile import overdue, tend, to_forget
+from plenum.control.state import BOUND, State
+from plenum.model.errors import FieldError, PlenumError
+from plenum.model.fleet import Fleet
+from plenum.placement import DEFAULT, Policy
+from plenum.ports.clock import Clock
+from plenum.ports.nodes import EXITED, RUNNING, STARTING, Fence
+from plenum.ports.store import CommandKey, ConflictError, EventStore, FencedError, Lease, Record, StoreError
+
+MAX_BATCH = 512
+"""Commands decided and written together."""
+
+READ_AT_ONCE = 2_000
+"""Records read at a time while catching up."""
+
+SNAPSHOT_EVERY = 20_000
+"""Records between two snapshots."""
+
+_ORDER = {BOUND: 0, STARTING: 1, RUNNING: 2, EXITED: 3}
+
+
+class NotLeaderError(PlenumError):
+    """Another replica of the control plane leads; ``address`` says where, if known."""
+
+    code = "control.not-leader"
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"this control plane does not lead; ask {address or 'again in a few seconds'}")
+        self.address = address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a command came to.
+
+    Parameters
+    ----------
+    position
+        Up to which the log must be read to see it.
+    replayed
+        It had been carried out before, under the same key.
+    events
+        That it wrote; none: it was so already.
+    """
+
+    position: int
+    replayed: bool = False
+    events: tuple[ev.Event, ...] = ()
+
+
+@dataclass(slots=True)
+class Batch:
+    """Commands decided together, and what to write for them."""
+
+    position: int
+    records: list[Record] = field(default_factory=list)
+    keys: list[CommandKey] = field(default_factory=list)
+    done: list[tuple[Command, Outcome | PlenumError]] = field(default_factory=list)
+    later: list[Command] = field(default_factory=list)
+    """Commands about something that this batch touches already."""
+
+
+class Controller:
+    """One replica.
+
+    Parameters
+    ----------
+    store
+        Shared by all replicas.
+    read_fleet
+        Reads a Fleet manifest.
+    holder
+        This replica's name among all.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        clock: Clock,
+        read_fleet: Callable[[str], Fleet],
+        *,
+        holder: str = "control",
+        address: str = "",
+        policy: Policy = DEFAULT,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.holder = holder
+        self.address = address
+        self.state = State()
+        self.decider = Decider(read_fleet, policy)
+        self.term = 0
+        """Term in which this replica leads; 0: it does not."""
+        self.heard: dict[str, float] = {}
+        """Agent to the monotonic time at which it last spoke to this replica as leader."""
+        self.on_record: Callable[[Record], None] = lambda record: None
+        self._led_until = 0.0
+        self._decided: tuple[int, float] = (-1, 0.0)
+        self._snapshot_at = 0
+        self._read_fleet = read_fleet
+        self._policy = policy
+
+    # -- the log -----------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Start from the newest snapshot and the records after it."""
+        self.state = State.from_snapshot(self.store.snapshot())
+        self._snapshot_at = self.state.position
+        self.decider.reset()
+        self.catch_up()
+
+    def catch_up(self) -> int:
+        """Take in what others have written; returns the number of records."""
+        taken = 0
+        while records := self.store.read(self.state.position, READ_AT_ONCE):
+            self.absorb(records)
+            taken += len(records)
+        return taken
+
+    def absorb(self, records: Iterable[Record]) -> None:
+        """Take in records that are in the log."""
+        for record in records:
+            self.state.apply(record)
+            self.on_record(record)
+
+    def written(self, position: int, records: Sequence[Record]) -> list[Record]:
+        """Return records as the log holds them after an append at a position."""
+        return [msgspec.structs.replace(record, position=position + i) for i, record in enumerate(records, start=1)]
+
+    def append(self, records: Sequence[Record], keys: Sequence[CommandKey] = ()) -> None:
+        """Write records decided on the present state, and take them in.
+
+        Raises
+        ------
+        ConflictError, FencedError, StoreError
+            As the store says; the state has caught up with the log where that could be read, and the records must be decided anew.
+        """
+        position = self.state.position
+        if not records and not keys:
+            return
+        try:
+            self.store.append(records, expected=position, keys=keys, term=self.term or None)
+        except (ConflictError, FencedError, StoreError) as error:
+            self.failed(error)
+            raise
+        self.absorb(self.written(position, records))
+
+    def failed(self, error: PlenumError) -> None:
+        """Note that an append failed: what was decided may be stale, and may have been written all the same."""
+        self.decider.reset()
+        self._decided = (-1, 0.0)
+        self.state.touched.update(self.state.live)
+        if isinstance(error, FencedError):
+            self.term = 0
+
+    def save_snapshot(self, *, force: bool = False) -> bool:
+        """Keep a snapshot if the log has grown enough since the last one."""
+        if self.state.position - self._snapshot_at < (1 if force else SNAPSHOT_EVERY):
+            return False
+        self.store.save_snapshot(self.state.snapshot())
+        self._snapshot_at = self.state.position
+        return True
+
+    # -- leading -----------------------------------------------------------------------------------
+
+    @property
+    def leading(self) -> bool:
+        """Whether this replica leads, as far as it can know without asking."""
+        return self.term > 0 and self.clock.monotonic() < self._led_until
+
+    def lead(self, ttl_s: float) -> bool:
+        """Take or renew leadership; a new leader first catches up, then says so in the log.
+
+        Raises
+        ------
+        StoreError
+            The store does not answer.
+        """
+        asked_at = self.clock.monotonic()
+        return self.led(self.store.acquire(self.holder, ttl_s, self.address), asked_at + ttl_s)
+
+    def led(self, lease: Lease | None, until: float) -> bool:
+        """Take note of what came of asking for leadership, which would hold until a monotonic time."""
+        if lease is None:
+            self.term = 0
+            return False
+        self._led_until = until
+        if lease.term == self.term:
+            return True
+        self.catch_up()
+        self.term = lease.term
+        now = self.clock.monotonic()
+        self.heard = {fleet.agent: now for fleet in self.state.fleets.values()}
+        self.failed(NotLeaderError(""))  # whatever was thought of before another led is stale
+        event = ev.LeaderChanged(term=lease.term, holder=self.holder, address=self.address)
+        try:
+            self.append([ev.record_of(event, self.clock.now(), "control")])
+        except PlenumError:
+            self.term = 0
+            raise
+        return True
+
+    def require_lead(self) -> None:
+        """Raise NotLeaderError unless this replica leads."""
+        if not self.leading:
+            raise NotLeaderError("" if self.state.holder == self.holder else self.state.address)
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    def propose(self, commands: Sequence[Command], used: dict[str, CommandKey]) -> Batch:
+        """Decide commands on the present state, without changing anything.
+
+        Of several about the same subject the first is decided and the others wait for a later batch; a command that stands alone gets a
+        batch of its own.
+
+        Parameters
+        ----------
+        used
+            Those of the commands' keys that were used before.
+        """
+        batch = Batch(position=self.state.position)
+        now = self.clock.now()
+        busy: set[str] = set()
+        for i, command in enumerate(commands):
+            claims = {command.subject, *command.also}
+            if len(batch.done) >= MAX_BATCH or claims & busy or (command.alone and batch.done):
+                batch.later.append(command)
+                busy.add(command.subject)
+                continue
+            self._decide(command, used.get(command.key), now, batch)
+            busy |= claims if self._is_limited(batch) else {command.subject}
+            if command.alone:
+                batch.later += commands[i + 1 :]
+                break
+        return batch
+
+    def _is_limited(self, batch: Batch) -> bool:
+        """Whether the last command decided counts against a limit that others of its batch must not overrun."""
+        outcome = batch.done[-1][1]
+        events = outcome.events if isinstance(outcome, Outcome) else ()
+        return any(isinstance(e, ev.JobSubmitted) and self.state.tenants[e.tenant()].max_jobs for e in events)
+
+    def _decide(self, command: Command, used: CommandKey | None, now: float, batch: Batch) -> None:
+        if used is not None:
+            same = used.digest == command.digest
+            batch.done.append((command, Outcome(position=used.position, replayed=True) if same else _mismatch()))
+            return
+        try:
+            found = tuple(command.decide(self.state, now))
+        except PlenumError as error:
+            batch.done.append((command, error))
+            return
+        batch.records += [ev.record_of(event, now, command.actor, command.trace) for event in found]
+        position = batch.position + len(batch.records)
+        if command.key:
+            batch.keys.append(CommandKey(key=command.key, digest=command.digest, position=position, at=now))
+        batch.done.append((command, Outcome(position=position, events=found)))
+
+    def execute(self, command: Command) -> Outcome:
+        """Carry one command out, here and now.
+
+        Raises
+        ------
+        PlenumError
+            It is refused, or could not be written.
+        """
+        self.require_lead()
+        used = self.store.find_keys([command.key]) if command.key else {}
+        batch = self.propose([command], used)
+        self.append(batch.records, batch.keys)
+        outcome = batch.done[0][1]
+        if isinstance(outcome, PlenumError):
+            raise outcome
+        return outcome
+
+    # -- reconciling -------------------------------------------------------------------------------
+
+    def tend(self, *, timers: bool = True) -> list[Record]:
+        """Return what follows from the present state by itself: ends, restarts, lost nodes.
+
+        Parameters
+        ----------
+        timers
+            Also look at what depends on the time: silent nodes, jobs that run for too long, ended jobs to forget.
+        """
+        now = self.clock.now()
+        found = self._silent() if timers else []
+        jobs = list(self.state.touched)
+        if timers:
+            jobs += [job for job in overdue(self.state, now) if job not in self.state.touched]
+            found += to_forget(self.state)
+        gone = {event.job for event in found if isinstance(event, ev.JobForgotten)}
+        if not any(isinstance(event, ev.NodeLost) for event in found):
+            found += tend(self.state, [job for job in jobs if job not in gone], now)
+            self.state.touched.clear()
+        return [ev.record_of(event, now, "control") for event in found]
+
+    def _silent(self) -> list[ev.Event]:
+        """Return the nodes whose agents were silent until their leases had surely lapsed and their work had ended."""
+        limit_s = LEASE_S + LEASE_GRACE_S + LEASE_MARGIN_S
+        now = self.clock.monotonic()
+        found: list[ev.Event] = []
+        for fleet in self.state.fleets.values():
+            silent_s = now - self.heard.setdefault(fleet.agent, now)
+            if silent_s > limit_s:
+                why = f"agent {fleet.agent} has been silent for {silent_s:.0f} s"
+                found += [ev.NodeLost(node=n, why=why) for n in fleet.nodes if self.state.nodes[n].phase == "Ready"]
+        return found
+
+    def decide(self) -> Decision | None:
+        """Return a decision, if anything has changed since the last that could let something start."""
+        now = self.clock.now()
+        position, until = self._decided
+        if position >= self.state.placeable and now < until:
+            return None
+        decision = self.decider.decide(self.state, now)
+        more = decision is not None and decision.more and bool(decision.bound)
+        soon = next_start(self.state, now)
+        self._decided = (-1 if more else self.state.position, now + 3600.0 if soon is None else soon)
+        return decision
+
+    def next_start_s(self) -> float:
+        """Return the seconds until a unit has waited out its backoff; at most an hour."""
+        return max(0.0, min(self._decided[1] - self.clock.now(), 3600.0))
+
+    def learn(self) -> list[Record]:
+        """Return the fact that the mix of requests was learned anew, if it was."""
+        now = self.clock.now()
+        if self._decided[0] >= self.state.placeable and now < self._decided[1]:
+            return []
+        mix = learned_mix(self.state, now)
+        return [] if mix is None else [ev.record_of(ev.MixLearned(mix=mix), now, "control")]
+
+    def commit(self, decision: Decision) -> list[Record]:
+        """Return the facts of a decision: those of its bindings that the state has not overtaken, and its reasons where they are new."""
+        rejected = rejections(self.state, decision)
+        bound = [b for b in decision.bound if (b.job, b.unit) not in rejected]
+        placed = {b.job for b in bound}
+        waiting = [
+            ev.JobWaiting(
+                job=reason.workload,
+                decision=decision.inputs,
+                code=reason.code,
+                constraint=reason.constraint,
+                sentence=reason.sentence,
+            )
+            for reason in decision.reasons
+            if self._is_news(reason.workload, reason.code, reason.constraint, reason.workload in placed)
+        ]
+        if rejected:
+            self.decider.reset()
+            self._decided = (-1, 0.0)
+        if not (bound or waiting or rejected):
+            return []
+        made = ev.DecisionMade(
+            inputs=decision.inputs,
+            now=decision.now,
+            policy=decision.policy,
+            term=self.term,
+            considered=decision.considered,
+            bound=len(bound),
+            waiting=len(decision.reasons),
+            rejected=tuple(ev.Rejected(job=job, unit=unit, why=why) for (job, unit), why in rejected.items()),
+        )
+        return [ev.record_of(event, self.clock.now(), "control") for event in (made, *bound, *waiting)]
+
+    def _is_news(self, job_id: str, code: str, constraint: str, changed: bool) -> bool:
+        job = self.state.jobs.get(job_id)
+        if job is None or job.stop:
+            return False
+        said = job.waiting
+        return changed or said is None or (said.code, said.constraint) != (code, constraint)
+
+    def step(self) -> bool:
+        """Tend, learn and decide once, each written before the next; returns whether anything was written.
+
+        Raises
+        ------
+        ConflictError, FencedError, StoreError
+            As :meth:`append`.
+        """
+        before = self.state.position
+        self.append(self.tend())
+        self.append(self.learn())
+        decision = self.decide()
+        if decision is not None:
+            self.append(self.commit(decision))
+        return self.state.position > before
+
+    # -- agents ------------------------------------------------------------------------------------
+
+    def reported(self, request: SyncRequest) -> list[Record]:
+        """Return the facts in what an agent says; what is known already says nothing new."""
+        held = self.state.held.get(request.agent, {})
+        now = self.clock.now()
+        found: list[ev.Event] = []
+        for report in request.reports:
+            if report.run not in held:
+                continue
+            job, unit = held[report.run]
+            run = unit.runs[report.run]
+            if _ORDER[report.phase] > _ORDER[run.phase]:
+                found.append(
+                    ev.RunReported(
+                        job=job.id,
+                        unit=unit.key,
+                        run=run.id,
+                        node=run.node,
+                        phase=report.phase,
+                        exit_code=report.exit_code,
+                        cause=report.cause,
+                        message=report.message[:500],
+                    )
+                )
+        if all(run in held for run in request.leftover):
+            served = set(request.nodes)
+            found += [
+                ev.NodeReady(node=node.name)
+                for node in self.state.nodes_of(request.agent)
+                if node.phase != "Ready" and node.name in served
+            ]
+        return [ev.record_of(event, now, f"agent/{request.agent}") for event in found]
+
+    def answer(self, request: SyncRequest) -> SyncResponse:
+        """Return an agent's orders, once what it said is in the log; grants it a lease.
+
+        Raises
+        ------
+        NotLeaderError
+            This replica does not lead (any more).
+        """
+        self.require_lead()
+        self.heard[request.agent] = self.clock.monotonic()
+        version = max(self.state.agent_version.get(request.agent, 0), 0)
+        orders, known = None, ()
+        if request.version != version:
+            orders = dict(self.state.orders.get(request.agent, {}))
+            held = self.state.held.get(request.agent, {})
+            known = tuple(run for run in orders if held[run][1].runs[run].phase != BOUND)
+        fence = Fence(self.state.term, self.state.position)
+        return SyncResponse(fence=fence, version=version, orders=orders, known=known)
+
+    def sync(self, request: SyncRequest) -> SyncResponse:
+        """Take in what an agent says and answer it, here and now.
+
+        Raises
+        ------
+        PlenumError
+            Not the leader, or the store failed; the agent asks again.
+        """
+        self.require_lead()
+        self.append(self.reported(request))
+        return self.answer(request)
+
+
+def _mismatch() -> PlenumError:
+    return FieldError("Idempotency-Key", "was used before for another request; use a new key for a new request")

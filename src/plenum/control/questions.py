@@ -1,0 +1,140 @@
+"""Questions about the present: why something waits, what is in use."""
+
+from __future__ import annotations
+
+import msgspec
+
+from plenum.control.commands import AbsentError
+from plenum.control.decider import Decider
+from plenum.control.state import ENDED, State, unit_workload
+from plenum.model.fleet import CPU, GPU, GPU_MILLI, MEMORY, POWER
+from plenum.model.plan import Reason
+from plenum.scheduling.explain import explain
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a resource is held, and how much there is in service."""
+
+    held: int
+    total: int
+
+
+class TenantUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant holds and has waiting."""
+
+    name: str
+    jobs: int
+    running: int
+    waiting: int
+    held: dict[str, int]
+    quota: dict[str, int]
+
+
+class Utilisation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in use at a position of the log.
+
+    Parameters
+    ----------
+    resources
+        By name, in base units; ``power_w`` counts what busy GPUs draw.
+    oldest_wait_s
+        How long the job that has waited longest has waited.
+    """
+
+    position: int
+    at: float
+    resources: dict[str, Share]
+    jobs: dict[str, int]
+    nodes: dict[str, int]
+    waiting: int
+    oldest_wait_s: float
+    tenants: tuple[TenantUse, ...]
+
+
+def explained(state: State, decider: Decider, job_id: str, now: float) -> Reason:
+    """Say why a job waits; ``code`` is ``running`` or ``ended`` where it does not.
+
+    Raises
+    ------
+    AbsentError
+        There is no such job.
+    """
+    job = state.jobs.get(job_id)
+    if job is None:
+        raise AbsentError(f"there is no job {job_id}")
+    waiting = [unit for unit in job.units.values() if unit.phase == "waiting"]
+    if job.phase in ENDED:
+        return _plain(job_id, "ended", f"{job_id} has ended: {job.phase}. {job.message}".strip())
+    if job.stop or not waiting:
+        doing = "is being stopped" if job.stop else "has all its places" if job.units else "has nothing to place"
+        return _plain(job_id, "running", f"{job_id} {doing}; it waits for nothing.")
+    soon = min(unit.not_before for unit in waiting)
+    if soon > now:
+        return _plain(
+            job_id,
+            "wait.backoff",
+            f"{job_id} waits {soon - now:.0f} s before its next attempt, as attempts before it failed.",
+        )
+    engine = decider.engine(state)
+    if engine is None:
+        return _plain(
+            job_id, "wait.no-nodes", f"{job_id} waits: there are no nodes; apply a Fleet or let an agent join."
+        )
+    if job.waiting is not None and job.waiting.code == "quota.exceeded":
+        return Reason(
+            workload=job_id, code=job.waiting.code, constraint=job.waiting.constraint, sentence=job.waiting.sentence
+        )
+    whole = len(waiting) == len(job.units)
+    return explain(engine, job.workload if whole else unit_workload(job.workload, waiting[0].key))
+
+
+def _plain(job_id: str, code: str, sentence: str) -> Reason:
+    return Reason(workload=job_id, code=code, constraint="", sentence=sentence)
+
+
+def utilisation(state: State, now: float) -> Utilisation:
+    """Return what is in use, by whom, and what waits; O(nodes + live jobs + runs)."""
+    ready = [node for node in state.nodes.values() if node.phase == "Ready"]
+    total = {
+        GPU_MILLI: sum(GPU * node.facts.gpus for node in ready),
+        CPU: sum(node.facts.cpu_milli for node in ready),
+        MEMORY: sum(node.facts.memory_bytes for node in ready),
+        POWER: sum(node.facts.gpus * node.facts.power_w for node in ready),
+    }
+    held = {name: sum(used.get(name, 0) for used in state.usage.values()) for name in (GPU_MILLI, CPU, MEMORY)}
+    held[POWER] = sum(
+        node.facts.power_w * _busy_gpus(state, node.name) for node in ready if node.facts.gpus and node.facts.power_w
+    )
+    live = [state.jobs[job] for job in state.live]
+    waits = [now - state.jobs[job].submitted_at for job in state.waiting]
+    return Utilisation(
+        position=state.position,
+        at=now,
+        resources={name: Share(held=held[name], total=total[name]) for name in total},
+        jobs=_counted([job.phase for job in state.jobs.values()]),
+        nodes=_counted(["Cordoned" if n.cordoned and n.phase == "Ready" else n.phase for n in state.nodes.values()]),
+        waiting=len(waits),
+        oldest_wait_s=max(waits, default=0.0),
+        tenants=tuple(
+            TenantUse(
+                name=tenant.name,
+                jobs=sum(1 for job in live if job.tenant == tenant.name),
+                running=sum(1 for job in live if job.tenant == tenant.name and job.phase == "Running"),
+                waiting=sum(1 for job in state.waiting if job.startswith(f"{tenant.name}/")),
+                held={k: v for k, v in sorted(state.usage.get(tenant.name, {}).items()) if v},
+                quota=tenant.quota,
+            )
+            for tenant in sorted(state.tenants.values(), key=lambda t: t.name)
+        ),
+    )
+
+
+def _busy_gpus(state: State, node: str) -> int:
+    mask = 0
+    for run, (_, unit) in state.by_node.get(node, {}).items():
+        mask |= unit.runs[run].gpu_mask
+    return mask.bit_count()
+
+
+def _counted(words: list[str]) -> dict[str, int]:
+    return {word: words.count(word) for word in sorted(set(words))}

@@ -1,0 +1,508 @@
+"""The control plane, live: one task owns the state, takes commands and what agents say in batches, and reconciles.
+
+Everything that touches the state runs on one event loop; only the store waits in threads. Commands that arrive while a batch is being
+written go into the next: one durable write serves many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from plenum.control import events as ev
+from plenum.control.commands import Command
+from plenum.control.controller import MAX_BATCH, Batch, Controller, Outcome
+from plenum.control.decider import Decider
+from plenum.control.history import Verification, Why, verify, why
+from plenum.control.protocol import LogAnswer, LogWant, SyncRequest, SyncResponse
+from plenum.control.questions import Utilisation, explained, utilisation
+from plenum.control.state import State
+from plenum.model.errors import PlenumError
+from plenum.model.fleet import Fleet
+from plenum.model.plan import Reason
+from plenum.ports.clock import Clock
+from plenum.ports.nodes import LogChunk, NodeDriver
+from plenum.ports.store import ConflictError, FencedError, Record, StoreError
+
+LEAD_S = 3.0
+"""Life of the leader's lease; another replica takes over at most so long after a leader falls silent."""
+
+TICK_S = 1.0
+"""How often what depends on the time is looked at."""
+
+MAX_QUEUE = 10_000
+"""Commands waiting to be decided; beyond, they are refused at once."""
+
+MAX_TRIES = 8
+"""Times that a command is decided anew because the log moved on."""
+
+MAX_BEHIND = 10_000
+"""Records that a watcher may lie behind the log before it is cut off; it can resume from where it was."""
+
+HEARTBEAT_S = 10.0
+LOG_WAIT_S = 10.0
+RETRY_S = 0.5
+
+
+class BusyError(PlenumError):
+    """Too much is being asked at once."""
+
+    code = "control.busy"
+
+
+@dataclass(slots=True)
+class _Asked:
+    command: Command
+    done: asyncio.Future[Outcome]
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class _Synced:
+    request: SyncRequest
+    done: asyncio.Future[None]
+
+
+class Service:
+    """A replica of the control plane.
+
+    Parameters
+    ----------
+    read_fleet
+        Reads a Fleet manifest; for questions about the past, which have deciders of their own.
+    on_error
+        Told, in a sentence, what went wrong and was mended or is tried again.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        read_fleet: Callable[[str], Fleet],
+        *,
+        on_error: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.controller = controller
+        self.embedded: dict[str, NodeDriver] = {}
+        """Agent to driver, for those that run inside this process: their logs are read directly."""
+        self.ready = False
+        self.on_records: list[Callable[[Record], None]] = []
+        """Called with every record as it is taken in; must not block."""
+        self.on_decision: Callable[[float, int], None] = lambda seconds, bound: None
+        self._read_fleet = read_fleet
+        self._on_error = on_error
+        self._asked: deque[_Asked] = deque()
+        self._synced: deque[_Synced] = deque()
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self._orders_moved: dict[str, asyncio.Event] = {}
+        self._wants: dict[str, list[LogWant]] = {}
+        self._answers: dict[str, asyncio.Future[LogAnswer]] = {}
+        self._next_want = 0
+        self._recent: deque[Record] = deque(maxlen=MAX_BEHIND)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+        self._tick_at = 0.0
+        self._lead_at = 0.0
+        controller.on_record = self._note
+
+    # -- what it shows -----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The state; to be read on the event loop's thread, between two awaits."""
+        return self.controller.state
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that it goes by."""
+        return self.controller.clock
+
+    @property
+    def leading(self) -> bool:
+        """Whether this replica leads."""
+        return self.controller.leading
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the state and begin.
+
+        Raises
+        ------
+        PlenumError
+            The log cannot be read.
+        """
+        await asyncio.to_thread(self.controller.load)
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._follow_others())]
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Finish what was begun, keep a snapshot, give leadership up."""
+        self._closing = True
+        self.ready = False
+        self._wake.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        stopped = BusyError("the control plane is shutting down; ask again in a moment")
+        for waiting in (*self._asked, *self._synced):
+            if not waiting.done.done():
+                waiting.done.set_exception(stopped)
+        if self.controller.term:
+            await asyncio.to_thread(self._leave)
+
+    def _leave(self) -> None:
+        try:
+            self.controller.save_snapshot(force=True)
+            self.controller.store.release(self.controller.holder)
+        except PlenumError as error:
+            self._on_error(f"leaving without a snapshot: {error.sentence}")
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    async def execute(self, command: Command) -> Outcome:
+        """Carry a command out; when this returns, what it wrote is durable.
+
+        Raises
+        ------
+        PlenumError
+            It was refused, this replica does not lead, or the store does not answer (then it may have been carried out all the
+            same: ask again with the same key).
+        """
+        self.controller.require_lead()
+        if len(self._asked) >= MAX_QUEUE:
+            raise BusyError(f"{MAX_QUEUE:,} commands are waiting; try again in a second")
+        asked = _Asked(command, asyncio.get_running_loop().create_future())
+        self._asked.append(asked)
+        self._wake.set()
+        return await asked.done
+
+    def dry_run(self, command: Command) -> tuple[ev.Event, ...]:
+        """Return what a command would write now.
+
+        Raises
+        ------
+        PlenumError
+            It would be refused.
+        """
+        return tuple(command.decide(self.state, self.clock.now()))
+
+    # -- agents ------------------------------------------------------------------------------------
+
+    async def sync(self, request: SyncRequest) -> SyncResponse:
+        """Take in what an agent says, then wait for news for at most ``wait_s``, and answer.
+
+        Raises
+        ------
+        PlenumError
+            As :meth:`execute`.
+        """
+        self.controller.require_lead()
+        for answer in request.logs:
+            waiting = self._answers.get(answer.id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(answer)
+        synced = _Synced(request, asyncio.get_running_loop().create_future())
+        self._synced.append(synced)
+        self._wake.set()
+        await synced.done
+        moved = self._orders_moved.setdefault(request.agent, asyncio.Event())
+        if request.wait_s > 0 and not self._has_news(request):
+            moved.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(moved.wait(), request.wait_s)
+        response = self.controller.answer(request)
+        wants = tuple(self._wants.pop(request.agent, ()))
+        return msgspec.structs.replace(response, wants=wants) if wants else response
+
+    def _has_news(self, request: SyncRequest) -> bool:
+        agent = request.agent
+        return request.version != self.state.agent_version.get(agent, 0) or bool(self._wants.get(agent))
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def read(self, after: int, limit: int, *, subject: str = "", tenant: str | None = None) -> list[Record]:
+        """Return records of the log above a position, oldest first."""
+        store = self.controller.store
+        return await asyncio.to_thread(store.read, after, limit, subject=subject, tenant=tenant)
+
+    async def watch(self, after: int, *, subject: str = "", tenant: str | None = None) -> AsyncIterator[Record | None]:
+        """Yield records above a position as they come; None from time to time while there are none.
+
+        Ends when the reader has fallen too far behind, or the service stops; it can go on from the last position it got.
+        """
+        position = after
+        while not self._closing:
+            if position < self.state.position - len(self._recent):
+                records = await self.read(position, 500, subject=subject, tenant=tenant)
+                upto = records[-1].position if len(records) == 500 else self.state.position
+                if not records:
+                    upto = max(self.state.position - len(self._recent), position)
+            else:
+                fresh = [r for r in self._recent if r.position > position]
+                records = [r for r in fresh if subject in ("", r.subject) and tenant in (None, r.tenant)]
+                upto = fresh[-1].position if fresh else position
+            for record in records:
+                yield record
+            if upto > position:
+                position = upto
+                continue
+            async with self._moved:
+                try:
+                    await asyncio.wait_for(self._moved.wait_for(lambda: self.state.position > position), HEARTBEAT_S)  # noqa: B023
+                except TimeoutError:
+                    yield None
+
+    async def explain(self, job: str) -> Reason:
+        """Say why a job waits, tried on the present state.
+
+        Raises
+        ------
+        AbsentError
+            There is no such job.
+        """
+        return explained(self.state, self.controller.decider, job, self.clock.now())
+
+    async def why(self, job: str, at: float | None = None, position: int | None = None) -> Why:
+        """Replay the last decision about a job (up to a time or a position) with the code of now.
+
+        Raises
+        ------
+        AbsentError
+            No decision about it is in the log.
+        """
+        decider = Decider(self._read_fleet, self.controller.decider.policy)
+        return await asyncio.to_thread(why, self.controller.store, decider, job, at, position)
+
+    async def verify(self) -> Verification:
+        """Rebuild the state from the log and compare it, byte for byte, with the one in use."""
+        here = self.state.snapshot()
+        return await asyncio.to_thread(verify, self.controller.store, here)
+
+    async def backup(self, path: str) -> None:
+        """Write a consistent copy of the log to a new file."""
+        await asyncio.to_thread(self.controller.store.backup, path)
+
+    def utilisation(self) -> Utilisation:
+        """Return what is in use, by whom, and what waits."""
+        return utilisation(self.state, self.clock.now())
+
+    async def logs(self, node: str, run: str, stream: str, offset: int, limit: int) -> LogChunk:
+        """Return a piece of what a run wrote, asked of the node it ran on.
+
+        Raises
+        ------
+        PlenumError
+            The node is gone, does not answer, or has no such log.
+        """
+        agent = self.state.agent_of(node)
+        driver = self.embedded.get(agent)
+        if driver is not None:
+            return await asyncio.to_thread(driver.logs, run, stream, offset, limit)
+        if not agent:
+            raise LogsError(f"node {node} is gone, and its logs with it")
+        self._next_want += 1
+        want = LogWant(id=f"{self._next_want}", run=run, stream=stream, offset=offset, limit=limit)
+        waiting = self._answers[want.id] = asyncio.get_running_loop().create_future()
+        self._wants.setdefault(agent, []).append(want)
+        self._orders_moved.setdefault(agent, asyncio.Event()).set()
+        try:
+            answer = await asyncio.wait_for(waiting, LOG_WAIT_S)
+        except TimeoutError:
+            raise LogsError(f"the agent of node {node} does not answer; try again") from None
+        finally:
+            del self._answers[want.id]
+        if answer.chunk is None:
+            raise LogsError(answer.error)
+        return answer.chunk
+
+    # -- the loop ----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Lead if possible, and work: commands and agents' words first, then what follows from them."""
+        while True:
+            try:
+                await self._lead()
+                if not self.leading:
+                    self._refuse_all()
+                    await self._pause(RETRY_S)
+                    continue
+                if not await self._work():
+                    await self._pause(self._idle_s())
+            except (StoreError, ConflictError, FencedError) as error:
+                self._on_error(error.sentence)
+                self._refuse_all()
+                await self._recover(error)
+
+    async def _lead(self) -> None:
+        controller, now = self.controller, self.clock.monotonic()
+        if now < self._lead_at and (controller.leading or now < self._lead_at - LEAD_S / 3 + RETRY_S):
+            return
+        self._lead_at = now + LEAD_S / 3
+        lease = await asyncio.to_thread(controller.store.acquire, controller.holder, LEAD_S, controller.address)
+        controller.led(lease, now + LEAD_S)
+
+    async def _work(self) -> bool:
+        """Do one round; returns whether there was anything to do."""
+        controller = self.controller
+        before = controller.state.position
+        busy = await self._commands()
+        await self._words()
+        timers = self.clock.monotonic() >= self._tick_at
+        if timers:
+            self._tick_at = self.clock.monotonic() + TICK_S
+        await self._append(controller.tend(timers=timers))
+        await self._append(controller.learn())
+        started = self.clock.monotonic()
+        decision = controller.decide()
+        if decision is not None:
+            self.on_decision(self.clock.monotonic() - started, len(decision.bound))
+            await self._append(controller.commit(decision))
+        controller.save_snapshot()
+        return busy or controller.state.position > before
+
+    async def _commands(self) -> bool:
+        if not self._asked:
+            return False
+        asked = [self._asked.popleft() for _ in range(min(len(self._asked), 2 * MAX_BATCH))]
+        by_command = {id(a.command): a for a in asked}
+        keys = [a.command.key for a in asked if a.command.key]
+        try:
+            used = await asyncio.to_thread(self.controller.store.find_keys, keys) if keys else {}
+            batch = self.controller.propose([a.command for a in asked], used)
+            await self._append(batch.records, batch)
+        except (ConflictError, FencedError, StoreError) as error:
+            self._again_or_fail(asked, error)
+            raise
+        self._asked.extendleft(reversed([by_command[id(command)] for command in batch.later]))
+        for command, outcome in batch.done:
+            waiting = by_command[id(command)].done
+            if waiting.done():
+                continue
+            if isinstance(outcome, PlenumError):
+                waiting.set_exception(outcome)
+            else:
+                waiting.set_result(outcome)
+        return True
+
+    def _again_or_fail(self, asked: list[_Asked], error: PlenumError) -> None:
+        """Decide again after a conflict; say so where the outcome is unknown or somebody else leads."""
+        for waiting in reversed(asked):
+            waiting.tries += 1
+            if isinstance(error, ConflictError) and waiting.tries < MAX_TRIES:
+                self._asked.appendleft(waiting)
+            elif not waiting.done.done():
+                waiting.done.set_exception(error)
+
+    async def _words(self) -> None:
+        """Write down what agents said, all that wait in one go, and let them have their answers."""
+        synced, self._synced = self._synced, deque()
+        if not synced:
+            return
+        try:
+            seen: set[str] = set()
+            records: list[Record] = []
+            for waiting in synced:
+                if waiting.request.agent not in seen:  # a repeated request says nothing new
+                    records += self.controller.reported(waiting.request)
+                    seen.add(waiting.request.agent)
+            await self._append(records)
+        except (ConflictError, FencedError, StoreError) as error:
+            for waiting in synced:
+                if not waiting.done.done():
+                    waiting.done.set_exception(error)
+            raise
+        for waiting in synced:
+            if not waiting.done.done():
+                waiting.done.set_result(None)
+
+    async def _append(self, records: list[Record], batch: Batch | None = None) -> None:
+        controller = self.controller
+        keys = batch.keys if batch else []
+        if not records and not keys:
+            return
+        position = controller.state.position
+        versions = dict(controller.state.agent_version)
+        try:
+            await asyncio.to_thread(
+                controller.store.append, records, expected=position, keys=keys, term=controller.term or None
+            )
+        except (ConflictError, FencedError, StoreError) as error:
+            controller.failed(error)
+            raise
+        controller.absorb(controller.written(position, records))
+        for agent, version in controller.state.agent_version.items():
+            if versions.get(agent) != version and agent in self._orders_moved:
+                self._orders_moved[agent].set()
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def _recover(self, error: PlenumError) -> None:
+        """After a failed write: see what the log holds now."""
+        if isinstance(error, StoreError):
+            await asyncio.sleep(RETRY_S)
+        try:
+            self.controller.catch_up()
+        except PlenumError as again:
+            self._on_error(again.sentence)
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def _follow_others(self) -> None:
+        """While another replica leads, take in what it writes."""
+        store = self.controller.store
+        while True:
+            if self.controller.leading:
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                position = self.state.position
+                if await asyncio.to_thread(store.wait, position, LEAD_S / 3):
+                    records = await asyncio.to_thread(store.read, position, 1_000)
+                    if not self.controller.leading and self.state.position == position:
+                        self.controller.absorb(records)
+                        async with self._moved:
+                            self._moved.notify_all()
+            except PlenumError as error:
+                self._on_error(error.sentence)
+                await asyncio.sleep(RETRY_S)
+
+    def _refuse_all(self) -> None:
+        """Let nobody wait for a replica that does not lead."""
+        try:
+            self.controller.require_lead()
+        except PlenumError as error:
+            for waiting in (*self._asked, *self._synced):
+                if not waiting.done.done():
+                    waiting.done.set_exception(error)
+            self._asked.clear()
+            self._synced.clear()
+
+    async def _pause(self, seconds: float) -> None:
+        self._wake.clear()
+        if self._asked or self._synced:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+    def _idle_s(self) -> float:
+        """How long there is nothing to do unless somebody asks."""
+        now = self.clock.monotonic()
+        until_start = self.controller.next_start_s()
+        return max(0.01, min(self._tick_at - now, self._lead_at - now, until_start))
+
+    def _note(self, record: Record) -> None:
+        self._recent.append(record)
+        for listener in self.on_records:
+            listener(record)
+
+
+class LogsError(PlenumError):
+    """A log cannot be had."""
+
+    code = "logs.absent"
