@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -19,9 +20,17 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server) -> Iterator[str]:
-    """The url of a PostgreSQL database that is empty and this test's own."""
+def new_postgres_url(postgres_server) -> Iterator[Callable[[], str]]:
+    """Makes PostgreSQL databases, empty and this test's own; answers the url of each."""
     from tests import postgres
 
-    with postgres.fresh_database(postgres_server, f"plenum_{os.getpid()}_{next(_numbers)}") as url:
-        yield url
+    with ExitStack() as databases:
+        yield lambda: databases.enter_context(
+            postgres.fresh_database(postgres_server, f"plenum_{os.getpid()}_{next(_numbers)}")
+        )
+
+
+@pytest.fixture
+def postgres_url(new_postgres_url) -> str:
+    """The url of a PostgreSQL database that is empty and this test's own."""
+    return new_postgres_url()

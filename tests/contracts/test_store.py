@@ -1,5 +1,6 @@
 """Every event store keeps the promises of the port: memory, SQLite, PostgreSQL."""
 
+import hashlib
 import itertools
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
+from plenum.adapters.stores.backups import restore_backup
+from plenum.adapters.stores.faults import BackupError
 from plenum.adapters.stores.opening import open_store
 from plenum.model.errors import PlenumError
 from plenum.ports.batches import BODY_BYTES_MAX, KEY_CHARACTERS_MAX, RECORDS_MAX, BatchError, SnapshotError
@@ -85,7 +88,8 @@ def records(count: int, first: int = 1) -> list[Record]:
 
 
 def snapshot(position: int) -> Snapshot:
-    return Snapshot(position=position, digest=f"digest of {position}", data=b"\0\xff" + str(position).encode())
+    data = b"\0\xff" + str(position).encode()
+    return Snapshot(position=position, digest=hashlib.sha256(data).hexdigest(), data=data)
 
 
 def until(happens: Callable[[], object]) -> object:
@@ -475,6 +479,79 @@ class TestDurability:
         assert head - acknowledged <= 3
         assert len(store.find_keys([str(p) for p in range(3, head + 1, 3)])) == head // 3
         assert store.append(records(1), expected=head) == head + 1
+
+
+class TestBackup:
+    @pytest.mark.parametrize("into", ["sqlite", "postgres"])
+    def test_restored(self, durable, tmp_path, request, into):
+        """Whatever was backed up from whichever database comes back in whichever."""
+        store = durable.open()
+        keys = [CommandKey(key=f"k{n}", digest="d", position=n, at=float(n)) for n in range(3)]
+        store.append([record(n, audit=n % 2 == 0) for n in range(1, 1001)], expected=0, keys=keys)
+        store.append(records(500, 1001), expected=1000)
+        store.save_snapshot(snapshot(40))
+        store.compact(40)
+        store.save_snapshot(snapshot(1500))
+        led = store.acquire("a", 60.0)
+        backup = tmp_path / "backup.db"
+        store.backup(str(backup))
+        assert [path.name for path in tmp_path.iterdir() if "backup" in path.name] == ["backup.db"]
+        url = (
+            request.getfixturevalue("new_postgres_url")()
+            if into == "postgres"
+            else f"sqlite:///{tmp_path}/new/plenum.db"
+        )
+        assert restore_backup(str(backup), url) == 1500
+        restored = Place(into, url)
+        try:
+            copy = restored.open()
+            assert copy.read(0, 2000) == store.read(0, 2000)
+            assert (copy.head(), copy.base()) == (1500, 40)
+            assert (copy.snapshot(), copy.snapshot(at_most=1000)) == (snapshot(1500), snapshot(40))
+            assert copy.find_keys(["k0", "k1", "k2"]) == {key.key: key for key in keys}
+            assert copy.leader() is None
+            assert copy.acquire("b", 60.0).term > led.term + 1000
+            assert copy.append(records(1), expected=1500) == 1501
+        finally:
+            restored.close()
+
+    def test_while_others_write(self, durable, tmp_path):
+        """A backup is the log at one moment, though appends go on."""
+        store = durable.open()
+        done = threading.Event()
+
+        def write() -> None:
+            head = 0
+            while not done.is_set():
+                head = store.append(records(50, head + 1), expected=head)
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            try:
+                store.wait(500, PATIENCE_S)
+                store.backup(str(tmp_path / "backup.db"))
+            finally:
+                done.set()
+            writing.result(PATIENCE_S)
+        copied = restore_backup(str(tmp_path / "backup.db"), f"sqlite:///{tmp_path}/new.db")
+        assert copied >= 500
+        assert copied % 50 == 0
+
+    def test_over_something(self, durable, tmp_path):
+        (tmp_path / "precious").write_text("precious")
+        with pytest.raises(BackupError, match="exists"):
+            durable.open().backup(str(tmp_path / "precious"))
+        assert (tmp_path / "precious").read_text() == "precious"
+        assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+
+    def test_into_a_store_that_is_not_empty(self, durable, tmp_path):
+        store = durable.open()
+        store.append(records(3), expected=0)
+        store.backup(str(tmp_path / "backup.db"))
+        store.close()
+        with pytest.raises(BackupError, match="at 3"):
+            restore_backup(str(tmp_path / "backup.db"), durable.url)
+        assert durable.open().head() == 3
 
 
 ENDLESS_WRITER = """

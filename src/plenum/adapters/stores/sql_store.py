@@ -19,6 +19,9 @@ KEYS_A_QUERY = 500
 COMPACTED_AT_ONCE = 10_000
 """Records that one transaction of a compaction removes; appends get their turn in between."""
 
+ASK_AGAIN_S = 0.2
+"""Between questions of ``wait`` to a database that does not answer."""
+
 
 class Bell:
     """Wakes those who wait for the log to grow."""
@@ -224,8 +227,11 @@ class SqlStore:
         deadline = time.monotonic() + timeout_s
         while True:
             poll_s, rung = self.backend.poll_s(), self.backend.bell.count()
-            if self._is_above(after):
-                return True
+            try:
+                if self.head() > after:
+                    return True
+            except StoreError:  # whoever waits goes on waiting; its next read says what is wrong
+                poll_s = ASK_AGAIN_S
             left_s = deadline - time.monotonic()
             if left_s <= 0 or self._closed:
                 return False
@@ -249,12 +255,6 @@ class SqlStore:
         self._closed = True
         self.backend.bell.ring()
         self.backend.close()
-
-    def _is_above(self, after: int) -> bool:
-        try:
-            return self.head() > after
-        except StoreError:  # whoever waits goes on waiting; its next read says what is wrong
-            return False
 
     def _refusal(self, expected: int, term: int | None) -> FencedError | ConflictError:
         position, current = self._rows(select(HEAD.c.position, HEAD.c.term))[0]

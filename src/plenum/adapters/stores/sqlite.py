@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event, update
+from sqlalchemy import Connection, Engine, NullPool, Pool, QueuePool, create_engine, event, update
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
 
-from plenum.adapters.stores.faults import BackupError, LockedError, UrlError, first_line, translated
+from plenum.adapters.stores.faults import BackupError, ForeignError, LockedError, UrlError, first_line, translated
 from plenum.adapters.stores.sql_store import Bell
 from plenum.adapters.stores.tables import HEAD, REVISIONS
 from plenum.adapters.stores.upgrade import check_current, migrate, revision_of
@@ -24,7 +25,7 @@ from plenum.model.errors import FileError
 from plenum.ports.store import CommandKey, Record
 
 BUSY_TIMEOUT_S = 10.0
-READERS_MAX = 8
+CONNECTIONS_MAX = 8
 POLL_S = 0.1
 """How often a store that was opened for reading looks whether another process has written."""
 
@@ -65,14 +66,17 @@ class SqliteBackend:
         self._read_only = read_only
         self._path = path
         self._one_writer = threading.Lock()
+        if read_only and not path.is_file():
+            raise FileError(f"there is no database {path}; name the file that a server has written")
         self._lock = None if read_only else FileLock(path)
+        mode, configure = ("ro", _configure_read_only) if read_only else ("rw", _configure)
+        self._engine = _engine(path, mode, QueuePool, pool_size=CONNECTIONS_MAX, max_overflow=0)
+        event.listen(self._engine, "connect", configure)
         try:
-            self._engine = _engine(path, read_only)
             with translated(self.place):
                 self._prepare()
         except BaseException:
-            if self._lock:
-                self._lock.release()
+            self.close()
             raise
 
     @contextmanager
@@ -138,10 +142,19 @@ class SqliteBackend:
                 self._lock.release()
 
     def _prepare(self) -> None:
-        if self._read_only:
-            with self.reading() as connection:
-                check_current(connection, self.place)
-            return
+        try:
+            if self._read_only:
+                with self.reading() as connection:
+                    check_current(connection, self.place)
+            else:
+                self._prepare_for_writing()
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlite_errorname", "") != "SQLITE_NOTADB":
+                raise
+            raise ForeignError(f"{self._path} is not a database of SQLite; name another file") from None
+
+    def _prepare_for_writing(self) -> None:
+        _make_file(self._path)
         with self.writing() as connection:
             if revision_of(connection, self.place) != REVISIONS[-1]:
                 migrate(connection)
@@ -220,15 +233,14 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def blank_file(path: Path) -> Iterator[Connection]:
+def blank_file(path: Path, revision: str = REVISIONS[-1]) -> Iterator[Connection]:
     """Give a connection to an empty log in an empty file, in a transaction that commits at the end. Nothing is left beside it."""
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, hide_parameters=True)
-    with engine.connect() as connection:
+    engine = _engine(path, "rwc", NullPool)
+    with engine.begin() as connection:
         connection.exec_driver_sql("PRAGMA synchronous = OFF")  # whoever asked for the file syncs it when it is whole
-        with connection.begin():
-            connection.exec_driver_sql("BEGIN")
-            migrate(connection)
-            yield connection
+        connection.exec_driver_sql("BEGIN")
+        migrate(connection, revision)
+        yield connection
 
 
 def sqlite_path(url: str) -> Path:
@@ -245,28 +257,30 @@ def sqlite_path(url: str) -> Path:
     return Path(path)
 
 
-def _engine(path: Path, read_only: bool) -> Engine:
-    if read_only and not path.is_file():
-        raise FileError(f"there is no database {path}; name the file that a server has written")
+def _make_file(path: Path) -> None:
+    # Tenants' names and jobs are in it; what SQLite puts beside it takes over the same permissions. A file that exists is never opened
+    # here: closing it again would free the locks that SQLite holds on it in this process.
     try:
-        if not read_only:
-            # Tenants' names and jobs are in it; what SQLite puts beside it takes over the same permissions.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        _sync(path.parent)
+    except FileExistsError:
+        return
     except OSError as error:
-        raise FileError(f"{path} cannot be opened: {error.strerror}") from None
-    file = f"file:{quote(str(path.absolute()))}?mode={'ro' if read_only else 'rw'}"
-    engine = create_engine(
+        raise FileError(f"{path} cannot be made: {error.strerror}; choose a folder of yours") from None
+
+
+def _engine(path: Path, mode: str, pool: type[Pool], **pooled: int) -> Engine:
+    file = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    return create_engine(
         "sqlite://",
+        # Transactions are begun by hand, so that the driver does not guess where.
         creator=lambda: sqlite3.connect(
             file, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         ),
-        poolclass=QueuePool,
-        pool_size=READERS_MAX,
-        max_overflow=0,
+        poolclass=pool,
         hide_parameters=True,
+        **pooled,
     )
-    event.listen(engine, "connect", _configure_read_only if read_only else _configure)
-    return engine
 
 
 def _configure(connection: Any, _record: Any) -> None:
