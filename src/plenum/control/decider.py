@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from plenum.control import events as ev
-from plenum.control.state import ENDED, Job, Run, State, Unit, amounts_of, unit_id, unit_workload
-from plenum.graph.join import joined
+from plenum.control.state import ENDED, FleetRecord, Job, Run, State, Unit, amounts_of, unit_id, unit_workload
+from plenum.graph.join import joined, with_trait
 from plenum.model.fleet import CPU, GPU_MILLI, MEMORY, Fleet, Health
 from plenum.model.plan import Placement, Reason
 from plenum.model.units import show, unit_of
@@ -31,6 +31,9 @@ MAX_BOUND = 128
 
 MAX_MIX = 64
 """Distinct requests that scores are learned from, the most frequent first."""
+
+_TRAIT = {"simulated": "simulated", "agent": "process"}
+"""Trait of a driver's nodes, which jobs ask for by what they run (see commands.apply_job)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +115,7 @@ class Decider:
     def fleet(self, state: State) -> Fleet:
         """Return all hardware as one fleet, with what is out of service marked so."""
         kept = {(f.name, f.version): f for f in state.fleets.values()}
-        self._fleets = {key: self._fleets.get(key) or self.read_fleet(record.manifest) for key, record in kept.items()}
+        self._fleets = {key: self._fleets.get(key) or self._read(record) for key, record in kept.items()}
         whole = joined([self._fleets[key] for key in sorted(kept)])
         names = [whole.node_name(n) for n in range(whole.n_nodes)]
         nodes = [state.nodes[name] for name in names]
@@ -121,6 +124,9 @@ class Decider:
         cordoned = np.array([node.cordoned for node in nodes], np.bool_)
         health = np.where(down, Health.DOWN, whole.node_health).astype(np.uint8)
         return whole.replaced(node_health=health, node_cordoned=whole.node_cordoned | cordoned)
+
+    def _read(self, record: FleetRecord) -> Fleet:
+        return with_trait(self.read_fleet(record.manifest), _TRAIT[record.driver])
 
     def _names(self) -> list[str]:
         return list(self._node)

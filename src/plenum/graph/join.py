@@ -91,3 +91,11 @@ def _names(fleets: Sequence[Fleet]) -> tuple[str, ...]:
         names += [name if not seen[level, name] else f"{fleet.name}/{name}" for level, name in own]
         seen.update(own)
     return tuple(names)
+
+
+def with_trait(fleet: Fleet, trait: str) -> Fleet:
+    """Return a fleet all of whose nodes have one more trait."""
+    traits = _union([fleet.traits, (trait,)])
+    columns = _columns(fleet, traits)
+    columns[:, traits.index(trait)] = True
+    return fleet.replaced(traits=traits, node_traits=columns)
