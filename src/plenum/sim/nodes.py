@@ -116,6 +116,20 @@ class SimulatedDriver:
                 self._ask_to_end(run, now_s, assignment.process.grace_s, "lease-lost")
             self._catch_up()
 
+    def adopt(self, assignment: Assignment, started_at: float) -> None:
+        """Go on with a run that another driver of these nodes began at a time (seconds since the epoch), as if it had lived on."""
+        with self._lock:
+            now_s = self._catch_up()
+            if assignment.run in self._runs:
+                return
+            ran_s = max(self._clock.now() - started_at, 0.0)
+            start_s = (assignment.process.simulated or Simulated()).start_s
+            run = self._imagine(assignment, now_s - ran_s - start_s)
+            self._runs[assignment.run] = run
+            self._show(run)
+            self._schedule(run)
+            self._catch_up()
+
     def stop(self, run: str, grace_s: float, fence: Fence, *, cause: str = "stopped") -> None:
         """Ask a run to end; see the port. An order to a node that is down is lost."""
         with self._lock:
