@@ -106,6 +106,7 @@ class Service:
         self._recent: deque[Record] = deque(maxlen=MAX_BEHIND)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._pausing = False
         self._tick_at = 0.0
         self._lead_at = 0.0
         controller.on_record = self._note
@@ -162,6 +163,30 @@ class Service:
             self.controller.store.release(self.controller.holder)
         except PlenumError as error:
             self._on_error(f"leaving without a snapshot: {error.sentence}")
+
+    async def stop_work(self, agent: str, timeout_s: float) -> None:
+        """Order an agent's runs to end, start nothing more, and wait until they have; they wait for the next start of the control plane.
+
+        Raises
+        ------
+        PlenumError
+            Not the leader, or the store failed.
+        """
+        self._pausing = True
+
+        def stop(state: State, now: float) -> list[ev.Event]:
+            units = {id(unit): (job, unit) for job, unit in state.held.get(agent, {}).values() if not unit.stop}
+            return [
+                ev.UnitStopped(job=job.id, unit=unit.key, attempt=unit.attempt, why="shutdown")
+                for job, unit in units.values()
+            ]
+
+        await self.execute(Command(subject=f"agent/{agent}", run=stop))
+        end = self.clock.monotonic() + timeout_s
+        while self.state.held.get(agent) and self.clock.monotonic() < end:
+            async with self._moved:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._moved.wait(), 0.5)
 
     # -- commands ----------------------------------------------------------------------------------
 
@@ -359,7 +384,7 @@ class Service:
         await self._append(controller.tend(timers=timers))
         await self._append(controller.learn())
         started = self.clock.monotonic()
-        decision = controller.decide()
+        decision = None if self._pausing else controller.decide()
         if decision is not None:
             self.on_decision(self.clock.monotonic() - started, len(decision.bound))
             await self._append(controller.commit(decision))

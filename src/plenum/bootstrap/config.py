@@ -1,0 +1,117 @@
+"""What a control plane or an agent needs to know to start, and where it keeps things."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import platform
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plenum.model.errors import FieldError
+
+DEFAULT_PORT = 7070
+
+_ODD = re.compile(r"[^a-z0-9.-]+")
+
+
+def data_home() -> Path:
+    """Return where data goes unless told otherwise: ``$PLENUM_HOME``, else ``plenum`` in the user's data folder."""
+    if home := os.environ.get("PLENUM_HOME"):
+        return Path(home)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser()) / "plenum"
+
+
+def host_name() -> str:
+    """Return this host's name as the name of a node."""
+    return _ODD.sub("-", platform.node().lower()).strip("-.")[:63] or "localhost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """A control plane.
+
+    Parameters
+    ----------
+    data
+        Folder of the log, keys and local runs; made if absent, for this user only.
+    store
+        URL of the event store; empty: SQLite in ``data``.
+    name
+        Of this replica among all.
+    public
+        Host name or address that agents and other replicas reach this one by.
+    tls
+        False: plain HTTP, on loopback only.
+    certificate, key
+        Files of a certificate of one's own; empty: one from a CA in ``data`` is made and renewed.
+    local_node
+        Whether this host's own cores run jobs.
+    api_settings
+        TOML file of :class:`plenum.api.settings.ApiSettings`: rates, limits, issuers of JWTs; None: the defaults.
+    """
+
+    data: Path = field(default_factory=data_home)
+    store: str = ""
+    name: str = ""
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    public: str = ""
+    tls: bool = True
+    certificate: Path | None = None
+    key: Path | None = None
+    local_node: bool = False
+    api_settings: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise FieldError("--port", f"must be from 0 (any free one) to 65535, not {self.port}")
+        if not self.tls and not is_loopback(self.host):
+            raise FieldError(
+                "--no-tls",
+                f"goes with a loopback address only, not with {self.host}: tokens would cross the network in the clear",
+            )
+        if (self.certificate is None) != (self.key is None):
+            raise FieldError("--certificate", "give both a certificate and its key, or neither")
+
+    @property
+    def store_url(self) -> str:
+        """The event store's URL."""
+        return self.store or f"sqlite:///{(self.data / 'plenum.db').absolute()}"
+
+    @property
+    def shared_store(self) -> bool:
+        """Whether other replicas may use the same store."""
+        return self.store_url.startswith("postgresql")
+
+    def address(self, port: int) -> str:
+        """Return the URL that others reach this control plane by."""
+        host = self.public or ("127.0.0.1" if self.host in ("0.0.0.0", "::", "localhost") else self.host)
+        return f"{'https' if self.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this host's own."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def private_folder(path: Path) -> Path:
+    """Return a folder that only this user can read, made if absent."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only this user can read, whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)

@@ -1,0 +1,144 @@
+"""A certificate authority of one's own, so that everything speaks TLS from the first start."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from plenum.bootstrap.config import private_folder, write_private
+
+CA_DAYS = 3650
+SERVER_DAYS = 397
+RENEW_DAYS = 30
+"""A certificate with fewer days left is made anew at the next start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Files of a certificate, its key, and the authority that signed it."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+def credentials(folder: Path, names: Iterable[str]) -> Credentials:
+    """Return a server's certificate for some host names and addresses, made or renewed as needed.
+
+    Parameters
+    ----------
+    folder
+        Holds ``ca.pem`` and ``ca.key`` (the same for all that share it), ``server.pem`` and ``server.key``.
+    """
+    private_folder(folder)
+    found = Credentials(certificate=folder / "server.pem", key=folder / "server.key", ca=folder / "ca.pem")
+    wanted = sorted({*names, "localhost", "127.0.0.1", "::1"})
+    if not (found.ca.exists() and (folder / "ca.key").exists()):
+        _make_ca(folder)
+    if not _serves(found, wanted):
+        _make_server(folder, wanted)
+    return found
+
+
+def _serves(found: Credentials, wanted: list[str]) -> bool:
+
+    if not (found.certificate.exists() and found.key.exists()):
+        return False
+    certificate = x509.load_pem_x509_certificate(found.certificate.read_bytes())
+    ca = x509.load_pem_x509_certificate(found.ca.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    there = {str(n.value) for n in names}
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    return set(wanted) <= there and left.days >= RENEW_DAYS and certificate.issuer == ca.subject
+
+
+def _make_ca(folder: Path) -> None:
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    serial = x509.random_serial_number()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Plenum CA {serial:x}"[:64])])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(serial)
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=CA_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    write_private(folder / "ca.key", _pem(key))
+    write_private(folder / "ca.pem", _certificate_pem(certificate))
+
+
+def _make_server(folder: Path, names: list[str]) -> None:
+
+    ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    ca_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Plenum control plane")]))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=SERVER_DAYS))
+        .add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    write_private(folder / "server.key", _pem(key))
+    write_private(folder / "server.pem", _certificate_pem(certificate))
+
+
+def _usage(*, certificates: bool) -> x509.KeyUsage:
+
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _certificate_pem(certificate: x509.Certificate) -> bytes:
+
+    return certificate.public_bytes(serialization.Encoding.PEM)
