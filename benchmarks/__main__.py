@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import churn, large_fleet, scoring, startup
+from benchmarks import churn, large_fleet, scoring, startup, stores
 from benchmarks.findings import Finding
 
 BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
@@ -21,6 +21,7 @@ BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
     "scoring": scoring.bench,
     "gangs": churn.bench,
     "fleet": large_fleet.bench,
+    "stores": stores.bench,
 }
 OUT = Path("out/bench.json")
 

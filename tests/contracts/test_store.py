@@ -151,6 +151,7 @@ class TestAppend:
             {"subject": "\ud800"},
             {"subject": "x" * 2000},
             {"body": b"\xff"},
+            {"at": float("nan")},
             {"body": b"\0"},
             {"body": b"x" * (BODY_BYTES_MAX + 1)},
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 from plenum.model.errors import PlenumError
 from plenum.ports.store import CommandKey, Record, Snapshot
@@ -29,7 +30,7 @@ def check_batch(records: Sequence[Record], keys: Sequence[CommandKey]) -> None:
     Raises
     ------
     BatchError
-        Too many records or keys, a name or body that is too long, a NUL character, a body that is not UTF-8.
+        Too many records or keys, a name or body that is too long, a NUL character, a body that is not UTF-8, a time that is none.
     """
     if len(records) > RECORDS_MAX or len(keys) > KEYS_MAX:
         raise BatchError(
@@ -67,6 +68,8 @@ def missing_snapshot(upto: int) -> SnapshotError:
 
 
 def _check_record(record: Record) -> None:
+    if not isfinite(record.at):
+        raise BatchError(f"the time of {record.type!r} is {record.at}; seconds since the epoch are needed")
     if len(record.body) > BODY_BYTES_MAX:
         raise BatchError(f"the body of {record.type!r} has {len(record.body)} bytes; at most {BODY_BYTES_MAX} are kept")
     try:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import Connection, create_engine, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
@@ -63,20 +64,25 @@ WITH moved AS (
   RETURNING position
 ), written AS (
   INSERT INTO records (position, at, type, version, subject, tenant, actor, trace, audit, body)
-  SELECT %(expected)s + r.n, r.at, r.type, r.version, r.subject, r.tenant, r.actor, r.trace, r.audit, r.body
-  FROM moved, unnest(
-    %(at)s::float8[], %(type)s::text[], %(version)s::int[], %(subject)s::text[], %(tenant)s::text[],
-    %(actor)s::text[], %(trace)s::text[], %(audit)s::bool[], %(body)s::text[]
-  ) WITH ORDINALITY AS r (at, type, version, subject, tenant, actor, trace, audit, body, n)
-), noted AS (
-  INSERT INTO command_keys (key, digest, position, at)
-  SELECT k.key, k.digest, k.position, k.at
-  FROM moved, unnest(%(key)s::text[], %(digest)s::text[], %(key_position)s::bigint[], %(key_at)s::float8[])
-    AS k (key, digest, position, at)
-  ON CONFLICT (key) DO UPDATE SET digest = excluded.digest, position = excluded.position, at = excluded.at
+  SELECT r.position, r.at, r.type, r.version, r.subject, r.tenant, r.actor, r.trace, r.audit, r.body
+  FROM moved, json_to_recordset(%(records)s::json) AS r (
+    position bigint, at float8, type text, version int, subject text, tenant text, actor text, trace text, audit bool, body text
+  )
 )
 SELECT pg_notify(%(channel)s, position::text) FROM moved
 """
+
+_APPEND_WITH_KEYS = _APPEND.replace(
+    "\n)\nSELECT pg_notify",
+    """
+), noted AS (
+  INSERT INTO command_keys (key, digest, position, at)
+  SELECT k.key, k.digest, k.position, k.at
+  FROM moved, json_to_recordset(%(keys)s::json) AS k (key text, digest text, position bigint, at float8)
+  ON CONFLICT (key) DO UPDATE SET digest = excluded.digest, position = excluded.position, at = excluded.at
+)
+SELECT pg_notify""",
+)
 
 _SETTINGS = """
 SELECT set_config('statement_timeout', %(statement)s, false), set_config('lock_timeout', %(lock)s, false),
@@ -89,8 +95,6 @@ _TIMEOUTS = {
     "lock": str(LOCK_TIMEOUT_MS),
     "idle": str(IDLE_IN_TRANSACTION_MS),
 }
-
-_FIELDS = ("at", "type", "version", "subject", "tenant", "actor", "trace", "audit")
 
 
 class PostgresBackend:
@@ -155,21 +159,23 @@ class PostgresBackend:
 
     def append(self, records: Sequence[Record], keys: Sequence[CommandKey], expected: int, term: int | None) -> bool:
         """Append in one statement; False: the head or the term is another, and nothing was done."""
-        noted = {key.key: key for key in keys}.values()
-        values: dict[str, Any] = {field: [getattr(record, field) for record in records] for field in _FIELDS}
-        values |= {
-            "body": [record.body.decode() for record in records],
-            "key": [key.key for key in noted],
-            "digest": [key.digest for key in noted],
-            "key_position": [key.position for key in noted],
-            "key_at": [key.at for key in noted],
+        # As JSON, which takes one pass each way however many there are; arrays a column take several times as long to write and parse.
+        values: dict[str, Any] = {
             "channel": CHANNEL,
             "expected": expected,
             "head": expected + len(records),
             "term": term,
         }
+        values["records"] = msgspec.json.encode(
+            [
+                msgspec.structs.asdict(record) | {"position": position, "body": record.body.decode()}
+                for position, record in enumerate(records, expected + 1)
+            ]
+        ).decode()
+        if keys:
+            values["keys"] = msgspec.json.encode(list({key.key: key for key in keys}.values())).decode()
         with self.reading() as connection:
-            return connection.exec_driver_sql(_APPEND, values).first() is not None
+            return connection.exec_driver_sql(_APPEND_WITH_KEYS if keys else _APPEND, values).first() is not None
 
     def insert_or_replace(self, connection: Connection, table: Any, row: dict[str, Any]) -> None:
         """Insert a row, in place of the one with the same primary key."""

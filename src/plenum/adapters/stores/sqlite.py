@@ -8,9 +8,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, Pool, QueuePool, create_engine, event, update
@@ -22,7 +22,7 @@ from plenum.adapters.stores.sql_store import Bell
 from plenum.adapters.stores.tables import HEAD, REVISIONS
 from plenum.adapters.stores.upgrade import check_current, migrate, revision_of
 from plenum.model.errors import FileError
-from plenum.ports.store import CommandKey, Record
+from plenum.ports.store import CommandKey, Record, StoreError
 
 BUSY_TIMEOUT_S = 10.0
 CONNECTIONS_MAX = 8
@@ -99,13 +99,13 @@ class SqliteBackend:
             (p, r.at, r.type, r.version, r.subject, r.tenant, r.actor, r.trace, r.audit, r.body.decode())
             for p, r in enumerate(records, expected + 1)
         ]
-        with self.writing() as connection:
-            if not connection.exec_driver_sql(_ADVANCE, (expected + len(rows), expected, term)).rowcount:
+        with self._driver() as driver:
+            driver.execute("BEGIN IMMEDIATE")
+            if not driver.execute(_ADVANCE, (expected + len(rows), expected, term)).rowcount:
                 return False
-            if rows:
-                connection.exec_driver_sql(_INSERT, rows)
-            if keys:
-                connection.exec_driver_sql(_NOTE, [(k.key, k.digest, k.position, k.at) for k in keys])
+            driver.executemany(_INSERT, rows)
+            driver.executemany(_NOTE, [(k.key, k.digest, k.position, k.at) for k in keys])
+            driver.commit()
         return True
 
     def insert_or_replace(self, connection: Connection, table: Any, row: dict[str, Any]) -> None:
@@ -140,6 +140,15 @@ class SqliteBackend:
             self._engine.dispose()
             if self._lock:
                 self._lock.release()
+
+    @contextmanager
+    def _driver(self) -> Iterator[sqlite3.Connection]:
+        # The hot path goes past SQLAlchemy, which takes as long as the disk does. The pool rolls back what was not committed.
+        try:
+            with self._one_writer, closing(self._engine.raw_connection()) as pooled:
+                yield cast(sqlite3.Connection, pooled.driver_connection)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.place} did not answer as it should: {first_line(error)}") from error
 
     def _prepare(self) -> None:
         try:
