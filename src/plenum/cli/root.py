@@ -12,6 +12,12 @@ from plenum import __version__
 from plenum.model.errors import PlenumError
 
 COMMANDS = {
+    "up": ("plenum.cli.up", "Bring a cloud up on this machine."),
+    "server": ("plenum.cli.server", "Run a control plane that nodes join."),
+    "agent": ("plenum.cli.agent", "Join this host to a control plane."),
+    "backup": ("plenum.cli.backup", "Write everything a control plane knows into one file."),
+    "restore": ("plenum.cli.restore", "Fill an empty store from a backup."),
+    "rebuild": ("plenum.cli.rebuild", "Compute the state anew from the log, and compare."),
     "fleet": ("plenum.cli.fleet", "Describe, import, discover, check and draw fleets."),
     "place": ("plenum.cli.place", "Decide where workloads go on a fleet."),
     "explain": ("plenum.cli.explain", "Say why a workload waits, who is in the way and what would help."),

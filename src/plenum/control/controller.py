@@ -28,6 +28,9 @@ from plenum.ports.store import CommandKey, ConflictError, EventStore, FencedErro
 MAX_BATCH = 512
 """Commands decided and written together."""
 
+MAX_RECORDS = 1_000
+"""Facts written together, commands' own aside."""
+
 READ_AT_ONCE = 2_000
 """Records read at a time while catching up."""
 
@@ -155,6 +158,10 @@ class Controller:
         """
         position = self.state.position
         if not records and not keys:
+            return
+        if not keys and len(records) > MAX_RECORDS:  # facts, each true by itself
+            for i in range(0, len(records), MAX_RECORDS):
+                self.append(records[i : i + MAX_RECORDS])
             return
         try:
             self.store.append(records, expected=position, keys=keys, term=self.term or None)

@@ -16,7 +16,7 @@ import msgspec
 
 from plenum.control import events as ev
 from plenum.control.commands import Command
-from plenum.control.controller import MAX_BATCH, Batch, Controller, Outcome
+from plenum.control.controller import MAX_BATCH, MAX_RECORDS, Batch, Controller, Outcome
 from plenum.control.decider import Decider
 from plenum.control.history import Verification, Why, verify, why
 from plenum.control.protocol import LogAnswer, LogWant, SyncRequest, SyncResponse
@@ -447,10 +447,15 @@ class Service:
                 waiting.done.set_result(None)
 
     async def _append(self, records: list[Record], batch: Batch | None = None) -> None:
-        controller = self.controller
+        """Write records decided on the present state, and take them in; a long list of facts in several pieces, a batch in one."""
         keys = batch.keys if batch else []
+        if batch is None and len(records) > MAX_RECORDS:
+            for i in range(0, len(records), MAX_RECORDS):
+                await self._append(records[i : i + MAX_RECORDS])
+            return
         if not records and not keys:
             return
+        controller = self.controller
         position = controller.state.position
         versions = dict(controller.state.agent_version)
         try:

@@ -8,7 +8,7 @@ from math import isfinite
 from plenum.model.errors import PlenumError
 from plenum.ports.store import CommandKey, Record, Snapshot
 
-RECORDS_MAX = 1_000
+RECORDS_MAX = 5_000
 KEYS_MAX = 1_000
 KEY_CHARACTERS_MAX = 300
 NAME_CHARACTERS_MAX = 1_000
