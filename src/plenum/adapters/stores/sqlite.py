@@ -66,6 +66,7 @@ class SqliteBackend:
         self._read_only = read_only
         self._path = path
         self._one_writer = threading.Lock()
+        self._closed = False
         if read_only and not path.is_file():
             raise FileError(f"there is no database {path}; name the file that a server has written")
         self._lock = None if read_only else FileLock(path)
@@ -89,7 +90,7 @@ class SqliteBackend:
     def writing(self) -> Iterator[Connection]:
         """Return a connection in a transaction that commits at the end."""
         # SQLite lets one write at a time and makes the others sleep and try again; a lock wakes them at once.
-        with self._one_writer, self._engine.begin() as connection:
+        with self._turn(), self._engine.begin() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
@@ -137,15 +138,23 @@ class SqliteBackend:
     def close(self) -> None:
         """Wait for a write under way, then let go of the file and of the lock beside it."""
         with self._one_writer:
+            self._closed = True
             self._engine.dispose()
             if self._lock:
                 self._lock.release()
 
     @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._one_writer:
+            if self._closed:  # while this one waited; the lock beside the file may be another server's by now
+                raise StoreError(f"{self.place} has been closed; open it again")
+            yield
+
+    @contextmanager
     def _driver(self) -> Iterator[sqlite3.Connection]:
         # The hot path goes past SQLAlchemy, which takes as long as the disk does. The pool rolls back what was not committed.
         try:
-            with self._one_writer, closing(self._engine.raw_connection()) as pooled:
+            with self._turn(), closing(self._engine.raw_connection()) as pooled:
                 yield cast(sqlite3.Connection, pooled.driver_connection)
         except sqlite3.Error as error:
             raise StoreError(f"{self.place} did not answer as it should: {first_line(error)}") from error

@@ -149,6 +149,17 @@ def test_closing_waits_for_the_append_under_way(url):
             again.close()
 
 
+def test_an_append_whose_turn_comes_after_closing(url):
+    """It passed the first check before the store was closed; by its turn the file may be another server's."""
+    store = open_store(url)
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.backend.append([RECORD], [], 0, None)
+    again = open_store(url)
+    assert again.head() == 0
+    again.close()
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
