@@ -28,6 +28,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         Limit; 0: none.
     cgroup
         Folder of the control group to make; empty: none.
+    rlimit
+        Whether memory may be limited by rlimit where there is no control group. Not with GPUs: what their driver maps into a
+        process would count too.
     """
 
     run: str
@@ -46,6 +49,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     numa: tuple[int, ...] = ()
     memory_bytes: int = 0
     cgroup: str = ""
+    rlimit: bool = True
     oom_score_adj: int = 0
     log_file_bytes: int
     log_files: int

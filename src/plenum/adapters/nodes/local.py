@@ -29,13 +29,12 @@ from pathlib import Path
 
 import msgspec
 
-from plenum.adapters.nodes import files
+from plenum.adapters.nodes import files, shim
 from plenum.adapters.nodes.cgroups import delegated_cgroup
 from plenum.adapters.nodes.cores import choose_cpus, numa_nodes
 from plenum.adapters.nodes.launch import Launch, base_environment, environment
 from plenum.adapters.nodes.leftovers import end_leftovers
 from plenum.adapters.nodes.output import STREAMS, read_output
-from plenum.adapters.nodes.shim import boot_id, elapsed_s
 from plenum.model.errors import PlenumError
 from plenum.ports.nodes import (
     EXITED,
@@ -55,7 +54,8 @@ MAX_OLD = 1_000
 KEEP_OLD_S = 86_400.0
 STOP_ALL_MARGIN_S = 15.0
 """Time beyond the grace that the end of everything is waited for."""
-_SHIM = Path(__file__).with_name("shim.py")
+_SHIM = shim.__cached__ if os.path.exists(shim.__cached__ or "") else shim.__file__
+"""The supervisor's program, compiled where that was kept: compiling takes as long as the rest of its start."""
 _SHIM_LOCK_FD = 3
 
 
@@ -104,7 +104,7 @@ class LocalDriver:
         log_file_bytes: int = 8 << 20,
         log_files: int = 4,
         oom_score_adj: int = 500,
-        clock_s: Callable[[], float] = elapsed_s,
+        clock_s: Callable[[], float] = shim.elapsed_s,
     ) -> None:
         self._node = node
         self._folder = files.make_folder(folder.absolute())
@@ -114,7 +114,7 @@ class LocalDriver:
         self._log_limits = (max(log_file_bytes, 1), max(log_files, 1))
         self._oom_score_adj = oom_score_adj
         self._clock_s = clock_s
-        self._boot = boot_id()
+        self._boot = shim.boot_id()
         self._numa = numa_nodes()
         self._lock = threading.Lock()
         self._spawned: list[int] = []
@@ -301,6 +301,7 @@ class LocalDriver:
             memory_bytes=assignment.memory_bytes,
             cgroup=f"{self._cgroup}/run-{assignment.run}" if self._cgroup and assignment.memory_bytes else "",
             oom_score_adj=self._oom_score_adj,
+            rlimit=not assignment.gpus,
             log_file_bytes=self._log_limits[0],
             log_files=self._log_limits[1],
         )
@@ -387,7 +388,7 @@ class LocalDriver:
             (os.POSIX_SPAWN_OPEN, 2, err, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600),
             (os.POSIX_SPAWN_DUP2, lock_fd, _SHIM_LOCK_FD),
         )
-        args = (sys.executable, "-I", "-S", "-B", "-X", "utf8", str(_SHIM), str(run.folder), str(_SHIM_LOCK_FD))
+        args = (sys.executable, "-I", "-S", "-B", "-X", "utf8", _SHIM, str(run.folder), str(_SHIM_LOCK_FD))
         env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         try:
             self._spawned.append(os.posix_spawn(sys.executable, args, env, file_actions=actions, setsid=True))

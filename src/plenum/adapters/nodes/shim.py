@@ -422,6 +422,9 @@ def _limit_memory(launch):
         else:
             yield "memory limit by cgroup: set"
             return
+    if not launch["rlimit"]:
+        yield "memory limit: none, as there is no cgroup and an rlimit would count what GPUs map"
+        return
     limit = launch["memory_bytes"]
     yield from _attempt("memory limit by rlimit", lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
 
