@@ -1,0 +1,170 @@
+"""What every request needs: the service behind the API, and who guards its doors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from starlette.requests import HTTPConnection
+
+from plenum.api.authorise import Policies, Target
+from plenum.api.errors import ForbiddenError, InvalidTokenError, RateError, UnauthenticatedError
+from plenum.api.identity import Principal, is_own_token, principal_of
+from plenum.api.jwt_issuers import Fetch, JwtVerifier
+from plenum.api.metrics import Metrics
+from plenum.api.rates import Rates
+from plenum.api.refusals import Refusals
+from plenum.api.settings import ApiSettings
+from plenum.control.commands import AbsentError
+from plenum.control.service import Service
+
+
+class ApiContext:
+    """One API's parts. Lives on the event loop's thread, as the service's state does."""
+
+    def __init__(self, service: Service, settings: ApiSettings, fetch: Fetch | None = None) -> None:
+        self.service = service
+        self.settings = settings
+        self.policies = Policies()
+        self.metrics = Metrics(service)
+        self.refusals = Refusals(service, settings.audit_window_s, settings.audit_most)
+        self.backing_up = asyncio.Lock()
+        self._jwt = JwtVerifier(settings.jwt, service.clock, fetch)
+        self._rates = Rates(settings.rate, service.clock.monotonic)
+        self._failures = Rates(settings.failure_rate, service.clock.monotonic)
+        self._streams: Counter[str] = Counter()
+
+    # -- who ---------------------------------------------------------------------------------------
+
+    async def identify(self, connection: HTTPConnection) -> Principal:
+        """Return who asks, and count the request against their rate.
+
+        Raises
+        ------
+        UnauthenticatedError
+            Nobody who can prove it.
+        RateError
+            Too many requests; or too many failures from this address, for what takes effort to check.
+        """
+        source = source_of(connection)
+        try:
+            principal = await self._principal(bearer_of(connection), source)
+        except UnauthenticatedError:
+            if wait_s := self._failures.take(source):
+                raise RateError("too many requests from here were refused; wait a little", _whole(wait_s)) from None
+            raise
+        if wait_s := self._rates.take(principal.token):
+            raise RateError("too many requests for this token; slow down", _whole(wait_s))
+        return principal
+
+    async def known(self, connection: HTTPConnection) -> Principal:
+        """Return who asks, without counting it.
+
+        Raises
+        ------
+        UnauthenticatedError
+            Nobody who can prove it (any more).
+        """
+        return await self._principal(bearer_of(connection), source_of(connection))
+
+    async def _principal(self, text: str, source: str) -> Principal:
+        if is_own_token(text):
+            return principal_of(self.service.state, text, self.service.clock.now())
+        if not self.settings.jwt or text.count(".") != 2:
+            raise InvalidTokenError
+        if (known := self._jwt.remembered(text)) is not None:
+            return known
+        # A signature costs us more than it costs them.
+        if wait_s := self._failures.wait_s(source):
+            raise RateError("too many requests from here were refused; wait a little", _whole(wait_s))
+        return await self._jwt.verify(text)
+
+    # -- what --------------------------------------------------------------------------------------
+
+    def require(self, principal: Principal, action: str, target: Target) -> None:
+        """Pass if somebody may do something.
+
+        Raises
+        ------
+        ForbiddenError
+            They may not, and may know that it is there.
+        AbsentError
+            They may not, and may not know whether it is there.
+        """
+        if self.policies.allows(principal, action, target):
+            return
+        if principal.kind == "user" and target.kind == "Tenant":
+            if not self.policies.allows(principal, "tenants:read", target):
+                raise AbsentError(f"there is no tenant {target.name}, or it is not yours to see")
+            raise ForbiddenError(
+                f"your role in tenant {target.name} does not allow {action}; ask an admin of the tenant"
+            )
+        if principal.kind == "user" and target.kind == "Account":
+            raise AbsentError(f"there is no user {target.name}, or it is not yours to see")
+        if principal.kind != "user":
+            raise ForbiddenError(f"a token of kind {principal.kind} does not allow {action} here")
+        raise ForbiddenError(f"{action} is for operators")
+
+    def visible(self, principal: Principal, action: str) -> frozenset[str] | None:
+        """Return the tenants in which somebody may do something; None: in every one."""
+        if principal.operator:
+            return None
+        tenants = {grant.tenant for grant in principal.grants}
+        return frozenset(
+            name for name in tenants if self.policies.allows(principal, action, Target(kind="Tenant", name=name))
+        )
+
+    # -- streams -----------------------------------------------------------------------------------
+
+    def open_stream(self, principal: Principal) -> None:
+        """Count a stream that begins; :meth:`close_stream` when it ends.
+
+        Raises
+        ------
+        RateError
+            There are too many, theirs or altogether.
+        """
+        settings = self.settings
+        if self._streams[principal.token] >= settings.watchers_each:
+            raise RateError(f"there are {settings.watchers_each} streams open for this token; close one first", 5)
+        if self.streams >= settings.watchers:
+            raise RateError("too many streams are open; try again later", 5)
+        self._streams[principal.token] += 1
+
+    def close_stream(self, principal: Principal) -> None:
+        """Count a stream that ended."""
+        self._streams[principal.token] -= 1
+        if not self._streams[principal.token]:
+            del self._streams[principal.token]
+
+    @property
+    def streams(self) -> int:
+        """Streams open now."""
+        return self._streams.total()
+
+
+def bearer_of(connection: HTTPConnection) -> str:
+    """Return the bearer token of a request.
+
+    Raises
+    ------
+    UnauthenticatedError
+        There is none, or more than one.
+    """
+    given = [value for name, value in connection.scope["headers"] if name == b"authorization"]
+    if len(given) != 1:
+        raise UnauthenticatedError("send one bearer token: Authorization: Bearer plm_…")
+    scheme, _, text = given[0].decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer" or not text.strip() or not text.isascii():
+        raise UnauthenticatedError("send one bearer token: Authorization: Bearer plm_…")
+    return text.strip()
+
+
+def source_of(connection: HTTPConnection) -> str:
+    """Return the address that a request came from."""
+    client = connection.scope.get("client")
+    return str(client[0])[:64] if client else "local"
+
+
+def _whole(seconds: float) -> int:
+    return int(seconds) + 1

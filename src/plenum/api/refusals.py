@@ -1,0 +1,132 @@
+"""The audit of refusals: every one is counted, equal ones share a record, and nobody can flood the log with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, replace
+
+from plenum.control import commands
+from plenum.control.service import Service
+from plenum.model.errors import PlenumError
+
+WAITING = 1_000
+"""Different refusals remembered until the next writing; any more are counted under their source alone."""
+
+_LOG = logging.getLogger("plenum.audit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Somebody did not get what they asked for.
+
+    Parameters
+    ----------
+    actor
+        Who, as the log names them; ``anonymous`` where that was not proven.
+    source
+        Address that the request came from.
+    route
+        Template of the address asked for; equal refusals have equal ones.
+    path
+        The address itself.
+    tenant
+        Whose people may see the record; empty: the operator alone.
+    """
+
+    actor: str
+    source: str
+    verb: str
+    route: str
+    path: str
+    code: str
+    sentence: str
+    tenant: str = ""
+    times: int = 1
+
+
+class Refusals:
+    """Collects refusals and writes them together.
+
+    Parameters
+    ----------
+    window_s
+        Longest that a refusal waits to be written.
+    most
+        Records in one writing; the rest are summed up by source.
+    """
+
+    def __init__(self, service: Service, window_s: float, most: int) -> None:
+        self._service = service
+        self._window_s = window_s
+        self._most = most
+        self._waiting: dict[tuple[str, ...], Refusal] = {}
+        self._writer: asyncio.Task[None] | None = None
+
+    def note(self, refusal: Refusal) -> None:
+        """Take a refusal; it is in the log soon."""
+        key = (refusal.actor, refusal.source, refusal.verb, refusal.route, refusal.code, refusal.tenant)
+        if key not in self._waiting and len(self._waiting) >= WAITING:
+            refusal = _summed(refusal)
+            key = ("", refusal.source)
+            if key not in self._waiting and len(self._waiting) >= 2 * WAITING:
+                key = ("", "")
+        known = self._waiting.get(key)
+        self._waiting[key] = refusal if known is None else replace(known, times=known.times + refusal.times)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write_soon())
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        if len(waiting) > self._most:
+            by_source: dict[str, Refusal] = {}
+            for refusal in waiting[self._most - 1 :]:
+                source = refusal.source if len(by_source) < self._most else "many"
+                known = by_source.get(source)
+                times = refusal.times + (known.times if known else 0)
+                by_source[source] = replace(_summed(refusal), source=source, times=times)
+            waiting = [*waiting[: self._most - 1], *by_source.values()]
+        await asyncio.gather(*(self._write(refusal) for refusal in waiting))
+
+    async def close(self) -> None:
+        """Write what waits and end."""
+        if self._writer is not None:
+            self._writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._writer
+            self._writer = None
+        await self.flush()
+
+    async def _write_soon(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(self._window_s)
+            await self.flush()
+
+    async def _write(self, refusal: Refusal) -> None:
+        command = commands.refused(
+            refusal.verb,
+            _storable(refusal.path),
+            refusal.code,
+            _storable(refusal.sentence),
+            tenant=refusal.tenant,
+            source=refusal.source,
+            times=refusal.times,
+        )
+        try:
+            await self._service.execute(command.by(refusal.actor))
+        except PlenumError as error:
+            # One that does not lead, or has no store for now, cannot write; its own log is the place left.
+            _LOG.warning("refusal not in the log (%s): %r", error.code, refusal)
+
+
+def _summed(refusal: Refusal) -> Refusal:
+    """Return a refusal that stands for many of one source."""
+    return replace(
+        refusal, actor="anonymous", verb="*", route="*", path="*", code="many", sentence="further refusals", tenant=""
+    )
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
