@@ -41,8 +41,10 @@ MAX_QUEUE = 10_000
 MAX_TRIES = 8
 """Times that a command is decided anew because the log moved on."""
 
-MAX_BEHIND = 10_000
-"""Records that a watcher may lie behind the log before it is cut off; it can resume from where it was."""
+MAX_RECENT = 10_000
+"""Newest records kept for watchers; those further behind read from the store."""
+
+WATCH_AT_ONCE = 500
 
 HEARTBEAT_S = 10.0
 LOG_WAIT_S = 10.0
@@ -103,7 +105,7 @@ class Service:
         self._wants: dict[str, list[LogWant]] = {}
         self._answers: dict[str, asyncio.Future[LogAnswer]] = {}
         self._next_want = 0
-        self._recent: deque[Record] = deque(maxlen=MAX_BEHIND)
+        self._recent: deque[Record] = deque(maxlen=MAX_RECENT)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._pausing = False
@@ -186,7 +188,8 @@ class Service:
         while self.state.held.get(agent) and self.clock.monotonic() < end:
             async with self._moved:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._moved.wait(), 0.5)
+                    async with asyncio.timeout(0.5):
+                        await self._moved.wait()
 
     # -- commands ----------------------------------------------------------------------------------
 
@@ -240,7 +243,8 @@ class Service:
         if request.wait_s > 0 and not self._has_news(request):
             moved.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(moved.wait(), request.wait_s)
+                async with asyncio.timeout(request.wait_s):
+                    await moved.wait()
         response = self.controller.answer(request)
         wants = tuple(self._wants.pop(request.agent, ()))
         return msgspec.structs.replace(response, wants=wants) if wants else response
@@ -259,29 +263,32 @@ class Service:
     async def watch(self, after: int, *, subject: str = "", tenant: str | None = None) -> AsyncIterator[Record | None]:
         """Yield records above a position as they come; None from time to time while there are none.
 
-        Ends when the reader has fallen too far behind, or the service stops; it can go on from the last position it got.
+        Ends when the service stops; the reader can go on elsewhere from the last position it got. Nothing is buffered for it: one that
+        is slow reads older records from the store.
         """
         position = after
         while not self._closing:
-            if position < self.state.position - len(self._recent):
-                records = await self.read(position, 500, subject=subject, tenant=tenant)
-                upto = records[-1].position if len(records) == 500 else self.state.position
-                if not records:
-                    upto = max(self.state.position - len(self._recent), position)
+            head = self.state.position
+            if position < head - len(self._recent):
+                records = await self.read(position, WATCH_AT_ONCE, subject=subject, tenant=tenant)
+                position = records[-1].position if len(records) == WATCH_AT_ONCE else head
             else:
                 fresh = [r for r in self._recent if r.position > position]
                 records = [r for r in fresh if subject in ("", r.subject) and tenant in (None, r.tenant)]
-                upto = fresh[-1].position if fresh else position
+                position = max(head, position)
             for record in records:
                 yield record
-            if upto > position:
-                position = upto
-                continue
-            async with self._moved:
-                try:
-                    await asyncio.wait_for(self._moved.wait_for(lambda: self.state.position > position), HEARTBEAT_S)  # noqa: B023
-                except TimeoutError:
-                    yield None
+            if self.state.position <= position and not await self._move(position):
+                yield None
+
+    async def _move(self, position: int) -> bool:
+        """Wait until the log is above a position; False: it was not for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_S), self._moved:
+                while self.state.position <= position and not self._closing:
+                    await self._moved.wait()
+                return True
+        return False
 
     async def explain(self, job: str) -> Reason:
         """Say why a job waits, tried on the present state.
@@ -337,7 +344,8 @@ class Service:
         self._wants.setdefault(agent, []).append(want)
         self._orders_moved.setdefault(agent, asyncio.Event()).set()
         try:
-            answer = await asyncio.wait_for(waiting, LOG_WAIT_S)
+            async with asyncio.timeout(LOG_WAIT_S):
+                answer = await waiting
         except TimeoutError:
             raise LogsError(f"the agent of node {node} does not answer; try again") from None
         finally:
@@ -518,7 +526,8 @@ class Service:
         if self._asked or self._synced:
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
 
     def _idle_s(self) -> float:
         """How long there is nothing to do unless somebody asks."""
