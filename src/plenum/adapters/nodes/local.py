@@ -308,12 +308,13 @@ class LocalDriver:
 
     def _ask_to_end(self, run: _Run, grace_s: float, cause: str) -> None:
         """Leave an order to end for the supervisor; one that was left before keeps its cause and can only be hastened."""
-        kill_at_s = self._clock_s() + max(grace_s, 0.0)
-        if kill_at_s >= run.kill_at_s:
-            return
-        run.kill_at_s = kill_at_s
-        order = {"cause": cause, "at_s": kill_at_s - max(grace_s, 0.0), "grace_s": max(grace_s, 0.0)}
+        order = _Order(cause=cause, kill_at_s=self._clock_s() + max(grace_s, 0.0))
+        if run.order is not None:
+            if run.order.kill_at_s <= order.kill_at_s:
+                return
+            order = msgspec.structs.replace(order, cause=run.order.cause)
         files.replace(run.folder / "stop.json", msgspec.json.encode(order), durably=False)
+        run.order = order
         with suppress(OSError):  # not listening yet or no more: it looks for itself when it does
             fd = os.open(run.folder / "wake", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -331,6 +332,8 @@ class LocalDriver:
             except (OSError, msgspec.DecodeError):
                 continue  # not ours: runs appear whole
             run = _Run(folder, launch)
+            with suppress(OSError, msgspec.DecodeError):
+                run.order = msgspec.json.decode((folder / "stop.json").read_bytes(), type=_Order)
             self._know(run)
             self._look(run)
 
@@ -468,17 +471,24 @@ class _State(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class _Order(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of ``stop.json``: why, and when it is ended by force (seconds since boot)."""
+
+    cause: str
+    kill_at_s: float
+
+
 class _Run:
     """A run that has not been seen to exit."""
 
-    __slots__ = ("_stamp", "folder", "kill_at_s", "launch", "name", "spawned", "state")
+    __slots__ = ("_stamp", "folder", "launch", "name", "order", "spawned", "state")
 
     def __init__(self, folder: Path, launch: Launch) -> None:
         self.folder, self.launch = folder, launch
         self.name = folder.name
         self.state: _State | None = None
         self.spawned = False
-        self.kill_at_s = math.inf
+        self.order: _Order | None = None
         self._stamp = (0, 0)
 
     def read(self, *, afresh: bool = False) -> _State | None:

@@ -11,7 +11,7 @@ in ``FOLDER``      written by  what
 =================  ==========  ===============================================================================================
 ``launch.json``    driver      what to run and how; there before the shim is started, and never changed
 ``lock``           both        locked (flock) by the shim while it lives; locked by the driver until then, and handed over
-``stop.json``      driver      an order to end: ``grace_s``, ``cause`` and ``at_s``, when it was given
+``stop.json``      driver      an order to end: ``cause``, and ``kill_at_s``, when it is ended by force
 ``wake``           driver      a FIFO; a byte in it says that there is something new to read
 ``state.json``     shim        how far it is. Once it exists the process may have been started, and is never started again
 ``stdout.OFFSET``  shim        output from that offset on, as ``stderr.OFFSET``; the oldest go when there are too many
@@ -176,7 +176,7 @@ class _Watch:
     def _look(self):
         order = _load("stop.json")
         if order is not None:
-            self._ask_to_end(order["cause"], order["at_s"] + order["grace_s"])
+            self._ask_to_end(order["cause"], order["kill_at_s"])
         if self.asked_by_signal:
             self.asked_by_signal = False
             self.state["message"] = "its supervisor was asked to end, as at a shutdown"
