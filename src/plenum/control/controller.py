@@ -34,6 +34,9 @@ MAX_RECORDS = 1_000
 READ_AT_ONCE = 2_000
 """Records read at a time while catching up."""
 
+MAX_REBOUND = 50_000
+"""Changed units noted for a decider that does not decide; beyond, it starts afresh when it does."""
+
 SNAPSHOT_EVERY = 20_000
 """Records between two snapshots."""
 
@@ -143,6 +146,9 @@ class Controller:
         for record in records:
             self.state.apply(record)
             self.on_record(record)
+        if len(self.state.rebound) > MAX_REBOUND:
+            self.decider.reset()
+            self.state.rebound.clear()
 
     def written(self, position: int, records: Sequence[Record]) -> list[Record]:
         """Return records as the log holds them after an append at a position."""
@@ -460,6 +466,7 @@ class Controller:
         orders, known = None, ()
         if request.version != version:
             orders = dict(self.state.orders.get(request.agent, {}))
+        if request.version < 0 and orders:  # a new agent; one that goes on remembers what it has reported
             held = self.state.held.get(request.agent, {})
             known = tuple(run for run in orders if held[run][1].runs[run].phase != BOUND)
         fence = Fence(self.state.term, self.state.position)

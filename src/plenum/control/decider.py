@@ -95,6 +95,7 @@ class Decider:
         deciding = _Deciding(state, engine, self._names(), now)
         decision = deciding.run(waiting)
         self._knows.update(deciding.placed)
+        state.rebound.update(dict.fromkeys(deciding.placed))  # to be seen again, in case that they are not carried out
         return decision
 
     def reset(self) -> None:
@@ -138,17 +139,23 @@ class Decider:
         workloads = tuple(unit_workload(job.bound_as(unit)[0], unit.key) for job, unit in bound)
         rows = [self._rows(job, unit).owned_by(i) for i, (job, unit) in enumerate(bound)]
         self._knows = dict(state.bound)
+        state.rebound.clear()
         view = View(fleet=fleet, running=workloads, rows=Rows.joined(rows), position=state.position)
         return Engine(view, self.policy, frequencies=state.mix)
 
     def _follow(self, engine: Engine, state: State) -> None:
         """Bring the engine in line with what is bound."""
-        gone = self._knows.items() - state.bound.items()
-        engine.release(*sorted(name for name, _ in gone))
-        for name, _ in sorted(state.bound.items() - self._knows.items()):
+        changed = [name for name in state.rebound if self._knows.get(name) != state.bound.get(name)]
+        engine.release(*sorted(name for name in changed if name in self._knows))
+        for name in sorted(name for name in changed if name in state.bound):
             job, unit = _bound_unit(state, name)
             engine.record(unit_workload(job.bound_as(unit)[0], unit.key), self._rows(job, unit))
-        self._knows = dict(state.bound)
+        for name in changed:
+            if name in state.bound:
+                self._knows[name] = state.bound[name]
+            else:
+                del self._knows[name]
+        state.rebound.clear()
 
     def _rows(self, job: Job, unit: Unit) -> Rows:
         runs = _ordered(job, unit)

@@ -267,6 +267,8 @@ class State(_Stored, kw_only=True, dict=True):
         """Agent to what it is to run now; whatever else it runs is to end."""
         self.bound: dict[str, tuple[int, int]] = {}
         """Bound unit, as ``job`` or ``job#unit``, to the job's uid and the unit's attempt."""
+        self.rebound: dict[str, None] = {}
+        """Units bound or released since the decider last looked."""
         self.waiting: dict[str, None] = {}
         """Live jobs with units that wait and may be placed."""
         self.placeable = 0
@@ -357,6 +359,7 @@ class State(_Stored, kw_only=True, dict=True):
     def _index(self, job: Job, unit: Unit) -> None:
         """Note the runs of a bound unit under their nodes and agents."""
         self.bound[unit_id(job, unit.key)] = (job.uid, unit.attempt)
+        self.rebound[unit_id(job, unit.key)] = None
         self._count(job, unit, 1)
         orders = () if unit.stop else assignments_of(self, job, unit)
         for run in unit.runs.values():
@@ -381,6 +384,7 @@ class State(_Stored, kw_only=True, dict=True):
 
     def _unindex(self, job: Job, unit: Unit, position: int) -> None:
         self.bound.pop(unit_id(job, unit.key), None)
+        self.rebound[unit_id(job, unit.key)] = None
         self._count(job, unit, -1)
         self._unorder(unit, position)
         for run in unit.runs.values():
