@@ -17,6 +17,14 @@ choose_output = click.option(
 )
 
 
+def write_yaml(values: Any) -> None:
+    """Print plain values as YAML documents that can be applied again."""
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    click.echo(yaml.dump_all(values, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120), nl=False)
+
+
 def write_json(value: Any) -> None:
     """Print plain values as indented JSON."""
     click.echo(json.dumps(value, indent=2))

@@ -2,35 +2,76 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
 
+from plenum.cli.cloud import cloud_options, connected, found_job, path_of
+from plenum.cli.complete import complete_job
 from plenum.cli.console import console, write_json
 from plenum.cli.situation import Situation, decided, reason_json, situation_options
 
 
 @click.command()
-@click.argument("job")
-@situation_options
+@click.argument("job", shell_complete=complete_job)
+@partial(situation_options, required=False)
+@cloud_options
 def command(
     job: str,
     jobs: tuple[str, ...],
-    fleet: str,
+    fleet: str | None,
     running: tuple[str, ...],
     policy: str,
     caps: tuple[str, ...],
     seed: int,
     output: str,
+    context: str | None,
+    tenant: str | None,
 ) -> None:
-    """Say why JOB (a name, or tenant/name) waits when the workloads in JOBS are placed, and what would let it start.
+    """Say why JOB (a name, or tenant/name) waits, and what would let it start.
 
-    Every "starts if" was tried with the engine that places.
+    Asks the control plane; with --fleet, it is decided here and now where the workloads in JOBS would go on that fleet. Every
+    "starts if" was tried with the engine that places.
 
     \b
+    plenum explain giant
     plenum explain giant --fleet examples/fleet-lab.yaml examples/jobs.yaml
     """
-    situation = decided(jobs, fleet, running, policy, seed, caps)
+    if fleet is not None:
+        if not jobs:
+            raise click.UsageError("with --fleet, say in which JOBS manifests the workloads are")
+        _offline(decided(jobs, fleet, running, policy, seed, caps), job, output)
+        return
+    if jobs or running or caps:
+        raise click.UsageError("manifests, --running and --cap go with --fleet")
+    with connected(context) as client:
+        told = client.get(f"{path_of(found_job(client, job, tenant))}/explain")
+    if output == "json":
+        write_json(told)
+    else:
+        _print(console(), _reason(told))
+
+
+def _reason(told: dict[str, Any]) -> Any:
+    """Return the control plane's answer as the noun that it was."""
+    from plenum.model.plan import Blocker, Counterfactual, Gap, Reason
+
+    return Reason(
+        workload=told["workload"],
+        code=told["code"],
+        constraint=told.get("constraint", ""),
+        sentence=told["sentence"],
+        short=tuple(Gap(**gap) for gap in told.get("short", ())),
+        blockers=tuple(Blocker(**blocker) for blocker in told.get("blockers", ())),
+        counterfactuals=tuple(
+            Counterfactual(change=c["change"], starts=c["starts"], sentence=c["sentence"])
+            for c in told.get("counterfactuals", ())
+        ),
+    )
+
+
+def _offline(situation: Situation, job: str, output: str) -> None:
     wanted = _found(situation, job)
     placement = next((p for p in situation.plan.placements if p.workload.id == wanted.id), None)
     reason = next((r for r in situation.plan.reasons if r.workload == wanted.id), None)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import click
 
 from plenum import __version__
+from plenum.cli.exits import INTERRUPTED, MEANINGS, exit_code
 from plenum.model.errors import PlenumError
 
 COMMANDS = {
@@ -18,20 +19,44 @@ COMMANDS = {
     "backup": ("plenum.cli.backup", "Write everything a control plane knows into one file."),
     "restore": ("plenum.cli.restore", "Fill an empty store from a backup."),
     "rebuild": ("plenum.cli.rebuild", "Compute the state anew from the log, and compare."),
+    "cordon": ("plenum.cli.cordon", "Keep new work off nodes."),
+    "uncordon": ("plenum.cli.uncordon", "Let work onto nodes again."),
+    "drain": ("plenum.cli.drain", "Empty nodes: what runs there moves elsewhere."),
+    "token": ("plenum.cli.token", "Issue, list and revoke tokens."),
+    "login": ("plenum.cli.login", "Try a token on a control plane, and keep both."),
+    "context": ("plenum.cli.context", "List the control planes that you know; choose one."),
+    "apply": ("plenum.cli.apply", "Make, or change, what manifests describe."),
+    "get": ("plenum.cli.get", "List jobs, nodes, tenants and whatever else there is."),
+    "describe": ("plenum.cli.describe", "Tell everything about one thing, with its story."),
+    "delete": ("plenum.cli.delete", "Stop and remove things."),
+    "logs": ("plenum.cli.logs", "Print what the replicas of a job write."),
+    "wait": ("plenum.cli.wait", "Come back when jobs run, or have ended."),
+    "top": ("plenum.cli.top", "Watch what is in use, by whom, and what waits."),
+    "events": ("plenum.cli.events", "Tell what happened."),
+    "explain": ("plenum.cli.explain", "Say why a workload waits, who is in the way and what would help."),
+    "why": ("plenum.cli.why", "Replay a past decision with the code of now."),
     "fleet": ("plenum.cli.fleet", "Describe, import, discover, check and draw fleets."),
     "place": ("plenum.cli.place", "Decide where workloads go on a fleet."),
-    "explain": ("plenum.cli.explain", "Say why a workload waits, who is in the way and what would help."),
     "replay": ("plenum.cli.replay", "Replay a production trace under one or more policies."),
     "schema": ("plenum.cli.schema", "Print the JSON Schema of a manifest kind."),
     "completion": ("plenum.cli.completion", "Print the script that completes commands in your shell."),
 }
 """Name to (module with a ``command``, one-line help)."""
 
+SECTIONS = {
+    "up": "Run a cloud",
+    "login": "Work with jobs",
+    "top": "Look closer",
+    "fleet": "Without a cloud",
+}
+"""Command to the heading of the section that it begins."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when used, not when listed."""
 
     table: ClassVar[dict[str, tuple[str, str]]] = COMMANDS
+    sections: ClassVar[dict[str, str]] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table."""
@@ -44,12 +69,29 @@ class LazyGroup(click.Group):
         return importlib.import_module(self.table[cmd_name][0]).command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+        """Write the list of commands, in its sections, without importing them."""
+        parts: dict[str, list[tuple[str, str]]] = {}
+        title = "Commands"
+        for name, (_, text) in self.table.items():
+            title = self.sections.get(name, title)
+            parts.setdefault(title, []).append((name, text))
+        width = max(len(name) for name in self.table)
+        for title, rows in parts.items():
+            with formatter.section(title):
+                # The same column of texts in every section.
+                formatter.write_dl([(name.ljust(width), text) for name, text in rows])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Root(LazyGroup):
+    sections: ClassVar[dict[str, str]] = SECTIONS
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the exit codes mean."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(f"{code}", meaning) for code, meaning in MEANINGS])
+
+
+@click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="plenum")
 def root() -> None:
     """Plenum: an operating system for AI data centres.
@@ -59,9 +101,15 @@ def root() -> None:
 
 
 def main() -> None:
-    """Run the command line; a person's mistake prints one sentence and exits with 2."""
+    """Run the command line; what a person can act on is one sentence, and the exit code says of which sort (``plenum --help``)."""
     try:
-        root.main(standalone_mode=True)
+        sys.exit(root.main(standalone_mode=False))
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except PlenumError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(exit_code(error))

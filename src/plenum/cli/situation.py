@@ -12,11 +12,11 @@ from plenum.cli.console import choose_output
 from plenum.cli.progress import compile_note
 
 
-def situation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def situation_options(command: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
     """Add the options that name a fleet and its workloads."""
     for option in (
-        click.argument("jobs", nargs=-1, required=True, type=click.Path(dir_okay=False)),
-        click.option("--fleet", "-f", required=True, type=click.Path(dir_okay=False), help="Fleet manifest."),
+        click.argument("jobs", nargs=-1, required=required, type=click.Path(dir_okay=False)),
+        click.option("--fleet", "-f", required=required, type=click.Path(dir_okay=False), help="Fleet manifest."),
         click.option(
             "--running",
             multiple=True,

@@ -249,7 +249,7 @@ def check_head(document: Document, kinds: Iterable[str]) -> None:
         raise document.wrong(("kind",), f"must be {choice}, not {_shown(kind)}{did_you_mean(str(kind), kinds)}")
 
 
-_BY_SYSTEM = ("uid", "generation", "resourceVersion", "createdAt", "createdBy")
+_BY_SYSTEM = ("uid", "generation", "resourceVersion", "createdAt", "createdBy", "traceId")
 
 
 def written(document: Document) -> tuple[Document, str]:

@@ -1,0 +1,85 @@
+"""Names completed in the shell, asked of the control plane: quickly, and silently where there is no answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+TIMEOUT_S = 1.0
+MOST = 500
+
+
+def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a saved context."""
+    from plenum.adapters.contexts import contexts
+    from plenum.model.errors import PlenumError
+
+    try:
+        found, _ = contexts()
+    except PlenumError:
+        return []
+    return [CompletionItem(name, help=c.server) for name, c in found.items() if name.startswith(incomplete)]
+
+
+def complete_tenant(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a tenant."""
+    return _names(ctx, "/tenants", incomplete)
+
+
+def complete_node(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a node."""
+    return _names(ctx, "/nodes", incomplete)
+
+
+def complete_token(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the id of a token."""
+    return _names(ctx, "/tokens", incomplete)
+
+
+def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a job of any kind."""
+    from plenum.cli.kinds import JOB_KINDS
+
+    return [item for plural in JOB_KINDS for item in _names(ctx, plural, incomplete, of_tenant=True)]
+
+
+def complete_kind(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a kind by its plural."""
+    from plenum.cli.kinds import KINDS
+
+    return [CompletionItem(kind.plural) for kind in KINDS if kind.plural.startswith(incomplete.lower())]
+
+
+def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a name of the kind that stands before it."""
+    from plenum.cli.kinds import JOB_KINDS, KIND_BY_WORD
+
+    kind = KIND_BY_WORD.get((ctx.params.get("kind") or "").lower())
+    if kind is None:
+        return []
+    if kind.plural == "jobs":
+        return [item for plural in JOB_KINDS for item in _names(ctx, plural, incomplete, of_tenant=True)]
+    return _names(ctx, kind.plural, incomplete, of_tenant=kind.of_tenant)
+
+
+def _names(ctx: click.Context, path: str, incomplete: str, *, of_tenant: bool = False) -> list[CompletionItem]:
+    """Ask for names; whatever goes wrong, there are none: a shell that completes is no place for errors."""
+    try:
+        return [CompletionItem(name) for name in _asked(ctx.params, path, of_tenant) if name.startswith(incomplete)]
+    except Exception:
+        return []
+
+
+def _asked(given: dict[str, Any], path: str, of_tenant: bool) -> list[str]:
+    from plenum.adapters.client import Client, part
+    from plenum.adapters.contexts import chosen_context
+    from plenum.cli.cloud import tenant_of
+
+    with Client(chosen_context(given.get("context") or ""), attempts=1, timeout_s=TIMEOUT_S) as client:
+        path = path if path.startswith("/") else f"/{path}"
+        if of_tenant:
+            path = f"/tenants/{part(tenant_of(client, given.get('tenant')))}{path}"
+        page = client.get(path, fields="metadata.name", limit=MOST)
+    return [item["metadata"]["name"] for item in page["items"]]

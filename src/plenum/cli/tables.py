@@ -1,0 +1,131 @@
+"""Tables of plain columns: they fit the terminal, and where there is none a row is a line."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+
+GAP = "  "
+LEAST_FOLDED = 12
+"""Characters that a column keeps however narrow the terminal is."""
+
+COLOURS = {
+    "Running": "green",
+    "Ready": "green",
+    "Succeeded": "green",
+    "Valid": "green",
+    "Pending": "yellow",
+    "Starting": "cyan",
+    "Stopping": "magenta",
+    "Cordoned": "yellow",
+    "Draining": "magenta",
+    "Failed": "red",
+    "Lost": "red",
+    "Expired": "red",
+    "running": "green",
+    "exited": "bright_black",
+    "unknown": "bright_black",
+    "Unknown": "bright_black",
+}
+"""Colour of a cell that says just this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column; ``fold`` lets its text go over several lines where the terminal is narrow, ``wide`` shows it with ``-o wide`` only."""
+
+    head: str
+    right: bool = False
+    fold: bool = False
+    wide: bool = False
+
+
+def terminal_width() -> int | None:
+    """Return the characters of a line of the terminal; None where output goes elsewhere and no line is too long."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else None
+
+
+def clean(text: object) -> str:
+    """Return text on one line that cannot steer the terminal that shows it."""
+    plain = str(text)
+    return plain if plain.isprintable() else "".join(c if c.isprintable() else " " for c in plain).strip()
+
+
+def write_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], *, width: int | None = None) -> None:
+    """Print a table under its heads."""
+    for line in table_lines(columns, rows, width=width if width is not None else terminal_width()):
+        click.echo(line)
+
+
+def table_lines(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[object]],
+    *,
+    width: int | None = None,
+    widths: Sequence[int] | None = None,
+    heads: bool = True,
+) -> Iterator[str]:
+    """Yield the lines of a table; ``widths`` keeps columns where those of an earlier table stood."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    wanted = list(widths) if widths else column_widths(columns, cells, width)
+    if heads:
+        yield from _row_lines(columns, [column.head for column in columns], wanted, bold=True)
+    for row in cells:
+        yield from _row_lines(columns, row, wanted)
+
+
+def column_widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int | None) -> list[int]:
+    """Return how wide each column is: as its widest cell, columns that fold narrower where the whole would not fit."""
+    wanted = [max([len(c.head), *(_length(row[i]) for row in cells)]) for i, c in enumerate(columns)]
+    over = sum(wanted) + len(GAP) * (len(columns) - 1) - width if width is not None else 0
+    while over > 0:
+        folding = [i for i, c in enumerate(columns) if c.fold and wanted[i] > max(LEAST_FOLDED, len(c.head))]
+        if not folding:
+            break
+        widest = max(folding, key=lambda i: wanted[i])
+        others = [wanted[i] for i in folding if i != widest]
+        least = max(LEAST_FOLDED, len(columns[widest].head))
+        # Down to the next widest at once, then in turns.
+        step = min(over, max(wanted[widest] - max([*others, least]), 1))
+        wanted[widest] -= step
+        over -= step
+    return wanted
+
+
+def _row_lines(
+    columns: Sequence[Column], row: Sequence[str], widths: Sequence[int], *, bold: bool = False
+) -> Iterator[str]:
+    folded = [_folded(cell, widths[i], columns[i].fold) for i, cell in enumerate(row)]
+    for k in range(max(len(lines) for lines in folded)):
+        parts = []
+        for i, lines in enumerate(folded):
+            text = lines[k] if k < len(lines) else ""
+            pad = " " * (widths[i] - _length(text))
+            shown = click.style(text, bold=True) if bold and text else _coloured(text)
+            last = i == len(columns) - 1
+            parts.append(pad + shown if columns[i].right else shown if last else shown + pad)
+        yield GAP.join(parts).rstrip()
+
+
+def _coloured(text: str) -> str:
+    colour = COLOURS.get(text.partition(",")[0])
+    return click.style(text, fg=colour) if colour else text
+
+
+def _folded(text: str, width: int, fold: bool) -> list[str]:
+    if not fold or _length(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def _length(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
