@@ -193,7 +193,7 @@ class SimulatedDriver:
                 raise ValueError(f"there is no node {node!r} here")
             if node not in self._down:
                 self._down.add(node)
-                self._end_all(now_s, "vanished", SIGKILL_EXIT, node)
+                self._end_all(now_s, node)
                 self._hide(node)
 
     def reboot(self, node: str) -> None:
@@ -273,10 +273,10 @@ class SimulatedDriver:
         elif not run.cause:
             run.cause = run.ordered
 
-    def _end_all(self, at_s: float, cause: str, exit_code: int, node: str) -> None:
+    def _end_all(self, at_s: float, node: str) -> None:
         for run in self._runs.values():
             if run.assignment.node == node and run.phase != EXITED:
-                run.exits_at_s, run.cause, run.exit_code, run.phase = at_s, cause, exit_code, EXITED
+                run.exits_at_s, run.cause, run.exit_code, run.phase = at_s, "vanished", -1, EXITED
 
     def _show(self, run: _Run) -> None:
         if run.assignment.node not in self._down:

@@ -82,8 +82,8 @@ def test_a_crashed_node_falls_silent_and_tells_after_its_reboot(clock) -> None:
     assert [r.run for r in driver.observe()] == ["other"]
     driver.reboot("n0")
     assert driver.nodes() == ("n0", "n1")
-    told = {r.run: (r.phase, r.cause) for r in driver.observe()}
-    assert told == {"done": ("exited", ""), "lost": ("exited", "vanished"), "other": ("running", "")}
+    told = {r.run: (r.phase, r.cause, r.exit_code) for r in driver.observe()}
+    assert told == {"done": ("exited", "", 0), "lost": ("exited", "vanished", -1), "other": ("running", "", None)}
 
 
 def test_a_lapsed_lease_ends_runs_when_it_lapsed_and_new_ones_at_once(clock) -> None:

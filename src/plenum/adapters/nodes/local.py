@@ -4,6 +4,7 @@ Everything is in files, so that a driver may be killed at any instant and anothe
 
     driver.lock            locked by the driver that is at work
     fence.json             the newest order seen
+    shim.pyc               what supervisors run
     lease.json             until when work may go on
     runs/RUN/              a run that is known (what is in it: see shim.py)
     old/RUN/               one that was forgotten; its output is kept for a while
@@ -19,12 +20,13 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import py_compile
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -54,8 +56,6 @@ MAX_OLD = 1_000
 KEEP_OLD_S = 86_400.0
 STOP_ALL_MARGIN_S = 15.0
 """Time beyond the grace that the end of everything is waited for."""
-_SHIM = shim.__cached__ if os.path.exists(shim.__cached__ or "") else shim.__file__
-"""The supervisor's program, compiled where that was kept: compiling takes as long as the rest of its start."""
 _SHIM_LOCK_FD = 3
 
 
@@ -63,6 +63,12 @@ class FolderBusyError(PlenumError):
     """Another driver works in the folder."""
 
     code = "node.folder-busy"
+
+
+class FolderError(PlenumError):
+    """What has to be noted down before it is done cannot be: the disk is full, or the folder is gone. Nothing was done."""
+
+    code = "node.folder-unwritable"
 
 
 class LocalDriver:
@@ -123,6 +129,8 @@ class LocalDriver:
         self._live: dict[str, _Run] = {}
         self._seen: tuple[Report, ...] | None = None
         self._driver_lock_fd = _take_folder(self._folder)
+        # Compiled once: to compile it takes as long as the rest of a supervisor's start.
+        self._shim = py_compile.compile(str(shim.__file__), cfile=str(self._folder / "shim.pyc"), doraise=True)
         self._runs_folder = files.make_folder(self._folder / "runs")
         self._old_folder = files.make_folder(self._folder / "old")
         self._fence = self._read_fence()
@@ -135,7 +143,7 @@ class LocalDriver:
 
     def start(self, assignment: Assignment, fence: Fence) -> None:
         """Start a run; see the port. Returns when the order is durable and a supervisor has been started."""
-        with self._lock:
+        with self._lock, _writing(self._folder):
             self._admit(fence)
             run = assignment.run
             if run in self._reports or run in self._refused or run in self._old:
@@ -155,7 +163,7 @@ class LocalDriver:
 
     def stop(self, run: str, grace_s: float, fence: Fence, *, cause: str = "stopped") -> None:
         """Ask a run to end; see the port."""
-        with self._lock:
+        with self._lock, _writing(self._folder):
             self._admit(fence)
             known = self._live.get(run)
             if known is not None:
@@ -163,7 +171,7 @@ class LocalDriver:
 
     def forget(self, runs: Sequence[str], fence: Fence) -> None:
         """Drop what is known of exited runs; see the port. Their output is kept as ``MAX_OLD`` and ``KEEP_OLD_S`` say."""
-        with self._lock:
+        with self._lock, _writing(self._folder):
             self._admit(fence)
             for run in runs:
                 self._refused.pop(run, None)
@@ -178,7 +186,7 @@ class LocalDriver:
     def renew(self, until_s: float) -> None:
         """Note for all supervisors that work may go on for ``until_s`` more seconds; without any renewal it may go on for ever."""
         path = self._folder / "lease.json"
-        with self._lock:
+        with self._lock, _writing(self._folder):
             if math.isinf(until_s):
                 path.unlink(missing_ok=True)
             else:
@@ -354,7 +362,8 @@ class LocalDriver:
         self._read(run)
         if run.name not in self._live:
             return
-        with _Lock(run.folder / "lock") as lock:
+        # What cannot be concluded now, as on a full disk, is left for the next look.
+        with suppress(OSError), _Lock(run.folder / "lock") as lock:
             if lock.taken:
                 self._read(run, afresh=True)
                 if run.name in self._live:
@@ -391,7 +400,7 @@ class LocalDriver:
             (os.POSIX_SPAWN_OPEN, 2, err, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600),
             (os.POSIX_SPAWN_DUP2, lock_fd, _SHIM_LOCK_FD),
         )
-        args = (sys.executable, "-I", "-S", "-B", "-X", "utf8", _SHIM, str(run.folder), str(_SHIM_LOCK_FD))
+        args = (sys.executable, "-I", "-S", "-B", "-X", "utf8", str(self._shim), str(run.folder), str(_SHIM_LOCK_FD))
         env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         try:
             self._spawned.append(os.posix_spawn(sys.executable, args, env, file_actions=actions, setsid=True))
@@ -428,7 +437,7 @@ class LocalDriver:
 
     def _read_old(self) -> dict[str, float]:
         """Return forgotten runs and when they were forgotten (seconds since the epoch), oldest first."""
-        found = [(entry.stat().st_mtime, entry.name) for entry in os.scandir(self._old_folder)]
+        found = [(path.stat().st_mtime, path.name) for path in self._old_folder.iterdir()]
         return {name: at for at, name in sorted(found)}
 
     def _drop_old(self) -> None:
@@ -525,6 +534,14 @@ class _Lock:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(f"the node cannot note down an order in {folder}: {error.strerror or error}") from error
 
 
 def _take_folder(folder: Path) -> int:

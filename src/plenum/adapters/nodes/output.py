@@ -13,8 +13,6 @@ from plenum.ports.nodes import LogChunk
 STREAMS = ("stdout", "stderr")
 MAX_CHUNK_BYTES = 1 << 20
 """Most that one answer holds."""
-MAX_READS = 64
-"""Files that one answer is put together from."""
 
 
 def read_output(folder: Path, stream: str, offset: int, limit: int, *, exited: bool) -> LogChunk:
@@ -32,7 +30,7 @@ def read_output(folder: Path, stream: str, offset: int, limit: int, *, exited: b
     start = min(max(total + offset, 0) if offset < 0 else offset, total)
     left = min(max(limit, 0), MAX_CHUNK_BYTES)
     data = b""
-    for first, size, path in pieces[:]:
+    for first, size, path in pieces:
         if first + size <= start + len(data):
             continue
         if first > start + len(data):
@@ -50,11 +48,13 @@ def _pieces(folder: Path, stream: str) -> list[tuple[int, int, Path]]:
     """Return (offset, bytes, path) of each file, in order."""
     name = re.compile(re.escape(stream) + r"\.(\d{20})")
     pieces: list[tuple[int, int, Path]] = []
-    for entry in os.scandir(folder):
-        match = name.fullmatch(entry.name)
-        if match and entry.is_file(follow_symlinks=False):
+    for path in folder.iterdir():
+        match = name.fullmatch(path.name)
+        if match:
             with suppress(FileNotFoundError):  # rotated away meanwhile
-                pieces.append((int(match[1]), entry.stat(follow_symlinks=False).st_size, Path(entry.path)))
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    pieces.append((int(match[1]), status.st_size, path))
     return sorted(pieces)
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from plenum.adapters.nodes import shim
-from plenum.adapters.nodes.local import FolderBusyError, LocalDriver
+from plenum.adapters.nodes.local import FolderBusyError, FolderError, LocalDriver
 from plenum.ports.nodes import AbsentLogsError, Fence, StaleOrderError
 
 DRIVE = """
@@ -274,6 +274,18 @@ def test_a_supervisor_is_small(node) -> None:
     status = Path(f"/proc/{node.state('r')['shim_pid']}/status").read_text()
     resident_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
     assert resident_kb < 16_000
+
+
+def test_an_order_that_cannot_be_noted_down_is_not_carried_out(node) -> None:
+    assert node.driver.nodes() == ("n0",)
+    (node.folder / "fence.json.new").mkdir()  # in the way of every new fence
+    with pytest.raises(FolderError) as refusal:
+        node.start("r", *COUNT)
+    assert refusal.value.code == "node.folder-unwritable"
+    assert node.driver.observe() == ()
+    (node.folder / "fence.json.new").rmdir()
+    node.start("r", *COUNT)
+    node.await_text("r", "up")
 
 
 def test_the_fence_is_kept_whole(node) -> None:
