@@ -87,6 +87,47 @@ def verify(store: EventStore, here: Snapshot) -> Verification:
     return Verification(position=here.position, base=store.base(), digest=here.digest, rebuilt=rebuilt.digest)
 
 
+def compact(store: EventStore, before: float, keys_before: float) -> int:
+    """Remove what is older than a time and is not an audit fact; the state as it was then is kept, and replaying starts from it.
+
+    Parameters
+    ----------
+    before
+        Seconds since the epoch; records written earlier go.
+    keys_before
+        Command keys used earlier are forgotten: a command sent again after that is a new one.
+
+    Returns
+    -------
+    int
+        Records removed.
+
+    Notes
+    -----
+    A crash in the middle leaves at worst no snapshot, so that the next start reads more of the log.
+    """
+    upto = last_before(store, before)
+    if upto <= store.base():
+        return 0
+    then = state_at(store, upto).snapshot()
+    store.drop_snapshots()
+    store.save_snapshot(then)
+    return store.compact(upto, keys_before=keys_before)
+
+
+def last_before(store: EventStore, before: float) -> int:
+    """Return the position of the last record written before a time; O(log n) reads. Clocks that jumped make it approximate."""
+    low, high = store.base(), store.head()
+    while low < high:
+        middle = (low + high) // 2
+        following = store.read(middle, 1)
+        if following and following[0].at < before:
+            low = following[0].position
+        else:
+            high = middle
+    return low
+
+
 def why(store: EventStore, decider: Decider, job: str, at: float | None, position: int | None) -> Why:
     """Find the last decision about a job, at most at a time or a position, and make it again.
 

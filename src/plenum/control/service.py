@@ -18,7 +18,7 @@ from plenum.control import events as ev
 from plenum.control.commands import Command
 from plenum.control.controller import MAX_BATCH, MAX_RECORDS, Batch, Controller, Outcome
 from plenum.control.decider import Decider
-from plenum.control.history import Verification, Why, verify, why
+from plenum.control.history import Verification, Why, compact, verify, why
 from plenum.control.protocol import LogAnswer, LogWant, SyncRequest, SyncResponse
 from plenum.control.questions import Utilisation, explained, utilisation
 from plenum.control.state import State
@@ -45,6 +45,14 @@ MAX_RECENT = 10_000
 """Newest records kept for watchers; those further behind read from the store."""
 
 WATCH_AT_ONCE = 500
+
+RETENTION_S = 90 * 86_400.0
+"""Age at which records that are not audit facts may go."""
+
+KEYS_S = 7 * 86_400.0
+"""Age at which a command's key may be forgotten."""
+
+COMPACT_EVERY_S = 6 * 3_600.0
 
 HEARTBEAT_S = 10.0
 LOG_WAIT_S = 10.0
@@ -77,6 +85,8 @@ class Service:
     ----------
     read_fleet
         Reads a Fleet manifest; for questions about the past, which have deciders of their own.
+    retention_s
+        Age at which records that are not audit facts are removed.
     on_error
         Told, in a sentence, what went wrong and was mended or is tried again.
     """
@@ -86,6 +96,7 @@ class Service:
         controller: Controller,
         read_fleet: Callable[[str], Fleet],
         *,
+        retention_s: float = RETENTION_S,
         on_error: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.controller = controller
@@ -96,6 +107,7 @@ class Service:
         """Called with every record as it is taken in; must not block."""
         self.on_decision: Callable[[float, int], None] = lambda seconds, bound: None
         self._read_fleet = read_fleet
+        self._retention_s = retention_s
         self._on_error = on_error
         self._asked: deque[_Asked] = deque()
         self._synced: deque[_Synced] = deque()
@@ -141,7 +153,7 @@ class Service:
             The log cannot be read.
         """
         await asyncio.to_thread(self.controller.load)
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._follow_others())]
+        self._tasks = [asyncio.create_task(work()) for work in (self._run, self._follow_others, self._compact)]
         self.ready = True
 
     async def stop(self) -> None:
@@ -509,6 +521,17 @@ class Service:
             except PlenumError as error:
                 self._on_error(error.sentence)
                 await asyncio.sleep(RETRY_S)
+
+    async def _compact(self) -> None:
+        """From time to time remove what is old, while leading."""
+        while True:
+            await asyncio.sleep(COMPACT_EVERY_S)
+            if self.leading:
+                now = self.clock.now()
+                try:
+                    await asyncio.to_thread(compact, self.controller.store, now - self._retention_s, now - KEYS_S)
+                except PlenumError as error:
+                    self._on_error(f"old records were not removed: {error.sentence}")
 
     def _refuse_all(self) -> None:
         """Let nobody wait for a replica that does not lead."""
