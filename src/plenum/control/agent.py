@@ -10,13 +10,10 @@ The loop around it (in a process of its own, or inside the control plane) is alw
 
 from __future__ import annotations
 
-from plenum.control.protocol import LEASE_GRACE_S, LEASE_S, LogAnswer, LogWant, SyncRequest, SyncResponse
+from plenum.control.protocol import LEASE_GRACE_S, LEASE_S, MAX_REPORTS, LogAnswer, LogWant, SyncRequest, SyncResponse
 from plenum.model.errors import PlenumError
 from plenum.ports.clock import Clock
 from plenum.ports.nodes import EXITED, Assignment, Fence, NodeDriver, Report, StaleOrderError
-
-MAX_REPORTS = 20_000
-"""Reports in one request; the rest follow in the next."""
 
 MAX_LOG_BYTES = 256 * 1024
 """Of one log answer."""
@@ -86,7 +83,7 @@ class Agent:
             return False
         try:
             self._take(request, sent_at, response)
-        except StaleOrderError:  # the driver remembers more than this process does
+        except StaleOrderError:  # the driver remembers more than this process does; it refuses before anything is done
             return False
         self.fence = response.fence
         return True
@@ -109,18 +106,20 @@ class Agent:
         if self._clock.monotonic() < self._lease_ends:
             return False
         self._orders, self._version = None, -1
-        for report in self.driver.observe():
-            if report.phase != EXITED:
-                self.driver.stop(report.run, LEASE_GRACE_S, self.fence, cause="lease-lost")
+        try:
+            for report in self.driver.observe():
+                if report.phase != EXITED:
+                    self.driver.stop(report.run, LEASE_GRACE_S, self.fence, cause="lease-lost")
+        except StaleOrderError:
+            # A new process over an old driver: the lease that the driver knows of is older than ours, and it ends the work itself.
+            return True
         return True
 
     def _acknowledge(self, request: SyncRequest, fence: Fence) -> None:
-        """Let go of runs whose end is in the log."""
+        """Let go of runs whose end is in the log; raises StaleOrderError, with nothing done, where the driver knows a newer fence."""
         over = [report.run for report in request.reports if report.phase == EXITED]
-        self._acknowledged.update((r.run, r) for r in request.reports if r.phase != EXITED)
-        if not over:
-            return
         self.driver.forget(over, fence)
+        self._acknowledged.update((r.run, r) for r in request.reports if r.phase != EXITED)
         self._over.update(over)
         for run in over:
             for notes in (self._acknowledged, self._vanished, self._grace_s):

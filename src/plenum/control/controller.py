@@ -7,7 +7,7 @@ and only then does the state take them in. So what a reader sees is always in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,9 +15,16 @@ import msgspec
 from plenum.control import events as ev
 from plenum.control.commands import Command
 from plenum.control.decider import Decider, Decision, learned_mix, next_start, rejections
-from plenum.control.protocol import LEASE_GRACE_S, LEASE_MARGIN_S, LEASE_S, SyncRequest, SyncResponse
+from plenum.control.protocol import (
+    LEASE_GRACE_S,
+    LEASE_MARGIN_S,
+    LEASE_S,
+    MAX_REPORTS,
+    SyncRequest,
+    SyncResponse,
+)
 from plenum.control.reconcile import overdue, tend, to_forget
-from plenum.control.state import BOUND, State
+from plenum.control.state import BOUND, Job, State, Unit
 from plenum.model.errors import FieldError, PlenumError
 from plenum.model.fleet import Fleet
 from plenum.placement import DEFAULT, Policy
@@ -39,6 +46,9 @@ MAX_REBOUND = 50_000
 
 SNAPSHOT_EVERY = 20_000
 """Records between two snapshots."""
+
+LONGEST_S = 3_600.0
+"""Longest between two decisions while something waits; longer than any backoff."""
 
 _ORDER = {BOUND: 0, STARTING: 1, RUNNING: 2, EXITED: 3}
 
@@ -134,12 +144,25 @@ class Controller:
         self.catch_up()
 
     def catch_up(self) -> int:
-        """Take in what others have written; returns the number of records."""
-        taken = 0
+        """Take in what others have written; returns how much further the state is."""
+        before = self.state.position
         while records := self.store.read(self.state.position, READ_AT_ONCE):
-            self.absorb(records)
-            taken += len(records)
-        return taken
+            if not self.follow(records):
+                self.load()
+        return self.state.position - before
+
+    def follow(self, records: Sequence[Record]) -> bool:
+        """Take in records that others have written, as far as they follow on one another.
+
+        Returns
+        -------
+        bool
+            False: some between are gone, as the log was compacted meanwhile; only :meth:`load` leads on from here.
+        """
+        first = self.state.position + 1
+        whole = [record for i, record in enumerate(records) if record.position == first + i]
+        self.absorb(whole)
+        return len(whole) == len(records)
 
     def absorb(self, records: Iterable[Record]) -> None:
         """Take in records that are in the log."""
@@ -159,8 +182,10 @@ class Controller:
 
         Raises
         ------
+        NotLeaderError
+            This replica was told that it leads no more; only leaders write.
         ConflictError, FencedError, StoreError
-            As the store says; the state has caught up with the log where that could be read, and the records must be decided anew.
+            As the store says; catch up with the log, and decide the records anew.
         """
         position = self.state.position
         if not records and not keys:
@@ -169,8 +194,10 @@ class Controller:
             for i in range(0, len(records), MAX_RECORDS):
                 self.append(records[i : i + MAX_RECORDS])
             return
+        if not self.term:
+            raise NotLeaderError(self.state.address)
         try:
-            self.store.append(records, expected=position, keys=keys, term=self.term or None)
+            self.store.append(records, expected=position, keys=keys, term=self.term)
         except (ConflictError, FencedError, StoreError) as error:
             self.failed(error)
             raise
@@ -215,11 +242,12 @@ class Controller:
         if lease is None:
             self.term = 0
             return False
-        self._led_until = until
         if lease.term == self.term:
+            self._led_until = until
             return True
+        self.term = 0  # until the log is read: others may have led meanwhile
         self.catch_up()
-        self.term = lease.term
+        self.term, self._led_until = lease.term, until
         now = self.clock.monotonic()
         self.heard = {fleet.agent: now for fleet in self.state.fleets.values()}
         self.failed(NotLeaderError(""))  # whatever was thought of before another led is stale
@@ -341,23 +369,27 @@ class Controller:
     def decide(self) -> Decision | None:
         """Return a decision, if anything has changed since the last that could let something start."""
         now = self.clock.now()
-        position, until = self._decided
-        if position >= self.state.placeable and now < until:
+        if not self._is_due(now):
             return None
         decision = self.decider.decide(self.state, now)
         more = decision is not None and decision.more and bool(decision.bound)
         soon = next_start(self.state, now)
-        self._decided = (-1 if more else self.state.position, now + 3600.0 if soon is None else soon)
+        self._decided = (-1 if more else self.state.position, now + LONGEST_S if soon is None else soon)
         return decision
+
+    def _is_due(self, now: float) -> bool:
+        """Whether something may have become possible since the last decision; so too where the clock was set back since."""
+        position, until = self._decided
+        return position < self.state.placeable or now >= until or until > now + LONGEST_S
 
     def next_start_s(self) -> float:
         """Return the seconds until a unit has waited out its backoff; at most an hour."""
-        return max(0.0, min(self._decided[1] - self.clock.now(), 3600.0))
+        return max(0.0, min(self._decided[1] - self.clock.now(), LONGEST_S))
 
     def learn(self) -> list[Record]:
         """Return the fact that the mix of requests was learned anew, if it was."""
         now = self.clock.now()
-        if self._decided[0] >= self.state.placeable and now < self._decided[1]:
+        if not self._is_due(now):
             return []
         mix = learned_mix(self.state, now)
         return [] if mix is None else [ev.record_of(ev.MixLearned(mix=mix), now, "control")]
@@ -443,14 +475,44 @@ class Controller:
                         message=report.message[:500],
                     )
                 )
-        if all(run in held for run in request.leftover):
-            served = set(request.nodes)
-            found += [
-                ev.NodeReady(node=node.name)
-                for node in self.state.nodes_of(request.agent)
-                if node.phase != "Ready" and node.name in served
-            ]
+        found += self._never_started(request, held)
+        found += self._up_or_down(request, held)
         return [ev.record_of(event, now, f"agent/{request.agent}") for event in found]
+
+    def _never_started(self, request: SyncRequest, held: Mapping[str, tuple[Job, Unit]]) -> list[ev.Event]:
+        """Return the end of runs that were called off before their agent heard of them, and that it will never start now.
+
+        It has taken orders that leave them out, and any that name them are older: the fence keeps it from following those.
+        """
+        if request.version != self.state.agent_version.get(request.agent, 0) or len(request.reports) >= MAX_REPORTS:
+            return []
+        there = {report.run for report in request.reports}.union(request.leftover)
+        return [
+            ev.RunReported(
+                job=job.id,
+                unit=unit.key,
+                run=name,
+                node=unit.runs[name].node,
+                phase=EXITED,
+                exit_code=-1,
+                cause="not-started",
+            )
+            for name, (job, unit) in held.items()
+            if unit.stop and unit.runs[name].phase == BOUND and name not in there
+        ]
+
+    def _up_or_down(self, request: SyncRequest, held: Mapping[str, tuple[Job, Unit]]) -> list[ev.Event]:
+        """Return which nodes came up or went down by what their agent says; none comes up over work that is not in the log."""
+        served = set(request.nodes)
+        clean = all(run in held and held[run][1].runs[run].phase != EXITED for run in request.leftover)
+        found: list[ev.Event] = []
+        for node in self.state.nodes_of(request.agent):
+            if node.name not in served and node.phase == "Ready":
+                why = f"agent {request.agent} says that it is down"
+                found.append(ev.NodeLost(node=node.name, why=why, gone=False))
+            elif node.name in served and node.phase != "Ready" and clean:
+                found.append(ev.NodeReady(node=node.name))
+        return found
 
     def answer(self, request: SyncRequest) -> SyncResponse:
         """Return an agent's orders, once what it said is in the log; grants it a lease.
@@ -462,7 +524,7 @@ class Controller:
         """
         self.require_lead()
         self.heard[request.agent] = self.clock.monotonic()
-        version = max(self.state.agent_version.get(request.agent, 0), 0)
+        version = self.state.agent_version.get(request.agent, 0)
         orders, known = None, ()
         if request.version != version:
             orders = dict(self.state.orders.get(request.agent, {}))

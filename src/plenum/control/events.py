@@ -248,9 +248,17 @@ class _OfNode(Event, frozen=True, kw_only=True):
 
 
 class NodeLost(_OfNode, frozen=True, kw_only=True):
-    """A node was silent for so long that its lease has lapsed and its work has ended itself."""
+    """A node takes no work any more until it reports in again.
+
+    Parameters
+    ----------
+    gone
+        It was silent for so long that its lease has lapsed and its work has surely ended. False: its agent says that it is down; what
+        became of its runs the agent reports one by one.
+    """
 
     why: str = ""
+    gone: bool = True
 
 
 class NodeReady(_OfNode, frozen=True, kw_only=True):

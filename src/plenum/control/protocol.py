@@ -16,6 +16,9 @@ LEASE_S = 30.0
 LEASE_GRACE_S = 5.0
 """Longest that ending work takes once a lease is lost, whatever grace its jobs ask for."""
 
+MAX_REPORTS = 20_000
+"""Reports in one request; the rest follow in the next."""
+
 LEASE_MARGIN_S = 5.0
 """For clocks that run at different speeds, and slow machines."""
 

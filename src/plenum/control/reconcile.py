@@ -101,7 +101,10 @@ def _why_stop(state: State, job: Job, unit: Unit, now: float) -> str:
         return "changed"
     if fault := _fault(list(unit.runs.values())):
         return fault
-    if any(state.nodes[run.node].draining for run in unit.runs.values() if run.node in state.nodes):
+    nodes = [state.nodes[run.node] for run in unit.runs.values() if run.phase != EXITED and run.node in state.nodes]
+    if any(node.phase == "Lost" for node in nodes):
+        return "lost"
+    if any(node.draining for node in nodes):
         return "drained"
     return "timeout" if _timed_out(job, unit, now) else ""
 

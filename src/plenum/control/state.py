@@ -211,6 +211,8 @@ class Job(msgspec.Struct, kw_only=True):
     message: str = ""
     started_at: float = 0.0
     ended_at: float = 0.0
+    attempts: int = 0
+    """Most attempts of a unit that a change took away; should it come back, it goes on counting from there: no run has another's name."""
 
     @property
     def tenant(self) -> str:
@@ -275,8 +277,8 @@ class State(_Stored, kw_only=True, dict=True):
         """Position at which something last changed that could let a waiting unit start."""
         self.usage: dict[str, dict[str, int]] = {}
         """Tenant to what its bound units hold, by resource."""
-        self.agent_version: dict[str, int] = {}
-        """Agent to the position at which its orders last changed."""
+        self.agent_version: dict[str, int] = {f.agent: self.position for f in self.fleets.values()}
+        """Agent to the position at which its orders last changed; from a snapshot on, at the latest the snapshot's."""
         self.touched: dict[str, None] = dict.fromkeys(self.jobs)
         """Jobs changed since somebody last looked after them."""
         self.live: dict[str, None] = {}
@@ -611,10 +613,12 @@ def _node_lost(state: State, event: NodeLost, record: Record) -> None:
     state.fleet_version = record.position
     for run_id, (job, unit) in state.by_node[event.node].items():
         run = unit.runs[run_id]
-        if run.phase != EXITED:
+        if run.phase != EXITED and event.gone:
             run.phase, run.cause, run.ended_at = EXITED, "node-lost", record.at
             run.exit_code, run.message = -1, event.why
-            state.orders.get(state.agent_of(event.node), {}).pop(run.id, None)
+            agent = state.agent_of(event.node)
+            state.orders.get(agent, {}).pop(run.id, None)
+            state.agent_version[agent] = record.position
         state._settle(job, record)
 
 
@@ -659,9 +663,13 @@ def _changed(state: State, event: JobChanged, record: Record) -> None:
     job = state.jobs[event.job]
     if event.restart:
         job.generation += 1
+        wanted = unit_keys(event.workload)
         bound = {key: unit for key, unit in job.units.items() if unit.phase == "bound"}
         job.before = (job.workload, job.process) if bound else None
-        fresh = {key: Unit(key=key) for key in unit_keys(event.workload) if key not in bound}
+        gone = [unit.attempt for key, unit in job.units.items() if key not in wanted and key not in bound]
+        job.attempts = max([job.attempts, *gone])
+        tried = {key: unit.attempt for key, unit in job.units.items()}
+        fresh = {key: Unit(key=key, attempt=tried.get(key, job.attempts)) for key in wanted if key not in bound}
         job.units = {**bound, **fresh}
         job.waiting = None
     job.workload, job.process, job.manifest = event.workload, event.process, event.manifest
@@ -756,7 +764,8 @@ def _renew(job: Job, unit: Unit) -> None:
     wanted = unit_keys(job.workload)
     if unit.key in wanted:
         job.units[unit.key] = Unit(key=unit.key, attempt=unit.attempt)
-    job.units = {key: job.units[key] for key in sorted(job.units)}
+    else:
+        job.attempts = max(job.attempts, unit.attempt)
     if all(u.phase != "bound" or u.generation == job.generation for u in job.units.values()):
         job.before = None
 
