@@ -1,5 +1,6 @@
 """Drivers and supervisors are killed; runs are found again, and none runs twice."""
 
+import fcntl
 import json
 import os
 import signal
@@ -112,12 +113,11 @@ def test_a_run_half_noted_down_was_never_ordered(node) -> None:
 
 def test_supervisors_started_side_by_side_begin_one_process(node) -> None:
     """Whatever starts supervisors for a run, one takes its lock and the others find it begun."""
-    node.start("r", *COUNT)
-    node.await_text("r", "up")
-    node.driver.stop("r", 0, node.fence)
+    node.start("r", "sh", "-c", "echo begun >> count")
     node.finish("r")
     folder = node.folder / "runs" / "r"
     with open(folder / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # what the supervisor expects of whoever starts it
         args = [sys.executable, "-I", "-S", "-B", shim.__file__, folder, str(lock.fileno())]
         subprocess.run(args, pass_fds=[lock.fileno()], check=True)
     with open(folder / "lock") as lock:
@@ -141,10 +141,11 @@ def test_a_run_whose_supervisor_was_killed_has_vanished_with_all_its_processes(n
     code = (
         "import os, time\n"
         "pids = [os.getpid()]\n"
-        "for detach in (False, True):\n"
+        "for detached, cleared in ((False, False), (True, False), (False, True)):\n"
         "    pid = os.fork()\n"
         "    if pid == 0:\n"
-        "        if detach: os.setsid()\n"
+        "        if detached: os.setsid()\n"
+        "        if cleared: os.execve('/bin/sleep', ['sleep', '600'], {})\n"
         "        time.sleep(600)\n"
         "    pids.append(pid)\n"
         "print(*pids, 'up', flush=True)\n"
@@ -159,6 +160,30 @@ def test_a_run_whose_supervisor_was_killed_has_vanished_with_all_its_processes(n
     assert (end.exit_code, end.cause) == (-1, "vanished")
     assert "supervisor was killed" in end.message
     assert not any(is_running(pid) for pid in pids)
+
+
+def test_a_process_ends_with_its_supervisor_even_if_no_driver_is_there(node) -> None:
+    node.start("r", *COUNT)
+    node.await_text("r", "up")
+    pid = node.report("r").pid
+    node.close()
+    os.kill(node.state("r")["shim_pid"], signal.SIGKILL)
+    node.until(lambda: not is_running(pid))
+
+
+def test_a_state_that_looks_unchanged_is_read_before_anything_is_concluded(node) -> None:
+    """File times are coarse and inodes come back: two states written one after the other may look the same."""
+    assert node.driver.nodes() == ("n0",)
+    os.mkfifo(node.folder / "go")
+    node.start("r", "sh", "-c", "echo up; read line < ../../go; exit 5")
+    node.await_text("r", "up")
+    assert node.report("r").phase == "running"
+    (node.folder / "go").write_text("\n")
+    node.until(lambda: node.state("r")["phase"] == "exited")
+    status = (node.folder / "runs" / "r" / "state.json").stat()
+    node.driver._live["r"]._stamp = (status.st_ino, status.st_mtime_ns)
+    end = node.finish("r")
+    assert (end.exit_code, end.cause) == (5, "")
 
 
 def test_a_supervisor_killed_under_a_driver_at_work_is_noticed(node) -> None:
@@ -296,8 +321,6 @@ def test_the_fence_is_kept_whole(node) -> None:
 
 
 def _free(fd: int) -> bool:
-    import fcntl
-
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

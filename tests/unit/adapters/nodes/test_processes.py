@@ -27,15 +27,17 @@ def processes(marker: str) -> list[int]:
 
 
 def test_children_of_a_process_end_with_it(node) -> None:
-    node.start("r", "sh", "-c", "sleep 600.11101 & sleep 600.11101 & exit 4")
+    marker = f"600.{os.getpid()}1"
+    node.start("r", "sh", "-c", f"sleep {marker} & sleep {marker} & exit 4")
     assert node.finish("r").exit_code == 4
-    assert processes("600.11101") == []
+    assert processes(marker) == []
 
 
 def test_a_daemon_ends_with_the_process_it_comes_from(node) -> None:
-    node.python("r", DAEMON.replace('"600"', '"600.11102"'))
+    marker = f"600.{os.getpid()}2"
+    node.python("r", DAEMON.replace('"600"', f'"{marker}"'))
     assert node.finish("r").exit_code == 0
-    assert processes("sleep\0600.11102") == []
+    assert processes(marker) == []
 
 
 def test_a_stop_reaches_the_whole_group(node) -> None:
@@ -43,12 +45,12 @@ def test_a_stop_reaches_the_whole_group(node) -> None:
         "r",
         "sh",
         "-c",
-        "trap 'exit 3' TERM; (trap 'echo child; exit' TERM; echo up; while :; do sleep 0.01; done) & wait",
+        "trap 'wait; exit 3' TERM; (trap 'echo child; exit' TERM; echo up; while :; do sleep 0.01; done) & wait",
     )
     node.await_text("r", "up")
     node.driver.stop("r", 30, node.fence)
     end = node.finish("r")
-    assert (end.exit_code, end.cause) == (3, "stopped")
+    assert (end.exit_code, end.cause, node.text("r")) == (3, "stopped", "up\nchild\n")
 
 
 def test_a_process_may_use_its_grace_to_tidy_up(node) -> None:
