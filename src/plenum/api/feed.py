@@ -88,6 +88,15 @@ def _position(text: str, name: str) -> int:
     return min(int(text), MAX_INTEGER)
 
 
+async def event(call: Call) -> Response:
+    """Show one fact."""
+    position, visible = call.path["position"], call.visible
+    records = await call.context.service.read(position - 1, 1)
+    if records and records[0].position == position and (visible is None or records[0].tenant in visible):
+        return call.answer(views.event(records[0], call.state, visible), version=position)
+    raise AbsentError(f"there is no event at {position}, or it is not yours to see")
+
+
 def _watch(call: Call) -> Response:
     last = call.request.headers.get("last-event-id", "").strip()
     after = _position(last, "Last-Event-ID") if last else call.query["after"]

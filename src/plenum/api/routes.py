@@ -143,6 +143,10 @@ ROUTES: tuple[Route, ...] = (
         parameters=feed.LISTING, gives=shapes.Event, is_list=True, headers=("Last-Event-ID",),
     ),
     Route(
+        method="GET", path=f"{BASE}/events/{{position}}", name="getEvent", action="events:read", reach=Reach.EACH, handler=feed.event,
+        tag="log", about="Show a fact.", gives=shapes.Event,
+    ),
+    Route(
         method="GET", path=f"{BASE}/decisions", name="listDecisions", action="decisions:read", reach=Reach.EACH, handler=feed.decisions,
         tag="log", about="List decisions; to a tenant's people those about their jobs.", parameters=feed.DECISIONS,
         gives=shapes.DecisionMade, is_list=True,
