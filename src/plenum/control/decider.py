@@ -12,7 +12,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from plenum.control import events as ev
-from plenum.control.state import ENDED, FleetRecord, Job, Run, State, Unit, amounts_of, unit_id, unit_workload
+from plenum.control.state import (
+    ENDED,
+    FleetRecord,
+    Job,
+    Run,
+    State,
+    Unit,
+    amounts_of,
+    may_start,
+    unit_id,
+    unit_keys,
+    unit_workload,
+)
 from plenum.graph.join import joined, with_trait
 from plenum.model.fleet import CPU, GPU_MILLI, MEMORY, Fleet, Health
 from plenum.model.plan import Placement, Reason
@@ -196,7 +208,7 @@ def next_start(state: State, now: float) -> float | None:
         unit.not_before
         for job_id in state.waiting
         for unit in state.jobs[job_id].units.values()
-        if unit.phase == "waiting" and unit.not_before > now
+        if unit.phase == "waiting" and not may_start(unit, now)
     ]
     return min(times, default=None)
 
@@ -243,15 +255,15 @@ class _Deciding:
         self._bound: list[ev.UnitBound] = []
         self._reasons: list[Reason] = []
         self._considered: list[str] = []
+        self._cut = False
         self.placed: dict[str, tuple[int, int]] = {}
         self._refused: set[tuple[object, ...]] = set()
         self._used = {tenant: dict(used) for tenant, used in state.usage.items()}
 
     def run(self, waiting: list[Job]) -> Decision:
-        cut = len(waiting) > MAX_CONSIDERED
+        self._cut = len(waiting) > MAX_CONSIDERED
         for job in waiting[:MAX_CONSIDERED]:
-            if len(self._bound) >= MAX_BOUND:
-                cut = True
+            if self._is_full():
                 break
             self._considered.append(job.id)
             self._consider(job)
@@ -262,11 +274,19 @@ class _Deciding:
             considered=tuple(self._considered),
             bound=tuple(self._bound),
             reasons=tuple(self._reasons),
-            more=cut,
+            more=self._cut,
         )
 
+    def _is_full(self) -> bool:
+        """Whether as much is bound as one decision may bind; the rest is left to the next."""
+        if len(self._bound) < MAX_BOUND:
+            return False
+        self._cut = True
+        return True
+
     def _consider(self, job: Job) -> None:
-        keys = [u.key for u in job.units.values() if u.phase == "waiting" and u.not_before <= self._now]
+        # In the order of the workload: that of the dictionary depends on where the state came from.
+        keys = [key for key in unit_keys(job.workload) if may_start(job.units[key], self._now)]
         outcome = self._gang(job) if keys == [""] else self._replicas(job, keys)
         if outcome is not None:
             self._reasons.append(outcome)
@@ -292,8 +312,12 @@ class _Deciding:
         if tied and len(keys) == len(job.units) > 1 and self._over_quota(job, job.workload) is None:
             return self._together(job)
         siblings = [rows for u in job.units.values() if u.phase == "bound" for rows in [self._held(job, u.key)]]
-        for i, key in enumerate(keys):
-            if len(self._bound) >= MAX_BOUND:
+        short: dict[str, Reason] = {}
+        for key in keys:
+            role, _, rank = key.rpartition("-")
+            if role in short:
+                continue  # its replicas are alike
+            if self._is_full():
                 return None
             replica = unit_workload(job.workload, key)
             kind = (*_sameness(replica), job.tenant, tied and job.id)
@@ -304,14 +328,12 @@ class _Deciding:
                 outcome = place_beside(self._engine, replica, Rows.joined(siblings if tied else []))
                 if isinstance(outcome, Placement):
                     siblings.append(outcome.rows)
-                    role, _, rank = key.rpartition("-")
                     self._bind(job, key, outcome, outcome.rows, [(role, int(rank))])
                     continue
                 self._refused.add(kind)
                 reason = outcome
-            running = len(job.units) - len(keys) + i
-            return _in_part(job, reason, running)
-        return None
+            short[role] = reason
+        return next((_in_part(job, reason, len(siblings)) for reason in short.values()), None)
 
     def _together(self, job: Job) -> Reason | None:
         """Place all replicas by one search, and hand each its own."""
@@ -365,7 +387,11 @@ class _Deciding:
             )
         )
         self.placed[unit_id(job, key)] = (job.uid, attempt)
-        self._count(job, unit_workload(job.workload, key))
+        requests = {role.name: role.request for role in job.workload.roles}
+        used = self._used.setdefault(job.tenant, {})
+        for role, _ in roles:  # an elastic gang may be smaller than it would like to be
+            for resource, amount in amounts_of(requests[role]):
+                used[resource] = used.get(resource, 0) + amount
 
     # -- quotas ------------------------------------------------------------------------------------
 
@@ -403,11 +429,6 @@ class _Deciding:
                 )
         return None
 
-    def _count(self, job: Job, workload: Workload) -> None:
-        used = self._used.setdefault(job.tenant, {})
-        for resource, amount in _demand(workload).items():
-            used[resource] = used.get(resource, 0) + amount
-
 
 def _shown(resource: str, amount: int) -> str:
     name = {GPU_MILLI: "GPUs", CPU: "cores", MEMORY: "of memory"}.get(resource, resource)
@@ -423,7 +444,7 @@ def _demand(workload: Workload) -> dict[str, int]:
 
 
 def _may_start(job: Job, now: float) -> bool:
-    return any(unit.phase == "waiting" and unit.not_before <= now for unit in job.units.values())
+    return any(may_start(unit, now) for unit in job.units.values())
 
 
 def _bound_unit(state: State, name: str) -> tuple[Job, Unit]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
+from plenum.ports.nodes import LEASE_GRACE_S as LEASE_GRACE_S
 from plenum.ports.nodes import Assignment, Fence, LogChunk, Report
 
 LEASE_S = 30.0
-"""How long an agent may go on without an answer."""
+"""How long an agent may go on without an answer, unless the control plane grants another time."""
 
-LEASE_GRACE_S = 5.0
-"""Longest that ending work takes once a lease is lost, whatever grace its jobs ask for."""
+MIN_LEASE_S, MAX_LEASE_S = 2.0, 3_600.0
+"""Shorter, and a hiccup of the network ends work; longer, and what a lost node held is lost for as long."""
 
 MAX_REPORTS = 20_000
 """Reports in one request; the rest follow in the next."""
@@ -58,6 +59,8 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
         Orders that it has; the answer leaves them out if they are still the same.
     wait_s
         How long the control plane may hold the answer back for news.
+    instance
+        Tells two agents of the same name apart: of the two only one is answered.
     """
 
     agent: str
@@ -67,6 +70,7 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     seen: Fence = Fence()
     version: int = -1
     wait_s: float = 0.0
+    instance: str = ""
     logs: tuple[LogAnswer, ...] = ()
 
 

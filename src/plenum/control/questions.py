@@ -6,7 +6,7 @@ import msgspec
 
 from plenum.control.commands import AbsentError
 from plenum.control.decider import Decider
-from plenum.control.state import ENDED, State, unit_workload
+from plenum.control.state import ENDED, State, may_start, unit_workload
 from plenum.model.fleet import CPU, GPU, GPU_MILLI, MEMORY, POWER
 from plenum.model.plan import Reason
 from plenum.scheduling.explain import explain
@@ -69,7 +69,7 @@ def explained(state: State, decider: Decider, job_id: str, now: float) -> Reason
         doing = "is being stopped" if job.stop else "has all its places" if job.units else "has nothing to place"
         return _plain(job_id, "running", f"{job_id} {doing}; it waits for nothing.")
     soon = min(unit.not_before for unit in waiting)
-    if soon > now:
+    if not any(may_start(unit, now) for unit in waiting):
         return _plain(
             job_id,
             "wait.backoff",

@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from plenum.control import events as ev
-from plenum.control.state import DELETED, ENDED, FAILED, SUCCEEDED, Job, Run, State, Unit, unit_keys
+from plenum.control.state import DELETED, ENDED, FAILED, MAX_BACKOFF_S, SUCCEEDED, Job, Run, State, Unit, unit_keys
 from plenum.model.workload import Kind
 from plenum.ports.nodes import EXITED
-
-MAX_BACKOFF_S = 300.0
-"""Longest wait before another attempt."""
 
 LOST_BACKOFF_S = 1.0
 """Wait before another attempt after a node was lost; doubles with the attempts too, so that a job cannot spin."""

@@ -58,6 +58,9 @@ SUCCEEDED, FAILED, DELETED = "Succeeded", "Failed", "Deleted"
 ENDED = (SUCCEEDED, FAILED, DELETED)
 """Phases of jobs."""
 
+MAX_BACKOFF_S = 300.0
+"""Longest wait before another attempt."""
+
 FIRST_PORT, PORTS = 20_000, 10_000
 """Where rendezvous ports are taken from; a new attempt gets another."""
 
@@ -239,6 +242,7 @@ class _Stored(msgspec.Struct, kw_only=True):
     term: int = 0
     holder: str = ""
     address: str = ""
+    lease_s: float = 0.0
     tenants: dict[str, Tenant] = {}
     users: dict[str, User] = {}
     tokens: dict[str, Token] = {}
@@ -444,6 +448,11 @@ def unit_keys(workload: Workload) -> list[str]:
     return [f"{role.name}-{rank}" for role in workload.roles for rank in range(role.replicas)]
 
 
+def may_start(unit: Unit, now: float) -> bool:
+    """Tell whether a unit waits, and long enough; no wait is longer than the longest backoff, even if the clock was set back since."""
+    return unit.phase == "waiting" and not now < unit.not_before <= now + MAX_BACKOFF_S
+
+
 def held_by(job: Job, unit: Unit) -> dict[str, int]:
     """Return what a bound unit holds, by resource."""
     workload, _ = job.bound_as(unit)
@@ -516,7 +525,7 @@ def members(mask: int) -> tuple[int, ...]:
 
 
 def _leader(state: State, event: LeaderChanged, record: Record) -> None:
-    state.term, state.holder, state.address = event.term, event.holder, event.address
+    state.term, state.holder, state.address, state.lease_s = event.term, event.holder, event.address, event.lease_s
 
 
 def _tenant(state: State, event: TenantApplied, record: Record) -> None:

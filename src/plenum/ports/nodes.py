@@ -88,6 +88,9 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     trace: str = ""
 
 
+LEASE_GRACE_S = 5.0
+"""Longest that ending work takes once a lease is lost, whatever grace its jobs ask for: others count on its end."""
+
 STARTING, RUNNING, EXITED = "starting", "running", "exited"
 """Phases of a run as its node reports them; there is no way back."""
 
@@ -171,7 +174,10 @@ class NodeDriver(Protocol):
         ...
 
     def renew(self, until_s: float) -> None:
-        """Note that work may go on for ``until_s`` more seconds; what outlives its driver (a process) ends itself after that."""
+        """Note that work may go on for ``until_s`` more seconds.
+
+        What outlives its driver (a process) ends itself after that, within :data:`LEASE_GRACE_S` if its own grace is longer.
+        """
         ...
 
     def observe(self) -> tuple[Report, ...]:

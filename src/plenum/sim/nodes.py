@@ -18,6 +18,7 @@ from plenum.model.process import Simulated
 from plenum.ports.clock import Clock
 from plenum.ports.nodes import (
     EXITED,
+    LEASE_GRACE_S,
     RUNNING,
     STARTING,
     AbsentLogsError,
@@ -113,17 +114,23 @@ class SimulatedDriver:
             self._show(run)
             self._schedule(run)
             if self._lapsed:
-                self._ask_to_end(run, now_s, assignment.process.grace_s, "lease-lost")
+                self._ask_to_end(run, now_s, min(assignment.process.grace_s, LEASE_GRACE_S), "lease-lost")
             self._catch_up()
 
     def adopt(self, assignment: Assignment, started_at: float) -> None:
-        """Go on with a run that another driver of these nodes began at a time (seconds since the epoch), as if it had lived on."""
+        """Go on with a run of another driver of these nodes, as if that had lived on.
+
+        Parameters
+        ----------
+        started_at
+            When its process began to run, or will (seconds since the epoch).
+        """
         with self._lock:
             now_s = self._catch_up()
             if assignment.run in self._runs:
                 return
-            ran_s = max(self._clock.now() - started_at, 0.0)
             start_s = (assignment.process.simulated or Simulated()).start_s
+            ran_s = max(self._clock.now() - started_at, -start_s)
             run = self._imagine(assignment, now_s - ran_s - start_s)
             self._runs[assignment.run] = run
             self._show(run)
@@ -237,7 +244,8 @@ class SimulatedDriver:
         if now_s > self._lease_ends_s and not self._lapsed:
             self._lapsed = True
             for run in self._runs.values():
-                self._ask_to_end(run, self._lease_ends_s, run.assignment.process.grace_s, "lease-lost")
+                grace_s = min(run.assignment.process.grace_s, LEASE_GRACE_S)
+                self._ask_to_end(run, self._lease_ends_s, grace_s, "lease-lost")
         self._happen(now_s)
         return now_s
 

@@ -235,12 +235,14 @@ class Books:
             must(where in self.ready and where not in self.closed, "closed-node", f"{run} is bound to {where}")
             self.runs.add(run)
             self.unit_of_run[run] = unit
+        tenant, held = job.tenant, self._held[job.tenant]
+        before = dict(held)
         self.units[job.uid, e.unit] = unit
         self._count(unit, 1)
-        self._check_apart(workload, job.uid)
-        tenant, held = job.tenant, self._held[job.tenant]
+        self._check_apart(workload, unit)
         for resource, most in self._quota.get(tenant, {}).items():
-            must(held[resource] <= most, "quota", f"{tenant} holds {held[resource]} {resource} of {most}")
+            kept = held[resource] <= max(most, before.get(resource, 0))  # a quota may be set below what is held
+            must(kept, "quota", f"{tenant} holds {held[resource]} {resource} of {most}")
 
     def _UnitStopped(self, e: ev.UnitStopped, record: Record, now_s: float) -> None:  # noqa: N802
         unit = self.units[self.jobs[e.job].uid, e.unit]
@@ -299,13 +301,16 @@ class Books:
             must(ranks == list(range(len(ranks))), "split", f"{e.job} is bound with ranks {ranks} of {role.name}")
             must(len(ranks) in role.sizes(), "split", f"{e.job} is bound with {len(ranks)} of {role.name}")
 
-    def _check_apart(self, workload: Workload, uid: int) -> None:
-        """Raise Violation if a required spread is broken among the units of the present generation."""
+    def _check_apart(self, workload: Workload, bound: BookedUnit) -> None:
+        """Raise Violation if a unit just bound breaks a required spread over its job's replicas."""
         for apart in workload.apart:
             if not apart.required:
                 continue
-            bindings = [b for u in self.units.values() if u.uid == uid for b in u.bindings.values()]
-            nodes = [b.node for b in bindings if apart.role in ("", b.role)]
-            at = nodes if apart.level == "place.node" else [self.plot_of(n).racks[n] for n in nodes]
-            for domain, times in Counter(at).items():
-                must(times <= apart.max_per_domain, "spread", f"{workload.id} has {times} replicas in {domain}")
+            nodes = [b.node for u in self.units.values() if u.uid == bound.uid for b in u.bindings.values()]
+            new = {self._domain(b.node, apart.level) for b in bound.bindings.values()}
+            for domain, times in Counter(self._domain(node, apart.level) for node in nodes).items():
+                kept = domain not in new or times <= apart.max_per_domain
+                must(kept, "spread", f"{workload.id} has {times} replicas in {domain}")
+
+    def _domain(self, node: str, level: str) -> str:
+        return node if level == "place.node" else self.plot_of(node).racks[node]

@@ -45,6 +45,8 @@ class Client(Process):
         self.wishes: list[Command] = []
         """What it wants first, before it has ideas of its own."""
         self.has_ideas = True
+        self.busy = False
+        """Whether it waits to be told."""
         self._network, self._replicas, self._auditor, self._fleets = network, replicas, auditor, fleets
         self._asks = 0
         self._outcome: Outcome | PlenumError | None = None
@@ -52,6 +54,7 @@ class Client(Process):
     def life(self) -> Life:
         """Want something, ask until told, think."""
         while True:
+            self.busy = False
             if not self.wishes and not self.has_ideas:
                 yield -60.0
                 continue
@@ -59,6 +62,7 @@ class Client(Process):
             if command is None:
                 yield 0.1 + self.schedule.about(THINK_S)
                 continue
+            self.busy = True
             self._asks += 1
             key = f"{self.name}:{self._asks}"
             command = command.by(self.name, trace=key, key=key, digest=command.subject)
@@ -71,6 +75,7 @@ class Client(Process):
                     break
                 yield 0.2 + self.schedule.about(0.5)
             self.done += 1
+            self.busy = False
             yield 0.1 if self.wishes else 0.1 + self.schedule.about(THINK_S)
 
     def _send(self, command: Command, tries: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -27,6 +27,8 @@ class Parts:
     controller: type[Controller] = Controller
     agent: type[Agent] = Agent
     driver: type[SimulatedDriver] = SimulatedDriver
+    fences: bool = True
+    """Whether the log refuses what is written in a term that is over."""
     adopts: bool = True
 
 
@@ -93,20 +95,13 @@ class EagerController(Controller):
 
 
 class UnfencedController(Controller):
-    """Believes that it leads until it is told otherwise, and writes as if leadership did not matter."""
+    """Believes that it leads until it is told otherwise; with it goes a log that does not look at terms."""
 
     @property
     def leading(self) -> bool:
         """Whether it once led."""
         return self.term > 0
 
-    def append(self, records: Any, keys: Any = ()) -> None:
-        """Append without a term."""
-        term, self.term = self.term, 0
-        try:
-            super().append(records, keys)
-        finally:
-            self.term = term
 
 
 class ForgetfulController(Controller):
@@ -144,7 +139,7 @@ class RepeatingController(Controller):
 
     def propose(self, commands: Any, used: Any) -> Any:
         """Decide each anew."""
-        return super().propose([replace(command, key="") for command in commands], {})
+        return super().propose(commands, {})
 
 
 class _Defects(dict[str, Parts]):
@@ -160,7 +155,7 @@ class _Defects(dict[str, Parts]):
 DEFECTS = _Defects(
     {
         "no-fence": Parts(agent=UnfencedAgent, driver=UnfencedDriver),
-        "unfenced-leader": Parts(controller=UnfencedController),
+        "unfenced-leader": Parts(controller=UnfencedController, fences=False),
         "ignores-lease": Parts(agent=DeafAgent, driver=EndlessDriver),
         "hasty-loss": Parts(controller=HastyController),
         "frees-early": Parts(controller=EagerController),

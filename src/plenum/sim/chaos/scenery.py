@@ -83,7 +83,7 @@ def any_job(s: Schedule) -> tuple[Workload, Process, dict[str, Any]]:
     roles, together, apart = {Kind.TRAINING_JOB: _gang, Kind.TASK: _task, Kind.ENDPOINT: _endpoint}[kind](s)
     workload = Workload(
         # A name goes with a kind, as a job cannot change its kind.
-        name=f"{kind.value[0].lower()}{s.below(NAMES_OF_JOBS)}",
+        name=f"{kind.value.lower()}-{s.below(NAMES_OF_JOBS)}",
         kind=kind,
         tenant=TENANTS[s.below(len(TENANTS))],
         priority=s.below(3),

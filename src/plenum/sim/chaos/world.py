@@ -61,6 +61,7 @@ class AuditedStore(MemoryStore):
     """A log whose auditor sees every append that took place, whatever its writer was told."""
 
     appended: Callable[[Sequence[Record]], None]
+    fences = True
 
     def append(
         self, records: Sequence[Record], *, expected: int, keys: Sequence[CommandKey] = (), term: int | None = None
@@ -68,7 +69,7 @@ class AuditedStore(MemoryStore):
         """Append; see the port."""
         before = self._head
         try:
-            return super().append(records, expected=expected, keys=keys, term=term)
+            return super().append(records, expected=expected, keys=keys, term=term if self.fences else None)
         finally:
             if self._head > before:
                 self.appended(self._records[before - self._head :])
@@ -99,6 +100,7 @@ class Chaos:
         self.store.appended = self.auditor.appended
         self.network = Network(s)
         self._parts = DEFECTS.parts(defects)
+        self.store.fences = self._parts.fences
         self._store_fails = 0.0
         self.replicas = [Replica(s, f"c{i}", self._controller) for i in range(2 + s.below(2))]
         self._clocks = {r.name: self._clock() for r in self.replicas}
@@ -194,13 +196,11 @@ class Chaos:
         """
         self.tell("no more mischief")
         self._heal()
-        self._wait_until(lambda: all(not client.wishes for client in self.clients), "ideas")
+        self._wait_until(self._are_clients_idle, "clients to be told")
         self._wait_until(self._is_settled, "what waits to fit, and to run what the log says")
         self.compare()
         self.tell("everything is deleted")
-        self.clients[0].wishes = [c.delete_job(job) for job in sorted(self.auditor.books.jobs)]
-        self.clients[0].wake()
-        self._wait_until(lambda: not self.auditor.books.jobs, "deleted jobs to go")
+        self._wait_until(self._delete_all, "deleted jobs to go")
         self._wait_until(lambda: not self.auditor.runs(), "deleted jobs to end")
         for replica in self.replicas:
             self._wait_until(
@@ -235,6 +235,17 @@ class Chaos:
                     return
             must(self.schedule.now_s < until_s, "settles", f"{QUIET_S:.0f} quiet seconds were not enough for {what}")
             self.step()
+
+    def _delete_all(self) -> bool:
+        """Ask for all jobs to go, also those of requests that were long on their way; returns whether they are gone."""
+        jobs = sorted(self.auditor.books.jobs)
+        if jobs and self._are_clients_idle():
+            self.clients[0].wishes = [c.delete_job(job) for job in jobs]
+            self.clients[0].wake()
+        return not jobs
+
+    def _are_clients_idle(self) -> bool:
+        return not any(client.wishes or client.busy for client in self.clients)
 
     def _is_settled(self) -> bool:
         """Whether all that is bound runs, nothing else does, and nothing that waits could start."""
