@@ -445,9 +445,8 @@ class Client:
             return UnreachableError(f"no control plane answers at {server}; start one with `plenum up`")
         if isinstance(failure, httpx.TimeoutException):
             return UnreachableError(f"the control plane at {server} took too long to answer")
-        return UnreachableError(
-            f"the control plane at {server} broke the connection off: {text or type(failure).__name__}"
-        )
+        hint = "; it may want https://" if server.startswith("http:") else ""
+        return UnreachableError(f"{server} broke the connection off ({text or type(failure).__name__}){hint}")
 
 
 def part(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 from plenum.model.errors import FieldError, FileError, PlenumError, Where
 
 MAX_BYTES = 2**20
+_HOST = re.compile(r"[\w.:%-]+")
 _FIELDS = ("server", "token", "ca", "tenant")
 
 
@@ -152,7 +154,7 @@ def server_url(text: str) -> str:
     except ValueError:
         host, parts = None, urlsplit("")
     if (
-        not host
+        not (host and _HOST.fullmatch(host))
         or parts.scheme not in ("http", "https")
         or parts.username
         or parts.query

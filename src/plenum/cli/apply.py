@@ -63,7 +63,7 @@ def command(
         if tenant:
             _check_tenant(resources, tenant)
         if dry_run or diff or ask:
-            changed = [_preview(client, resource) for resource in resources]
+            changed = [_preview(client, resource, resources) for resource in resources]
             if dry_run:
                 click.echo(f"{sum(changed)} of {len(resources)} would change; nothing was written")
                 return
@@ -94,6 +94,8 @@ def read_all(files: tuple[str, ...], tenant: str) -> list[Resource]:
         One cannot be read, cannot be meant, or is given twice.
     """
     from plenum.adapters.manifests.resources import parse_manifests, read_manifests
+    from plenum.control.commands import check_name
+    from plenum.model.errors import FieldError
 
     found: list[Resource] = []
     for file in files:
@@ -104,6 +106,10 @@ def read_all(files: tuple[str, ...], tenant: str) -> list[Resource]:
                 found += read_manifests(path, tenant=tenant)
     seen: dict[tuple[str, str, str], str] = {}
     for resource in found:
+        try:
+            check_name(resource.name)
+        except FieldError as error:
+            raise resource.document.wrong(("metadata", "name"), error.sentence) from None
         key = ("Job" if resource.tenant else resource.kind, resource.tenant, resource.name)
         if key in seen:
             raise resource.document.wrong(("metadata", "name"), f"{label_of(resource)} is given in {seen[key]} too")
@@ -196,7 +202,10 @@ def _sent(client: Client, resource: Resource, **params: object) -> Any:
         return client.put(path_of(resource), resource.manifest, version=resource.version, **params)
     except ProblemError as problem:
         document, field = resource.document, problem.where.field
-        line = document.line_of(_steps(field)) if field else document.value.line
+        steps = _steps(field)
+        if field and steps[0] not in document.value:
+            steps = ("spec", *steps)  # some are named by what stands in the spec
+        line = document.line_of(steps) if field else document.value.line
         problem.where = Where(file=document.file, line=line, field=field or label_of(resource))
         problem.args = (str(problem),)
         raise
@@ -213,9 +222,18 @@ def _steps(field: str) -> tuple[int | str, ...]:
 # -- what would change ------------------------------------------------------------------------------
 
 
-def _preview(client: Client, resource: Resource) -> bool:
+def _preview(client: Client, resource: Resource, among: list[Resource]) -> bool:
     """Print what applying a resource would change; returns whether anything."""
-    told = _sent(client, resource, dryRun=True).json()
+    from plenum.adapters.client import ProblemError
+
+    try:
+        told = _sent(client, resource, dryRun=True).json()
+    except ProblemError as problem:
+        # It may want a tenant that comes into being just before it.
+        if problem.status not in (404, 422) or not any(other.kind == "Tenant" for other in among):
+            raise
+        click.echo(f"{click.style('?', fg='yellow')} {label_of(resource)} cannot be tried yet: {problem.sentence}")
+        return True
     lines = diff_lines(told.get("diff", []))
     changes = bool(told.get("changes"))
     if not changes:
@@ -243,7 +261,7 @@ def diff_lines(diff: list[dict[str, Any]]) -> list[str]:
 
 def _leaves(path: str, value: Any) -> list[tuple[str, Any]]:
     """Return what a value is made of, by path; nothing of what is not there."""
-    if value is None:
+    if value is None or (value in ({}, []) and path.count(".") < 2):
         return []
     if isinstance(value, dict) and value:
         return [leaf for key, item in value.items() for leaf in _leaves(f"{path}.{key}" if path else key, item)]

@@ -66,10 +66,12 @@ def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def _names(ctx: click.Context, path: str, incomplete: str, *, of_tenant: bool = False) -> list[CompletionItem]:
     """Ask for names; whatever goes wrong, there are none: a shell that completes is no place for errors."""
+    tenant, slash, start = incomplete.rpartition("/") if of_tenant else ("", "", incomplete)
     try:
-        return [CompletionItem(name) for name in _asked(ctx.params, path, of_tenant) if name.startswith(incomplete)]
+        found = _asked({**ctx.params, **({"tenant": tenant} if tenant else {})}, path, of_tenant)
     except Exception:
         return []
+    return [CompletionItem(tenant + slash + name) for name in found if name.startswith(start)]
 
 
 def _asked(given: dict[str, Any], path: str, of_tenant: bool) -> list[str]:

@@ -67,15 +67,14 @@ def command(
         for name, find in targets:
             try:
                 path = find(client)
-                client.delete(path, dryRun=dry_run)
+                answer = client.delete(path, dryRun=dry_run)
             except ProblemError as problem:
                 if problem.status != 404 or not ignore_absent:
                     raise
                 click.echo(f"{name} is not there")
                 continue
-            click.echo(
-                f"{name} {'would be deleted' if dry_run else 'is being deleted' if '/tenants/' in path else 'deleted'}"
-            )
+            ended = answer.get("kind") == "Done"
+            click.echo(f"{name} {'would be deleted' if dry_run else 'is deleted' if ended else 'is being deleted'}")
             gone.append(path)
         if wait and not dry_run:
             for path in gone:

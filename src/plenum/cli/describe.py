@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 
 from plenum.cli.cloud import cloud_options, connected
 from plenum.cli.complete import complete_kind, complete_name
-from plenum.cli.get import one
+from plenum.cli.get import one, record
 from plenum.cli.kinds import Item, Kind, gpus_text, kind_named, node_phase, replicas_text
 from plenum.cli.story import lasted, told
 from plenum.cli.tables import COLOURS, Column, clean, table_lines, terminal_width
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 EVENTS = 30
 """Last events told unless more are asked for."""
 
+PLAIN_LINES = 60
 RUNS = 40
 """Replicas listed; the rest are counted."""
 
@@ -45,7 +47,8 @@ def command(kind: str, names: tuple[str, ...], most: int, context: str | None, t
         for i, name in enumerate(names):
             if i:
                 click.echo()
-            item = client.get(f"/events/{name}") if found.plural == "events" else one(client, found, name, tenant)
+            of_log = found.plural in ("events", "decisions")
+            item = record(client, found, name) if of_log else one(client, found, name, tenant)
             for line in described(client, found, item, most, time.time()):
                 click.echo(line)
 
@@ -74,31 +77,35 @@ def job_lines(job: Item, now: float) -> Iterator[str]:
     yield click.style(f"{job['kind']} {meta['tenant']}/{meta['name']}", bold=True)
     phase = status.get("phase", "")
     reason = status.get("message", "")
-    yield _field("phase", _coloured(phase) + (f": {clean(reason)}" if reason else ""))
+    yield from _field("phase", _coloured(phase))
+    if reason:
+        yield from _field("message", clean(reason))
     if waiting := status.get("waiting"):
         since = f" (since {age(waiting['since'], now)})" if waiting.get("since") else ""
-        yield _field("waits", f"{clean(waiting.get('sentence') or waiting['code'])}{since}")
-        yield _field("", f"code {waiting['code']}; more: plenum explain {meta['tenant']}/{meta['name']}")
-    yield _field("replicas", _replicas(status))
+        yield from _field("waits", f"{clean(waiting.get('sentence') or waiting['code'])}{since}")
+        yield from _field("", f"code {waiting['code']}; more: plenum explain {meta['tenant']}/{meta['name']}")
+    yield from _field("replicas", _replicas(status))
     if ran := lasted(status, now):
-        yield _field("ran" if status.get("endedAt") else "running", f"for {ran}, since {clock(status['startedAt'])}")
+        yield from _field(
+            "ran" if status.get("endedAt") else "running", f"for {ran}, since {clock(status['startedAt'])}"
+        )
     if status.get("attempt", 0) > 1 or status.get("failures"):
-        yield _field("attempt", f"{status.get('attempt', 0)}, after {status.get('failures', 0)} failures")
+        yield from _field("attempt", f"{status.get('attempt', 0)}, after {status.get('failures', 0)} failures")
     if status.get("inside"):
-        yield _field("inside", ", ".join(status["inside"]))
+        yield from _field("inside", ", ".join(status["inside"]))
     if status.get("relativeCost") is not None:
-        yield _field("network", f"{status['relativeCost']:.3g}× the time of the best place")
+        yield from _field("network", f"{status['relativeCost']:.3g}× the time of the best place")
     for wish in status.get("givenUp", ()):
-        yield _field("without", clean(wish))
-    by = f" by {clean(meta['createdBy'])}" if meta.get("createdBy") else ""
-    yield _field("submitted", f"{clock(meta.get('createdAt', ''))}{by}, {age(meta.get('createdAt', ''), now)} ago")
-    yield _field(
+        yield from _field("without", clean(wish))
+    by = f" by {clean(meta['createdBy']).removeprefix('user/')}" if meta.get("createdBy") else ""
+    yield from _field("submitted", f"{clock(meta.get('createdAt', ''))}{by}, {age(meta.get('createdAt', ''), now)} ago")
+    yield from _field(
         "version", f"{meta.get('resourceVersion')}, generation {meta.get('generation')}, uid {meta.get('uid')}"
     )
     if meta.get("labels"):
-        yield _field("labels", ", ".join(f"{k}={clean(v)}" for k, v in meta["labels"].items()))
+        yield from _field("labels", ", ".join(f"{k}={clean(v)}" for k, v in meta["labels"].items()))
     if meta.get("traceId"):
-        yield _field("trace", meta["traceId"])
+        yield from _field("trace", meta["traceId"])
     yield from _spec_lines(job.get("spec", {}))
     yield from _run_lines(status.get("runs", []), now)
 
@@ -116,25 +123,25 @@ def _spec_lines(spec: Item) -> Iterator[str]:
         extra = "".join(
             f", {word} {_flat(role[word])}" for word in ("gpuModels", "traits", "aligned", "elastic") if role.get(word)
         )
-        yield _field("role", f"{name} × {role.get('replicas', 1)}: {resources or 'nothing'}{extra}")
+        yield from _field("role", f"{name} × {role.get('replicas', 1)}: {resources or 'nothing'}{extra}")
     if gpus := gpus_text(spec):
-        yield _field("GPUs", f"{gpus} in all")
+        yield from _field("GPUs", f"{gpus} in all")
     for word in ("priority", "preemptible", "parallelism"):
         if spec.get(word):
-            yield _field(word, _flat(spec[word]))
+            yield from _field(word, _flat(spec[word]))
     for constraint in spec.get("constraints", ()):
-        yield _field("constraint", _flat(constraint))
+        yield from _field("constraint", _flat(constraint))
     run = spec.get("run") or {}
     if run.get("command"):
         import shlex
 
-        yield _field("command", clean(shlex.join(str(word) for word in run["command"])))
+        yield from _field("command", clean(shlex.join(str(word) for word in run["command"])))
     elif run.get("simulate") is not None:
-        yield _field("imitates", _flat(run["simulate"]) or "a minute of work")
+        yield from _field("imitates", _flat(run["simulate"]) or "a minute of work")
     if rest := {key: value for key, value in run.items() if key not in ("command", "simulate", "env")}:
-        yield _field("run", _flat(rest))
+        yield from _field("run", _flat(rest))
     for key, value in (run.get("env") or {}).items():
-        yield _field("env", f"{key}={clean(value)}")
+        yield from _field("env", f"{key}={clean(value)}")
 
 
 def _flat(value: Any) -> str:
@@ -194,17 +201,17 @@ def node_lines(node: Item, now: float) -> Iterator[str]:
     spec, status = node["spec"], node["status"]
     yield click.style(f"Node {node['metadata']['name']}", bold=True)
     why = f": {clean(status['why'])}" if status.get("why") else ""
-    yield _field("phase", _coloured(node_phase(status)) + why)
+    yield from _field("phase", _coloured(node_phase(status)) + why)
     if status.get("since"):
-        yield _field("since", f"{clock(status['since'])}, {age(status['since'], now)} ago")
-    yield _field("fleet", spec["fleet"])
+        yield from _field("since", f"{clock(status['since'])}, {age(status['since'], now)} ago")
+    yield from _field("fleet", spec["fleet"])
     if spec.get("gpus"):
         power = f", {show(spec['powerW'], 'power_w')} each when busy" if spec.get("powerW") else ""
-        yield _field("GPUs", f"{spec['gpus']} {spec.get('gpuModel', '')}".rstrip() + power)
-    yield _field("cores", show(spec.get("cpuMilli", 0), "cpu_milli"))
-    yield _field("memory", show(spec.get("memoryBytes", 0), "memory_bytes"))
+        yield from _field("GPUs", f"{spec['gpus']} {spec.get('gpuModel', '')}".rstrip() + power)
+    yield from _field("cores", show(spec.get("cpuMilli", 0), "cpu_milli"))
+    yield from _field("memory", show(spec.get("memoryBytes", 0), "memory_bytes"))
     if spec.get("traits"):
-        yield _field("traits", ", ".join(spec["traits"]))
+        yield from _field("traits", ", ".join(spec["traits"]))
     running = status.get("running", [])
     if running:
         columns = [Column(head="JOB", fold=True), Column(head="REPLICA"), Column(head="PHASE"), Column(head="GPUS")]
@@ -214,7 +221,7 @@ def node_lines(node: Item, now: float) -> Iterator[str]:
         if len(running) > RUNS:
             yield f"… and {len(running) - RUNS:,} more"
     else:
-        yield _field("runs", "nothing")
+        yield from _field("runs", "nothing")
 
 
 def _plain_lines(item: Item) -> Iterator[str]:
@@ -222,9 +229,14 @@ def _plain_lines(item: Item) -> Iterator[str]:
     import yaml
 
     name = item.get("metadata", {}).get("name", item.get("position", ""))
-    yield click.style(f"{item.get('kind', 'Decision')} {name}", bold=True)
-    shown = {key: value for key, value in item.items() if key not in ("apiVersion", "kind")}
-    yield from yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110).rstrip().splitlines()
+    yield click.style(f"{item.get('kind') or item.get('type', 'Decision')} {name}", bold=True)
+    # How it is goes before what was asked for, which of a fleet may be long.
+    order = sorted((key for key in item if key not in ("apiVersion", "kind")), key=lambda key: key == "spec")
+    shown = {key: item[key] for key in order}
+    lines = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110).rstrip().splitlines()
+    yield from lines[:PLAIN_LINES]
+    if len(lines) > PLAIN_LINES:
+        yield f"… {len(lines) - PLAIN_LINES:,} more lines; plenum get -o yaml has them all"
 
 
 def _story(client: Client, subject: str, most: int) -> Iterator[str]:
@@ -248,8 +260,14 @@ def _story(client: Client, subject: str, most: int) -> Iterator[str]:
     yield from table_lines(columns, rows, width=terminal_width(), heads=False)
 
 
-def _field(name: str, text: object) -> str:
-    return f"  {f'{name}:' if name else '':<12}{text}"
+def _field(name: str, text: str) -> Iterator[str]:
+    """Yield a name and what goes with it, over as many lines as the terminal needs."""
+    head = f"  {f'{name}:' if name else '':<12}"
+    width = terminal_width()
+    if width is None or len(head) + len(click.unstyle(text)) <= width:
+        yield head + text
+    else:
+        yield from textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * len(head))
 
 
 def _coloured(phase: str) -> str:

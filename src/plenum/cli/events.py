@@ -17,11 +17,12 @@ LAST = 50
 COLUMNS = (
     Column(head="POSITION", right=True),
     Column(head="TIME"),
+    Column(head="TYPE", wide=True),
+    Column(head="BY", wide=True, fold=True),
     Column(head="ABOUT", fold=True),
-    Column(head="BY", fold=True),
     Column(head="WHAT", fold=True),
 )
-LEAST_WIDTHS = (8, 8, 24, 8, 12)
+LEAST_WIDTHS = (8, 8, 14, 14, 24, 12)
 """Of columns whose later rows are not known yet."""
 
 
@@ -37,7 +38,7 @@ LEAST_WIDTHS = (8, 8, 24, 8, 12)
 @click.option(
     "--output",
     "-o",
-    type=click.Choice(["table", "json"]),
+    type=click.Choice(["table", "wide", "json"]),
     default="table",
     show_default=True,
     help="For people or programs; json is one event a line.",
@@ -93,7 +94,11 @@ class _Writer:
 
     def __init__(self, events: list[dict[str, Any]], output: str, one: bool) -> None:
         self._json = output == "json"
-        self._shown = [i for i in range(len(COLUMNS)) if not (one and COLUMNS[i].head == "ABOUT")]
+        self._shown = [
+            i
+            for i, column in enumerate(COLUMNS)
+            if not (one and column.head == "ABOUT") and (output == "wide" or not column.wide)
+        ]
         self._columns = [COLUMNS[i] for i in self._shown]
         if self._json:
             for event in events:
@@ -119,8 +124,9 @@ class _Writer:
         cells = (
             str(event["position"]),
             clock(event["at"]),
-            event.get("subject", "").removeprefix("job/"),
+            event["type"],
             event.get("actor", ""),
+            event.get("subject", "").removeprefix("job/"),
             told(event),
         )
         return [clean(cells[i]) for i in self._shown]

@@ -66,7 +66,7 @@ def command(
         whose = None if all_tenants else tenant_of(client, tenant)
         asked = {"label": labels, "phase": phase}
         if found.plural in ("events", "decisions") and names:
-            listing = {"items": [client.get(f"/decisions/{name}") for name in names]}
+            listing = {"items": [record(client, found, name) for name in names]}
         elif names:
             listing = {"items": [one(client, found, name, whose) for name in names]}
         else:
@@ -90,6 +90,28 @@ def one(client: Client, kind: Kind, name: str, tenant: str | None) -> Item:
         return found_job(client, name, tenant)
     _, whose, plain = split_job(name)
     return client.get(job_path(kind.plural, whose or tenant_of(client, tenant), plain))
+
+
+def record(client: Client, kind: Kind, name: str) -> Item:
+    """Return an event or a decision by its position in the log.
+
+    Raises
+    ------
+    ProblemError
+        There is none, or it is not theirs to see.
+    """
+    from plenum.adapters.client import ProblemError
+
+    if not name.isdigit():
+        raise click.BadParameter(f"{name!r} is not a position of the log", param_hint="NAME")
+    if kind.plural == "decisions":
+        return client.get(f"/decisions/{name}")
+    items = client.get("/events", after=max(int(name) - 1, 0), limit=1)["items"]
+    if not items or items[0]["position"] != int(name):
+        raise ProblemError(
+            f"there is no event at {name}, or it is not yours to see", status=404, code="resource.absent"
+        )
+    return items[0]
 
 
 def listed(client: Client, kind: Kind, tenant: str | None, asked: dict[str, Any], named: str | None = None) -> Item:

@@ -79,10 +79,13 @@ def _job_cells(job: Item, now: float) -> Cells:
         (Column(head="REPLICAS", right=True), replicas_text(status)),
         (Column(head="GPUS", right=True), gpus_text(job.get("spec", {}))),
         (Column(head="AGE", right=True), age(meta.get("createdAt", ""), now)),
-        (Column(head="BY", wide=True), meta.get("createdBy", "")),
-        (Column(head="ATTEMPT", wide=True, right=True), status.get("attempt", 0) or ""),
+        (Column(head="BY", wide=True, fold=True), meta.get("createdBy", "").removeprefix("user/")),
+        (Column(head="TRY", wide=True, right=True), status.get("attempt", 0) or ""),
         (Column(head="INSIDE", wide=True, fold=True), ", ".join(status.get("inside", ()))),
-        (Column(head="NOTE", fold=True), job_note(status)),
+        (
+            Column(head="NOTE", fold=True, below=True),
+            job_note(status).removeprefix(f"{meta.get('tenant')}/{meta['name']} "),
+        ),
     ]
 
 
@@ -151,7 +154,7 @@ def _node_cells(node: Item, now: float) -> Cells:
             show(spec["powerW"], "power_w") if spec.get("powerW") else "",
         ),
         (Column(head="TRAITS", wide=True, fold=True), ",".join(spec.get("traits", ()))),
-        (Column(head="WHY", fold=True), status.get("why", "")),
+        (Column(head="WHY", fold=True, below=True), status.get("why", "")),
     ]
 
 

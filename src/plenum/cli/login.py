@@ -57,7 +57,10 @@ def _context(server: str | None, name: str | None, ca: str | None, tenant: str |
         context = known[name] if name in known else chosen_context()
     else:
         url = server_url(server)
-        title = name or urlsplit(url).hostname or "default"
+        parts = urlsplit(url)
+        title = name or parts.hostname or "default"
+        if not name and title in known and known[title].server != url:
+            title = parts.netloc  # another control plane on the same host
         context = known.get(title, Context(name=title, server=url))
         context = replace(context, server=url) if context.server == url else Context(name=title, server=url)
     if not context.name:

@@ -16,7 +16,7 @@ MOST_NODES = 4
 def told(event: dict[str, Any]) -> str:
     """Return what an event says, in one sentence without its subject; its type where that is not known here."""
     tell = _TELL.get(event["type"])
-    return tell(event.get("body", {}), event.get("actor", "")) if tell else event["type"]
+    return tell(event.get("body", {}), event.get("actor", "").removeprefix("user/")) if tell else event["type"]
 
 
 def _tenant(body: Body, actor: str) -> str:
@@ -101,7 +101,7 @@ def _reported(body: Body, actor: str) -> str:
     if body["phase"] != "exited":
         return f"{slot} {body['phase']} on {body['node']}"
     code, cause = body.get("exit_code"), body.get("cause", "")
-    how = "ended well" if code == 0 and not cause else f"exited with {code}" if code not in (None, -1) else "ended"
+    how = "ended" if cause or code in (None, -1) else "ended well" if code == 0 else f"failed with exit code {code}"
     return f"{slot} {how} on {body['node']}" + (f" ({cause})" if cause else "") + _message(body)
 
 

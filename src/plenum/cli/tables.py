@@ -11,8 +11,13 @@ from dataclasses import dataclass
 import click
 
 GAP = "  "
-LEAST_FOLDED = 12
+LEAST_FOLDED = 10
 """Characters that a column keeps however narrow the terminal is."""
+
+LEAST_BESIDE = 40
+"""Characters that a long text must have to stand beside the rest of its row."""
+
+INDENT = "    "
 
 COLOURS = {
     "Running": "green",
@@ -37,12 +42,25 @@ COLOURS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column; ``fold`` lets its text go over several lines where the terminal is narrow, ``wide`` shows it with ``-o wide`` only."""
+    """A column.
+
+    Parameters
+    ----------
+    right
+        Cells stand at its right edge: numbers.
+    fold
+        Its text may go over several lines where the terminal is narrow.
+    wide
+        Shown with ``-o wide`` only.
+    below
+        Of the last column: where little room is left for it, its text stands on lines of its own under the row.
+    """
 
     head: str
     right: bool = False
     fold: bool = False
     wide: bool = False
+    below: bool = False
 
 
 def terminal_width() -> int | None:
@@ -72,11 +90,41 @@ def table_lines(
 ) -> Iterator[str]:
     """Yield the lines of a table; ``widths`` keeps columns where those of an earlier table stood."""
     cells = [[clean(cell) for cell in row] for row in rows]
+    if width is not None and not widths and (beside := _beside(columns, cells, width)) < len(columns):
+        yield from _with_notes(columns, cells, width, heads, beside)
+        return
     wanted = list(widths) if widths else column_widths(columns, cells, width)
     if heads:
         yield from _row_lines(columns, [column.head for column in columns], wanted, bold=True)
     for row in cells:
         yield from _row_lines(columns, row, wanted)
+
+
+def _beside(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> int:
+    """Return how many columns stand beside one another; those after them go under their rows."""
+    widths = [max([len(c.head), *(_length(row[i]) for row in cells)]) for i, c in enumerate(columns)]
+    count = len(columns)
+    if count > 1 and columns[-1].below:
+        room = width - sum(n + len(GAP) for n in widths[:-1])
+        count -= widths[-1] > room and room < LEAST_BESIDE
+    least = [min(n, max(LEAST_FOLDED, len(c.head))) if c.fold else n for n, c in zip(widths, columns, strict=True)]
+    while count > 2 and sum(least[:count]) + len(GAP) * (count - 1) > width:
+        count -= 1
+    return count
+
+
+def _with_notes(
+    columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int, heads: bool, beside: int
+) -> Iterator[str]:
+    wanted = column_widths(columns[:beside], [row[:beside] for row in cells], width)
+    if heads:
+        yield from _row_lines(columns, [column.head for column in columns[:beside]], wanted, bold=True)
+    for row in cells:
+        yield from _row_lines(columns, row[:beside], wanted)
+        for column, text in zip(columns[beside:], row[beside:], strict=True):
+            note = text if column.below or not text else f"{column.head.lower()} {text}"
+            for line in textwrap.wrap(note, width, initial_indent=INDENT, subsequent_indent=INDENT):
+                yield click.style(line, dim=True)
 
 
 def column_widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int | None) -> list[int]:
@@ -107,7 +155,7 @@ def _row_lines(
             text = lines[k] if k < len(lines) else ""
             pad = " " * (widths[i] - _length(text))
             shown = click.style(text, bold=True) if bold and text else _coloured(text)
-            last = i == len(columns) - 1
+            last = i == len(folded) - 1
             parts.append(pad + shown if columns[i].right else shown if last else shown + pad)
         yield GAP.join(parts).rstrip()
 

@@ -6,7 +6,10 @@ import re
 from datetime import UTC, datetime
 
 from plenum.model.errors import FieldError
-from plenum.model.units import parse_duration, show_duration
+from plenum.model.units import parse_duration
+
+_UNITS = (("s", 1, 120), ("m", 60, 7200), ("h", 3600, 172_800), ("d", 86_400, float("inf")))
+"""Unit, its seconds, and below how many seconds it is used."""
 
 
 def seconds_of(text: str) -> float:
@@ -21,8 +24,12 @@ def seconds_of(text: str) -> float:
 
 
 def age(text: str, now: float) -> str:
-    """Return how long ago a time was; empty for none."""
-    return show_duration(now - seconds_of(text)) if text else ""
+    """Return how long ago a time was, in one unit; empty for none."""
+    if not text:
+        return ""
+    seconds = max(int(now - seconds_of(text)), 0)
+    unit, size = next((unit, size) for unit, size, most in _UNITS if seconds < most)
+    return f"{seconds // size}{unit}"
 
 
 def clock(text: str) -> str:

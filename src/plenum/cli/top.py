@@ -109,8 +109,8 @@ def screen_lines(
     right = f"position {use['position']:,}  {clock(use['at'])}"
     gap = " " * max(width - len(title) - len(right), 2)
     lines = [click.style(title, bold=True) + gap + right, ""]
-    lines += [_bar_line(name, use["resources"][key], key, width) for name, key in BARS if _has(use, key)]
-    lines += ["", *_counts(use)]
+    bars = [_bar_line(name, use["resources"][key], key, width) for name, key in BARS if _has(use, key)]
+    lines += [*bars, *([""] if bars else []), *_counts(use)]
     left = height - len(lines) - 1
     tenants = list(_tenant_lines(use, width))
     room = max(left - min(len(queue) + 2, max(left // 2, 3)), 3)
@@ -148,7 +148,9 @@ def _counts(use: Item) -> list[str]:
     if nodes:
         lines.append(f"  nodes   {', '.join(f'{count:,} {phase.lower()}' for phase, count in nodes.items())}")
     if use.get("waiting"):
-        lines.append(f"  queue   {use['waiting']:,} wait, one of them for {show_duration(use.get('oldestWaitS', 0))}")
+        lines.append(
+            f"  queue   {use['waiting']:,} waiting, the longest for {show_duration(use.get('oldestWaitS', 0))}"
+        )
     return lines
 
 
