@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,16 @@ def test_logs_that_are_not_there_are_said_to_be_absent(host, run, stream) -> Non
     with pytest.raises(AbsentLogsError) as refusal:
         host.driver.logs(run, stream, 0, 100)
     assert refusal.value.code == "logs.absent"
+
+
+def test_a_lost_lease_cuts_a_long_grace_short(host, monkeypatch) -> None:
+    for room in ("plenum.adapters.nodes.local", "plenum.sim.nodes"):
+        monkeypatch.setattr(f"{room}.LEASE_GRACE_S", 0.1)
+    host.driver.start(assignment("r", replace(host.stubborn(), grace_s=10_000)), FENCE)
+    await_started(host, "r")
+    host.driver.renew(0.05)
+    end = await_phase(host, "r", "exited")
+    assert (end.exit_code, end.cause) == (137, "lease-lost")
 
 
 def test_work_ends_when_its_lease_does(host) -> None:

@@ -20,6 +20,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     lease
         Path of the file that says how long work may go on.
+    lease_grace_s
+        Grace once the lease is lost: others may count on the work having ended by then.
     cpus, numa
         CPUs to be bound to and NUMA nodes (as the host counts) whose memory to prefer; empty: any.
     own_cpus
@@ -43,6 +45,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     working_dir: str
     grace_s: float
     lease: str
+    lease_grace_s: float
     nice: int = 0
     cpus: tuple[int, ...] = ()
     own_cpus: bool = False

@@ -40,6 +40,7 @@ from plenum.adapters.nodes.output import STREAMS, read_output
 from plenum.model.errors import PlenumError
 from plenum.ports.nodes import (
     EXITED,
+    LEASE_GRACE_S,
     STARTING,
     AbsentLogsError,
     Assignment,
@@ -302,6 +303,7 @@ class LocalDriver:
             working_dir=str(home / assignment.process.working_dir),
             grace_s=assignment.process.grace_s,
             lease=str(self._folder / "lease.json"),
+            lease_grace_s=min(assignment.process.grace_s, LEASE_GRACE_S),
             nice=assignment.process.nice,
             cpus=cpus,
             own_cpus=0 < len(cpus) == assignment.cpu_milli // 1000 and not taken & set(cpus),

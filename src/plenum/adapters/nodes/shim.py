@@ -106,7 +106,7 @@ class _Watch:
         self.kill_at_s = float("inf")
         self.ending = False
         self.killed = False
-        self.asked_by_signal = False
+        self.asked_by_signal = self.lease_lost = False
         self.streams = {}
         self.poll = select.poll()
         self.look_at_s = 0.0
@@ -182,13 +182,15 @@ class _Watch:
             self.state["message"] = "its supervisor was asked to end, as at a shutdown"
             self._ask_to_end("vanished", elapsed_s() + self.launch["grace_s"])
         if self._lease_is_lost():
-            self._ask_to_end("lease-lost", elapsed_s() + self.launch["grace_s"])
+            self._ask_to_end("lease-lost", elapsed_s() + self.launch["lease_grace_s"])
 
     def _lease_is_lost(self):
-        if self.state["cause"] == "lease-lost":
+        if self.lease_lost:
             return False
         lease = _load(self.launch["lease"])
-        return lease is not None and lease["boot"] == self.state["boot"] and elapsed_s() > lease["until_s"]
+        if lease is not None and lease["boot"] == self.state["boot"]:
+            self.lease_lost = elapsed_s() > lease["until_s"]
+        return self.lease_lost
 
     def _ask_to_end(self, cause, kill_at_s):
         self.kill_at_s = min(self.kill_at_s, kill_at_s)
