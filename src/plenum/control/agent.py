@@ -26,10 +26,13 @@ class Agent:
     ----------
     name
         As the control plane knows it.
+    instance
+        Tells it from another agent of the same name; the same over restarts on the same folder.
     """
 
-    def __init__(self, name: str, driver: NodeDriver, clock: Clock) -> None:
+    def __init__(self, name: str, driver: NodeDriver, clock: Clock, *, instance: str = "") -> None:
         self.name = name
+        self.instance = instance
         self.driver = driver
         self.fence = Fence()
         self._clock = clock
@@ -63,6 +66,7 @@ class Agent:
             seen=self.fence,
             version=self._version,
             wait_s=wait_s,
+            instance=self.instance,
             logs=answers,
         )
 
@@ -96,7 +100,7 @@ class Agent:
             self._over &= response.orders.keys()
         left_s = sent_at + response.lease_s - self._clock.monotonic()
         if left_s > 0:
-            self._lease_ends = max(self._lease_ends, sent_at + response.lease_s)
+            self._lease_ends = sent_at + response.lease_s
             self.driver.renew(self._lease_ends - self._clock.monotonic())
             self._follow(response.fence)
         self._answer(response.wants)

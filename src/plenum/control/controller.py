@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from plenum.control import events as ev
-from plenum.control.commands import Command
+from plenum.control.commands import Command, TakenError
 from plenum.control.decider import Decider, Decision, learned_mix, next_start, rejections
 from plenum.control.protocol import (
     LEASE_GRACE_S,
@@ -63,6 +63,12 @@ class NotLeaderError(PlenumError):
         self.address = address
 
 
+class MismatchError(FieldError):
+    """A key that stands for another request already."""
+
+    code = "idempotency.mismatch"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a command came to.
@@ -105,6 +111,8 @@ class Controller:
         Reads a Fleet manifest.
     holder
         This replica's name among all.
+    lease_s
+        How long agents may go on without an answer.
     """
 
     def __init__(
@@ -116,17 +124,21 @@ class Controller:
         holder: str = "control",
         address: str = "",
         policy: Policy = DEFAULT,
+        lease_s: float = LEASE_S,
     ) -> None:
         self.store = store
         self.clock = clock
         self.holder = holder
         self.address = address
+        self.lease_s = lease_s
         self.state = State()
         self.decider = Decider(read_fleet, policy)
         self.term = 0
         """Term in which this replica leads; 0: it does not."""
         self.heard: dict[str, float] = {}
         """Agent to the monotonic time at which it last spoke to this replica as leader."""
+        self.instances: dict[str, str] = {}
+        """Agent to which of its name that was."""
         self.on_record: Callable[[Record], None] = lambda record: None
         self._led_until = 0.0
         self._decided: tuple[int, float] = (-1, 0.0)
@@ -248,10 +260,12 @@ class Controller:
         self.term = 0  # until the log is read: others may have led meanwhile
         self.catch_up()
         self.term, self._led_until = lease.term, until
-        now = self.clock.monotonic()
-        self.heard = {fleet.agent: now for fleet in self.state.fleets.values()}
+        # Agents that the leader before granted more time may take it: to them it is as if they were heard of so much later.
+        heard_at = self.clock.monotonic() + max(0.0, self.state.lease_s - self.lease_s)
+        self.heard = {fleet.agent: heard_at for fleet in self.state.fleets.values()}
+        self.instances = {}
         self.failed(NotLeaderError(""))  # whatever was thought of before another led is stale
-        event = ev.LeaderChanged(term=lease.term, holder=self.holder, address=self.address)
+        event = ev.LeaderChanged(term=lease.term, holder=self.holder, address=self.address, lease_s=self.lease_s)
         try:
             self.append([ev.record_of(event, self.clock.now(), "control")])
         except PlenumError:
@@ -281,13 +295,13 @@ class Controller:
         now = self.clock.now()
         busy: set[str] = set()
         for i, command in enumerate(commands):
-            claims = {command.subject, *command.also}
+            claims = {command.subject, *command.also} | ({f"key/{command.key}"} if command.key else set())
             if len(batch.done) >= MAX_BATCH or claims & busy or (command.alone and batch.done):
                 batch.later.append(command)
                 busy.add(command.subject)
                 continue
             self._decide(command, used.get(command.key), now, batch)
-            busy |= claims if self._is_limited(batch) else {command.subject}
+            busy |= claims if self._is_limited(batch) else claims.difference(command.also)
             if command.alone:
                 batch.later += commands[i + 1 :]
                 break
@@ -354,9 +368,14 @@ class Controller:
             self.state.touched.clear()
         return [ev.record_of(event, now, "control") for event in found]
 
+    @property
+    def lost_after_s(self) -> float:
+        """How long an agent must be silent until its lease has surely lapsed and its work has ended."""
+        return self.lease_s + LEASE_GRACE_S + LEASE_MARGIN_S
+
     def _silent(self) -> list[ev.Event]:
         """Return the nodes whose agents were silent until their leases had surely lapsed and their work had ended."""
-        limit_s = LEASE_S + LEASE_GRACE_S + LEASE_MARGIN_S
+        limit_s = self.lost_after_s
         now = self.clock.monotonic()
         found: list[ev.Event] = []
         for fleet in self.state.fleets.values():
@@ -514,6 +533,25 @@ class Controller:
                 found.append(ev.NodeReady(node=node.name))
         return found
 
+    def admit(self, request: SyncRequest) -> None:
+        """Raise unless an agent may be listened to now.
+
+        Raises
+        ------
+        NotLeaderError
+            This replica does not lead.
+        TakenError
+            Another agent of this name holds a lease: were both told what to run, everything would run twice.
+        """
+        self.require_lead()
+        agent = request.agent
+        silent_s = self.clock.monotonic() - self.heard.get(agent, -self.lost_after_s)
+        if self.instances.get(agent, request.instance) != request.instance and silent_s <= self.lost_after_s:
+            raise TakenError(
+                f"another agent of the name {agent} was heard of {silent_s:.0f} s ago; if it is gone, this one may take its place "
+                f"in {self.lost_after_s - silent_s:.0f} s, else give it a name of its own"
+            )
+
     def answer(self, request: SyncRequest) -> SyncResponse:
         """Return an agent's orders, once what it said is in the log; grants it a lease.
 
@@ -521,9 +559,12 @@ class Controller:
         ------
         NotLeaderError
             This replica does not lead (any more).
+        TakenError
+            See :meth:`admit`.
         """
-        self.require_lead()
+        self.admit(request)
         self.heard[request.agent] = self.clock.monotonic()
+        self.instances[request.agent] = request.instance
         version = self.state.agent_version.get(request.agent, 0)
         orders, known = None, ()
         if request.version != version:
@@ -532,7 +573,7 @@ class Controller:
             held = self.state.held.get(request.agent, {})
             known = tuple(run for run in orders if held[run][1].runs[run].phase != BOUND)
         fence = Fence(self.state.term, self.state.position)
-        return SyncResponse(fence=fence, version=version, orders=orders, known=known)
+        return SyncResponse(fence=fence, version=version, orders=orders, known=known, lease_s=self.lease_s)
 
     def sync(self, request: SyncRequest) -> SyncResponse:
         """Take in what an agent says and answer it, here and now.
@@ -542,10 +583,10 @@ class Controller:
         PlenumError
             Not the leader, or the store failed; the agent asks again.
         """
-        self.require_lead()
+        self.admit(request)
         self.append(self.reported(request))
         return self.answer(request)
 
 
 def _mismatch() -> PlenumError:
-    return FieldError("Idempotency-Key", "was used before for another request; use a new key for a new request")
+    return MismatchError("Idempotency-Key", "was used before for another request; use a new key for a new request")

@@ -48,12 +48,13 @@ class _OfJob(Event, frozen=True, kw_only=True):
 
 
 class LeaderChanged(Event, frozen=True, kw_only=True):
-    """A control plane took the lead."""
+    """A control plane took the lead; ``lease_s`` is how long it lets agents go on without an answer."""
 
     audit = True
     term: int
     holder: str
     address: str = ""
+    lease_s: float = 30.0
 
 
 class TenantApplied(Event, frozen=True, kw_only=True):

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from plenum.control import events as ev
 from plenum.control.commands import Command
-from plenum.control.controller import MAX_BATCH, MAX_RECORDS, Batch, Controller, Outcome
+from plenum.control.controller import MAX_BATCH, MAX_RECORDS, READ_AT_ONCE, Batch, Controller, Outcome
 from plenum.control.decider import Decider
 from plenum.control.history import Verification, Why, compact, verify, why
 from plenum.control.protocol import LogAnswer, LogWant, SyncRequest, SyncResponse
@@ -43,6 +44,9 @@ MAX_TRIES = 8
 
 MAX_RECENT = 10_000
 """Newest records kept for watchers; those further behind read from the store."""
+
+MAX_WANTS = 1_000
+"""Pieces of logs asked of one agent and not yet answered."""
 
 WATCH_AT_ONCE = 500
 
@@ -89,6 +93,10 @@ class Service:
         Age at which records that are not audit facts are removed.
     on_error
         Told, in a sentence, what went wrong and was mended or is tried again.
+    heartbeat_s
+        How often watchers get a sign of life while nothing happens.
+    log_wait_s
+        Longest that a node's agent is waited for when it is asked for a log.
     """
 
     def __init__(
@@ -98,17 +106,24 @@ class Service:
         *,
         retention_s: float = RETENTION_S,
         on_error: Callable[[str], None] = lambda sentence: None,
+        heartbeat_s: float = HEARTBEAT_S,
+        log_wait_s: float = LOG_WAIT_S,
     ) -> None:
         self.controller = controller
         self.embedded: dict[str, NodeDriver] = {}
         """Agent to driver, for those that run inside this process: their logs are read directly."""
         self.ready = False
+        self.deciding = True
+        """Whether anything new is placed; commands are taken and what runs is looked after in any case."""
         self.on_records: list[Callable[[Record], None]] = []
         """Called with every record as it is taken in; must not block."""
         self.on_decision: Callable[[float, int], None] = lambda seconds, bound: None
         self._read_fleet = read_fleet
         self._retention_s = retention_s
         self._on_error = on_error
+        self._heartbeat_s = heartbeat_s
+        self._log_wait_s = log_wait_s
+        self._failure: BaseException | None = None
         self._asked: deque[_Asked] = deque()
         self._synced: deque[_Synced] = deque()
         self._wake = asyncio.Event()
@@ -120,7 +135,6 @@ class Service:
         self._recent: deque[Record] = deque(maxlen=MAX_RECENT)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-        self._pausing = False
         self._tick_at = 0.0
         self._lead_at = 0.0
         controller.on_record = self._note
@@ -153,23 +167,53 @@ class Service:
             The log cannot be read.
         """
         await asyncio.to_thread(self.controller.load)
-        self._tasks = [asyncio.create_task(work()) for work in (self._run, self._follow_others, self._compact)]
+        self._tasks = [asyncio.create_task(self._guarded(w())) for w in (self._run, self._follow_others, self._compact)]
         self.ready = True
 
     async def stop(self) -> None:
         """Finish what was begun, keep a snapshot, give leadership up."""
-        self._closing = True
+        await self.end_watches()
         self.ready = False
-        self._wake.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        stopped = BusyError("the control plane is shutting down; ask again in a moment")
+        self._refuse_waiting(BusyError("the control plane is shutting down; ask again in a moment"))
+        if self.controller.term and self._failure is None:
+            await asyncio.to_thread(self._leave)
+
+    async def end_watches(self) -> None:
+        """Let every :meth:`watch` end."""
+        self._closing = True
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def broken(self) -> None:
+        """Wait until a fault of ours has stopped the work for good, and raise it; only a new start helps then."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._failure is not None)
+        assert self._failure is not None
+        raise self._failure
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a part of the work; where it breaks, say so, and let nobody wait for it."""
+        try:
+            await work
+        except Exception as error:
+            self._failure, self.ready = error, False
+            self._on_error(f"the control plane has stopped working: {error!r}")
+            self._refuse_waiting(self._stopped())
+            async with self._moved:
+                self._moved.notify_all()
+
+    def _stopped(self) -> PlenumError:
+        return BusyError("the control plane has stopped working after a fault of its own; it has to be started again")
+
+    def _refuse_waiting(self, error: PlenumError) -> None:
         for waiting in (*self._asked, *self._synced):
             if not waiting.done.done():
-                waiting.done.set_exception(stopped)
-        if self.controller.term:
-            await asyncio.to_thread(self._leave)
+                waiting.done.set_exception(error)
+        self._asked.clear()
+        self._synced.clear()
 
     def _leave(self) -> None:
         try:
@@ -186,7 +230,7 @@ class Service:
         PlenumError
             Not the leader, or the store failed.
         """
-        self._pausing = True
+        self.deciding = False
 
         def stop(state: State, now: float) -> list[ev.Event]:
             units = {id(unit): (job, unit) for job, unit in state.held.get(agent, {}).values() if not unit.stop}
@@ -214,13 +258,18 @@ class Service:
             It was refused, this replica does not lead, or the store does not answer (then it may have been carried out all the
             same: ask again with the same key).
         """
-        self.controller.require_lead()
+        self._require_work()
         if len(self._asked) >= MAX_QUEUE:
             raise BusyError(f"{MAX_QUEUE:,} commands are waiting; try again in a second")
         asked = _Asked(command, asyncio.get_running_loop().create_future())
         self._asked.append(asked)
         self._wake.set()
         return await asked.done
+
+    def _require_work(self) -> None:
+        if self._failure is not None:
+            raise self._stopped()
+        self.controller.require_lead()
 
     def dry_run(self, command: Command) -> tuple[ev.Event, ...]:
         """Return what a command would write now.
@@ -239,10 +288,13 @@ class Service:
 
         Raises
         ------
+        TakenError
+            Another agent of this name is at work.
         PlenumError
             As :meth:`execute`.
         """
-        self.controller.require_lead()
+        self._require_work()
+        self.controller.admit(request)
         for answer in request.logs:
             waiting = self._answers.get(answer.id)
             if waiting is not None and not waiting.done():
@@ -281,9 +333,11 @@ class Service:
         position = after
         while not self._closing:
             head = self.state.position
-            if position < head - len(self._recent):
+            if position < head and not self._reaches(position):
                 records = await self.read(position, WATCH_AT_ONCE, subject=subject, tenant=tenant)
-                position = records[-1].position if len(records) == WATCH_AT_ONCE else head
+                last = records[-1].position if records else position
+                # What was written meanwhile may be among them; what was not is still to come.
+                position = last if len(records) == WATCH_AT_ONCE else max(head, last)
             else:
                 fresh = [r for r in self._recent if r.position > position]
                 records = [r for r in fresh if subject in ("", r.subject) and tenant in (None, r.tenant)]
@@ -293,10 +347,15 @@ class Service:
             if self.state.position <= position and not await self._move(position):
                 yield None
 
+    def _reaches(self, position: int) -> bool:
+        """Whether the newest records kept are all those above a position."""
+        recent = self._recent
+        return bool(recent) and recent[-1].position == self.state.position and recent[0].position <= position + 1
+
     async def _move(self, position: int) -> bool:
         """Wait until the log is above a position; False: it was not for a while."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(HEARTBEAT_S), self._moved:
+            async with asyncio.timeout(self._heartbeat_s), self._moved:
                 while self.state.position <= position and not self._closing:
                     await self._moved.wait()
                 return True
@@ -350,18 +409,24 @@ class Service:
             return await asyncio.to_thread(driver.logs, run, stream, offset, limit)
         if not agent:
             raise LogsError(f"node {node} is gone, and its logs with it")
+        if len(self._wants.get(agent, ())) >= MAX_WANTS:
+            raise BusyError(
+                f"{MAX_WANTS:,} pieces of logs are asked of the agent of node {node}; try again in a second"
+            )
         self._next_want += 1
         want = LogWant(id=f"{self._next_want}", run=run, stream=stream, offset=offset, limit=limit)
         waiting = self._answers[want.id] = asyncio.get_running_loop().create_future()
         self._wants.setdefault(agent, []).append(want)
         self._orders_moved.setdefault(agent, asyncio.Event()).set()
         try:
-            async with asyncio.timeout(LOG_WAIT_S):
+            async with asyncio.timeout(self._log_wait_s):
                 answer = await waiting
         except TimeoutError:
             raise LogsError(f"the agent of node {node} does not answer; try again") from None
         finally:
             del self._answers[want.id]
+            if want in (wanted := self._wants.get(agent, [])):
+                wanted.remove(want)
         if answer.chunk is None:
             raise LogsError(answer.error)
         return answer.chunk
@@ -404,7 +469,7 @@ class Service:
         await self._append(controller.tend(timers=timers))
         await self._append(controller.learn())
         started = self.clock.monotonic()
-        decision = None if self._pausing else controller.decide()
+        decision = controller.decide() if self.deciding else None
         if decision is not None:
             self.on_decision(self.clock.monotonic() - started, len(decision.bound))
             await self._append(controller.commit(decision))
@@ -446,17 +511,16 @@ class Service:
 
     async def _words(self) -> None:
         """Write down what agents said, all that wait in one go, and let them have their answers."""
-        synced, self._synced = self._synced, deque()
+        # Of each agent one at a time: what a second request says anew is judged once the first is in the log.
+        first: dict[str, _Synced] = {}
+        for waiting in self._synced:
+            first.setdefault(waiting.request.agent, waiting)
+        self._synced = deque(waiting for waiting in self._synced if first[waiting.request.agent] is not waiting)
+        synced = first.values()
         if not synced:
             return
         try:
-            seen: set[str] = set()
-            records: list[Record] = []
-            for waiting in synced:
-                if waiting.request.agent not in seen:  # a repeated request says nothing new
-                    records += self.controller.reported(waiting.request)
-                    seen.add(waiting.request.agent)
-            await self._append(records)
+            await self._append([record for waiting in synced for record in self.controller.reported(waiting.request)])
         except (ConflictError, FencedError, StoreError) as error:
             for waiting in synced:
                 if not waiting.done.done():
@@ -497,11 +561,21 @@ class Service:
         if isinstance(error, StoreError):
             await asyncio.sleep(RETRY_S)
         try:
-            self.controller.catch_up()
+            while await self._catch_up():
+                pass
         except PlenumError as again:
             self._on_error(again.sentence)
-        async with self._moved:
-            self._moved.notify_all()
+
+    async def _catch_up(self) -> bool:
+        """Take in the next records that others have written, if there are any."""
+        position = self.state.position
+        records = await asyncio.to_thread(self.controller.store.read, position, READ_AT_ONCE)
+        if self.state.position == position and not self.controller.follow(records):
+            self.controller.load()
+        if self.state.position > position:
+            async with self._moved:
+                self._moved.notify_all()
+        return bool(records)
 
     async def _follow_others(self) -> None:
         """While another replica leads, take in what it writes."""
@@ -511,13 +585,8 @@ class Service:
                 await asyncio.sleep(RETRY_S)
                 continue
             try:
-                position = self.state.position
-                if await asyncio.to_thread(store.wait, position, LEAD_S / 3):
-                    records = await asyncio.to_thread(store.read, position, 1_000)
-                    if not self.controller.leading and self.state.position == position:
-                        self.controller.absorb(records)
-                        async with self._moved:
-                            self._moved.notify_all()
+                if await asyncio.to_thread(store.wait, self.state.position, LEAD_S / 3) and not self.controller.leading:
+                    await self._catch_up()
             except PlenumError as error:
                 self._on_error(error.sentence)
                 await asyncio.sleep(RETRY_S)
@@ -538,11 +607,7 @@ class Service:
         try:
             self.controller.require_lead()
         except PlenumError as error:
-            for waiting in (*self._asked, *self._synced):
-                if not waiting.done.done():
-                    waiting.done.set_exception(error)
-            self._asked.clear()
-            self._synced.clear()
+            self._refuse_waiting(error)
 
     async def _pause(self, seconds: float) -> None:
         self._wake.clear()
