@@ -209,3 +209,11 @@ def test_moments() -> None:
     for wrong in ("soon", "-", "10", "2001-99-99"):
         with pytest.raises(FieldError):
             moment(wrong, "--at", 0)
+
+
+def test_the_readme_lists_the_exit_codes() -> None:
+    from plenum.cli.exits import MEANINGS
+
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    for code, meaning in MEANINGS:
+        assert f"| {code} | {meaning} |" in readme
