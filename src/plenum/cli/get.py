@@ -100,18 +100,9 @@ def record(client: Client, kind: Kind, name: str) -> Item:
     ProblemError
         There is none, or it is not theirs to see.
     """
-    from plenum.adapters.client import ProblemError
-
     if not name.isdigit():
         raise click.BadParameter(f"{name!r} is not a position of the log", param_hint="NAME")
-    if kind.plural == "decisions":
-        return client.get(f"/decisions/{name}")
-    items = client.get("/events", after=max(int(name) - 1, 0), limit=1)["items"]
-    if not items or items[0]["position"] != int(name):
-        raise ProblemError(
-            f"there is no event at {name}, or it is not yours to see", status=404, code="resource.absent"
-        )
-    return items[0]
+    return client.get(f"/{kind.plural}/{name}")
 
 
 def listed(client: Client, kind: Kind, tenant: str | None, asked: dict[str, Any], named: str | None = None) -> Item:

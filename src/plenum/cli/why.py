@@ -51,10 +51,7 @@ def _at(client: Client, text: str | None) -> float | None:
         return None
     if text.startswith("@") and text[1:].isdigit():
         position = int(text[1:])
-        items = client.get("/events", after=position - 1, limit=1)["items"] if position else []
-        if not items:
-            raise click.BadParameter(f"the log has no position {position} that you may see", param_hint="--at")
-        return seconds_of(items[0]["at"]) + 0.001  # shown in whole milliseconds, rounded down
+        return seconds_of(client.get(f"/events/{position}")["at"]) + 0.001  # shown in whole milliseconds, rounded down
     return seconds_of(moment(text, "--at", time.time()))
 
 
