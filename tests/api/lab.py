@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 
 from plenum.adapters.manifests.fleet import parse_fleet
-from plenum.api import ApiSettings, create_app, new_secret
+from plenum.api import ApiSettings, Rate, create_app, new_secret
 from plenum.api.context import ApiContext
 from plenum.bootstrap.embedded import serve_simulated
 from plenum.control import commands
@@ -23,6 +23,9 @@ from plenum.control.service import Service
 from plenum.sim.store import MemoryStore
 
 T = TypeVar("T")
+
+SETTINGS = ApiSettings(audit_window_s=0.01, audit_most=1000, failure_rate=Rate(per_s=1e6, burst=10**6))
+"""Refusals are tested by the hundred; limits on them have tests of their own."""
 
 PATIENCE_S = 20.0
 """Longest that a test waits for something that must happen."""
@@ -50,16 +53,17 @@ PEOPLE = {
 
 
 class SetClock:
-    """The system's clock, but for a wall clock that tests set forward."""
+    """The system's clocks, but for a wall clock that tests set forward."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
+        self.monotonic_ahead_s = 0.0
 
     def now(self) -> float:
         return time.time() + self.ahead_s
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.ahead_s
+        return time.monotonic() + self.monotonic_ahead_s
 
 
 class Lab:
@@ -72,7 +76,7 @@ class Lab:
         self._simulate = simulate
         self._tasks: list[asyncio.Task[None]] = []
         self.store = MemoryStore(self.clock)
-        self._runner.run(self._start(settings or ApiSettings(audit_window_s=0.01), more))
+        self._runner.run(self._start(settings or SETTINGS, more))
 
     async def _start(self, settings: ApiSettings, more: dict[str, Any]) -> None:
         controller = Controller(self.store, self.clock, parse_fleet)

@@ -18,7 +18,7 @@ from plenum.api import admin, problems
 from plenum.api.authorise import CLUSTER, VISIBLE, Target, account, tenant
 from plenum.api.call import ENCODER, JSON, Call
 from plenum.api.context import ApiContext, source_of
-from plenum.api.errors import MethodError, ParameterError, UnknownRouteError
+from plenum.api.errors import HiddenError, MethodError, ParameterError, UnknownRouteError
 from plenum.api.gate import ROUTE, UNROUTED, Gate
 from plenum.api.identity import Principal
 from plenum.api.jwt_issuers import Fetch
@@ -34,7 +34,7 @@ from plenum.model.errors import PlenumError
 _LOG = logging.getLogger("plenum.api")
 
 _QUIET = frozenset({404, 409, 412, 501, 503})
-"""Answers that refuse nobody anything: it is not there, or not now. (That of a foreign tenant's 404 is told apart.)"""
+"""Answers that refuse nobody anything: it is not there, or not now. (What is there and hidden is told apart.)"""
 
 
 def create_app(service: Service, settings: ApiSettings | None = None, *, fetch: Fetch | None = None) -> FastAPI:
@@ -169,11 +169,15 @@ def _refuse(
     **headers: str,
 ) -> Response:
     """Answer with a problem, and note it if somebody was refused something."""
-    status = problems.status_of(error)
-    whose = _tenant_of(request)
-    foreign = bool(principal and whose and not context.policies.allows(principal, "tenants:read", tenant(whose)))
     context.metrics.refusals.labels(error.code).inc()
-    if status not in _QUIET or foreign or isinstance(error, UnknownRouteError):
+    if problems.status_of(error) not in _QUIET or isinstance(error, (HiddenError, UnknownRouteError)):
+        whose = _tenant_of(request)
+        # A tenant's people read of refusals within their tenant; of a stranger's attempt the operator alone.
+        inside = (
+            principal is not None
+            and whose in context.service.state.tenants
+            and context.policies.allows(principal, "tenants:read", tenant(whose))
+        )
         context.refusals.note(
             Refusal(
                 actor=principal.actor if principal else "anonymous",
@@ -183,8 +187,7 @@ def _refuse(
                 path=request.url.path,
                 code=error.code,
                 sentence=error.sentence,
-                # A tenant's people read of refusals within their tenant; of a stranger's attempt the operator alone.
-                tenant=whose if principal and whose in context.service.state.tenants and not foreign else "",
+                tenant=whose if inside else "",
             )
         )
     return problems.answer_of(error, request.url.path, headers)

@@ -8,14 +8,13 @@ from collections import Counter
 from starlette.requests import HTTPConnection
 
 from plenum.api.authorise import Policies, Target
-from plenum.api.errors import ForbiddenError, InvalidTokenError, RateError, UnauthenticatedError
+from plenum.api.errors import ForbiddenError, HiddenError, InvalidTokenError, RateError, UnauthenticatedError
 from plenum.api.identity import Principal, is_own_token, principal_of
 from plenum.api.jwt_issuers import Fetch, JwtVerifier
 from plenum.api.metrics import Metrics
 from plenum.api.rates import Rates
 from plenum.api.refusals import Refusals
 from plenum.api.settings import ApiSettings
-from plenum.control.commands import AbsentError
 from plenum.control.service import Service
 
 
@@ -88,19 +87,19 @@ class ApiContext:
         ------
         ForbiddenError
             They may not, and may know that it is there.
-        AbsentError
+        HiddenError
             They may not, and may not know whether it is there.
         """
         if self.policies.allows(principal, action, target):
             return
         if principal.kind == "user" and target.kind == "Tenant":
             if not self.policies.allows(principal, "tenants:read", target):
-                raise AbsentError(f"there is no tenant {target.name}, or it is not yours to see")
+                raise HiddenError(f"there is no tenant {target.name}, or it is not yours to see")
             raise ForbiddenError(
                 f"your role in tenant {target.name} does not allow {action}; ask an admin of the tenant"
             )
         if principal.kind == "user" and target.kind == "Account":
-            raise AbsentError(f"there is no user {target.name}, or it is not yours to see")
+            raise HiddenError(f"there is no user {target.name}, or it is not yours to see")
         if principal.kind != "user":
             raise ForbiddenError(f"a token of kind {principal.kind} does not allow {action} here")
         raise ForbiddenError(f"{action} is for operators")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plenum.control.commands import AbsentError
 from plenum.model.errors import FieldError, PlenumError
 
 
@@ -33,6 +34,10 @@ class ForbiddenError(PlenumError):
     """Somebody known asks for what they may not have."""
 
     code = "auth.forbidden"
+
+
+class HiddenError(AbsentError):
+    """Somebody known asks for what is not theirs to see; the answer is that to what is not there, and the audit knows better."""
 
 
 class RateError(PlenumError):

@@ -9,13 +9,12 @@ from starlette.responses import Response
 
 from plenum.api import lists, views
 from plenum.api.call import ENCODER, Call
-from plenum.api.errors import ParameterError
+from plenum.api.errors import HiddenError, ParameterError
 from plenum.api.jobs import TENANT
 from plenum.api.parameters import MAX_INTEGER, Parameter
 from plenum.api.redact import Tenants
 from plenum.api.shapes import Event
 from plenum.api.streams import Stream
-from plenum.control.commands import AbsentError
 from plenum.control.events import EVENTS, DecisionMade
 from plenum.ports.store import Record
 
@@ -94,7 +93,7 @@ async def event(call: Call) -> Response:
     records = await call.context.service.read(position - 1, 1)
     if records and records[0].position == position and (visible is None or records[0].tenant in visible):
         return call.answer(views.event(records[0], call.state, visible), version=position)
-    raise AbsentError(f"there is no event at {position}, or it is not yours to see")
+    raise HiddenError(f"there is no event at {position}, or it is not yours to see")
 
 
 def _watch(call: Call) -> Response:
@@ -172,4 +171,4 @@ async def decision(call: Call) -> Response:
         found = views.decision(records[0], call.state, call.visible)
         if found is not None:
             return call.answer(found, version=position)
-    raise AbsentError(f"there is no decision at {position}, or it was about nothing of yours")
+    raise HiddenError(f"there is no decision at {position}, or it was about nothing of yours")

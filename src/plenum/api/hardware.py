@@ -209,17 +209,20 @@ class JoinRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 async def join(call: Call) -> Response:
-    """Let an agent in: its host becomes a fleet, and it gets a token of its own."""
+    """Let an agent in: its host becomes a fleet, and it gets a token of its own; with that it may say anew what its host is."""
     asked: JoinRequest = await call.struct(JoinRequest)
     check_name(asked.agent, "agent")
     call.allow(Target(kind="Agent", name=asked.agent))
     _check_address(asked.address)
     manifest, text, facts = await asyncio.to_thread(_written_hardware, asked.manifest)
     _check_rejoin(call, asked.agent)
-    secret = new_secret()
     apply = commands.apply_fleet(manifest.name, text, facts, driver="agent", agent=asked.agent, address=asked.address)
     # Both commands would be told apart by one key alone; joining again is safe without.
-    await call.context.service.execute(apply.by(call.principal.actor, trace=call.trace))
+    outcome = await call.context.service.execute(apply.by(call.principal.actor, trace=call.trace))
+    if call.principal.kind == "agent":
+        again = shapes.Joined(agent=asked.agent, fleet=manifest.name, token="", position=outcome.position)
+        return call.answer(again, status=201, outcome=outcome, headers={"cache-control": "no-store"})
+    secret = new_secret()
     outcome = await call.context.service.execute(
         commands.issue_token(
             secret.id, asked.agent, secret.hash, kind="agent", note=f"joined with {call.principal.name}"

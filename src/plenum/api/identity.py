@@ -34,7 +34,7 @@ class Principal:
     token
         What tells this login from others: limits count by it.
     bound_to
-        Of a join token: the only agent it lets in; empty: any.
+        The only agent that a join token lets in, or an agent's own token speaks for; empty: any.
     expires_at
         Seconds since the epoch; 0: never.
     """
@@ -109,7 +109,9 @@ def principal_of(state: State, text: str, now: float) -> Principal:
             raise InvalidTokenError
         return Principal(kind="user", name=user.name, grants=user.grants, token=token.id, expires_at=token.expires_at)
     if token.kind == "agent":
-        return Principal(kind="agent", name=token.user, token=token.id, expires_at=token.expires_at)
+        return Principal(
+            kind="agent", name=token.user, token=token.id, bound_to=token.user, expires_at=token.expires_at
+        )
     if token.kind == "join":
         return Principal(kind="join", name=token.id, token=token.id, bound_to=token.user, expires_at=token.expires_at)
     raise InvalidTokenError

@@ -238,7 +238,9 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
     responses: dict[str, Any] = {} if route.only_creates else {"200": told}
     if route.creates:
         responses["201"] = {**told, "description": "Made."}
-    if route.method == "GET" and (route.is_list or "If-None-Match" in route.headers or route.name in ("getDecision", "getEvent")):
+    if route.method == "GET" and (
+        route.is_list or "If-None-Match" in route.headers or route.name in ("getDecision", "getEvent")
+    ):
         responses["304"] = {"description": "As the caller has it."}
     known = _PROBLEMS if route.method == "GET" else _PROBLEMS | _CONFLICTS
     if route.name == "backup":

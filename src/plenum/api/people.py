@@ -11,7 +11,7 @@ from plenum.adapters.manifests.resources import TenantResource, UserResource, pa
 from plenum.api import lists, shapes, views
 from plenum.api.authorise import CLUSTER, account
 from plenum.api.call import Call
-from plenum.api.errors import SecretGoneError
+from plenum.api.errors import HiddenError, SecretGoneError
 from plenum.api.identity import new_secret
 from plenum.api.parameters import NAME, Parameter
 from plenum.control import commands
@@ -136,7 +136,7 @@ def _seen(call: Call, user: User) -> bool:
 def _user(call: Call) -> User:
     found = call.state.users.get(call.path["user"])
     if found is None or not _seen(call, found):
-        raise AbsentError(f"there is no user {call.path['user']}, or it is not yours to see")
+        raise HiddenError(f"there is no user {call.path['user']}, or it is not yours to see")
     return found
 
 
@@ -278,12 +278,12 @@ async def delete_token(call: Call) -> Response:
     """Revoke a token."""
     token = call.state.tokens.get(call.path["token"])
     user = call.state.users.get(token.user) if token and token.kind == "user" else None
-    if user is None:
-        call.allow(CLUSTER, "agents:admit")
-    elif not _may(call, "tokens:write", user):
-        raise AbsentError(f"there is no token {call.path['token']}, or it is not yours to see")
-    else:
+    if user is not None and _may(call, "tokens:write", user):
         call.allow(account(user.name, tenants_of(user)))
+    elif call.context.policies.allows(call.principal, "agents:admit", CLUSTER):
+        call.allow(CLUSTER, "agents:admit")
+    else:
+        raise HiddenError(f"there is no token {call.path['token']}, or it is not yours to see")
     command = commands.revoke_token(call.path["token"])
     if call.dry:
         return call.would(command)

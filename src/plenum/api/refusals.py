@@ -63,9 +63,15 @@ class Refusals:
         self._most = most
         self._waiting: dict[tuple[str, ...], Refusal] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
     def note(self, refusal: Refusal) -> None:
         """Take a refusal; it is in the log soon."""
+        self._keep(refusal)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write_soon())
+
+    def _keep(self, refusal: Refusal) -> None:
         key = (refusal.actor, refusal.source, refusal.verb, refusal.route, refusal.code, refusal.tenant)
         if key not in self._waiting and len(self._waiting) >= WAITING:
             refusal = _summed(refusal)
@@ -74,11 +80,14 @@ class Refusals:
                 key = ("", "")
         known = self._waiting.get(key)
         self._waiting[key] = refusal if known is None else replace(known, times=known.times + refusal.times)
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.get_running_loop().create_task(self._write_soon())
 
     async def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits; a replica that does not lead cannot, and keeps it until it does or ends."""
+        async with self._writing:
+            if self._service.leading:
+                await self._write_all()
+
+    async def _write_all(self) -> None:
         waiting, self._waiting = list(self._waiting.values()), {}
         if len(waiting) > self._most:
             by_source: dict[str, Refusal] = {}
@@ -98,6 +107,8 @@ class Refusals:
                 await self._writer
             self._writer = None
         await self.flush()
+        for refusal in self._waiting.values():
+            _LOG.warning("a refusal that is not in the log: %r", refusal)
 
     async def _write_soon(self) -> None:
         while self._waiting:
@@ -117,8 +128,8 @@ class Refusals:
         try:
             await self._service.execute(command.by(refusal.actor))
         except PlenumError as error:
-            # One that does not lead, or has no store for now, cannot write; its own log is the place left.
-            _LOG.warning("refusal not in the log (%s): %r", error.code, refusal)
+            _LOG.warning("a refusal could not be written and is kept for later: %s", error.sentence)
+            self._keep(refusal)
 
 
 def _summed(refusal: Refusal) -> Refusal:

@@ -348,7 +348,7 @@ class Health(Shape, kw_only=True, omit_defaults=False):
 
 
 class Joined(Shape, kw_only=True, omit_defaults=False):
-    """An agent was let in; the token is shown this once."""
+    """An agent was let in; the token is shown this once. Empty: it came with its own."""
 
     api_version: str = API_VERSION
     kind: str = "Joined"
