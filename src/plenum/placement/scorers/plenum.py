@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,6 +142,13 @@ def _mix(models: Sequence[str], frequencies: Sequence[tuple[Request, int]]) -> _
 
 def _share_served(asked: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """φ_p(h) = E min(1, h / X_p), X_p = mean + (X - mean)/√p: p requests to come average out. (65, steps)."""
+    return _share_table(asked.tobytes(), weight.tobytes())
+
+
+@lru_cache(maxsize=8)
+def _share_table(asked_bytes: bytes, weight_bytes: bytes) -> NDArray[np.float64]:
+    """Kept between engines: one is made whenever a node comes or goes, and mostly for the same mix of requests."""
+    asked, weight = np.frombuffer(asked_bytes), np.frombuffer(weight_bytes)
     mean = (asked * weight).sum()
     supply = np.arange(STEPS * MAX_SUPPLY + 2) / STEPS
     table = np.empty((MAX_MERGED + 1, len(supply)))

@@ -120,10 +120,10 @@ def _endpoint(s: Schedule) -> _Parts:
 
 
 def _request(s: Schedule, gpus: tuple[int, ...]) -> Request:
+    """Draw one of few requests, as the scores are learned anew for each that was not seen before, which takes long."""
     n = gpus[s.below(len(gpus))]
-    share = (250, 500, 700)[s.below(3)] if n == 1 and s.chance(0.4) else 1000
-    cpu_milli = (500, 2000, 4000)[s.below(3)]
-    return Request(gpus=n, gpu_milli=share, cpu_milli=cpu_milli, memory_bytes=(1 + s.below(8)) * 2**30)
+    share = (250, 700)[s.below(2)] if n == 1 and s.chance(0.4) else 1000
+    return Request(gpus=n, gpu_milli=share, cpu_milli=3000, memory_bytes=4 * 2**30)
 
 
 def _process(s: Schedule, kind: Kind) -> Process:

@@ -109,7 +109,7 @@ class Chaos:
         self.clients[0].wishes = [fleet_as(several[0]) for several in plots.values()]
         self.clients[0].wishes += [any_quota(s, t) for t in TENANTS]
         self.mischief = Mischief(self)
-        self._quiet = False
+        self._still_at = -1
         for process in (*self.replicas, *self.hosts, *self.clients, self.mischief):
             process.start()
 
@@ -265,6 +265,9 @@ class Chaos:
         if runs != self.auditor.runs() or any(state.jobs[j].stop for j in state.live):
             return False
         if any(state.jobs[j].phase == "Starting" for j in state.live) or next_start(state, now) is not None:
+            return False
+        if state.position != self._still_at:  # to decide is dear: wait until the log stands still
+            self._still_at = state.position
             return False
         decision = Decider(read_fleet).decide(state, now)
         return decision is None or not decision.bound
