@@ -250,8 +250,8 @@ class Link:
                 )
             return answer.content
         problem = _problem(answer)
-        if problem.get("code") == "control.not-leader" and problem.get("address") in self._known():
-            self._leader = problem["address"]
+        if problem.get("code") == "control.not-leader" and problem.get("leader") in self._known():
+            self._leader = problem["leader"]
             raise UnreachableError(f"{answer.url.host} does not lead; asking {self._leader}")
         if answer.status_code in (401, 403):
             raise NotJoinedError(f"{self.server} refuses this agent: {problem.get('detail', answer.status_code)}")

@@ -8,7 +8,7 @@ from plenum.control.agent import Agent
 from plenum.control.service import Service
 from plenum.control.state import State
 from plenum.model.errors import PlenumError
-from plenum.ports.nodes import RUNNING, NodeDriver
+from plenum.ports.nodes import RUNNING, STARTING, NodeDriver
 from plenum.sim.nodes import SimulatedDriver
 
 POLL_S = 0.2
@@ -70,8 +70,10 @@ def _driver(service: Service, agent: str, nodes: tuple[str, ...]) -> SimulatedDr
     state: State = service.state
     for run_id, (_, unit) in state.held.get(agent, {}).items():
         run, order = unit.runs[run_id], state.orders.get(agent, {}).get(run_id)
-        if order is not None and run.phase == RUNNING:
-            driver.adopt(order, run.started_at)
+        if order is None or run.phase not in (STARTING, RUNNING):
+            continue  # one that was never reported is started like any other
+        script = order.process.simulated
+        driver.adopt(order, run.started_at + (script.start_s if script and run.phase == STARTING else 0.0))
     return driver
 
 

@@ -178,3 +178,17 @@ def test_logs_only_ever_grow(clock) -> None:
         *(f"running for {s} s" for s in (1, 2, 4, 8, 16)),
         "exited with 0",
     ]
+
+
+@pytest.mark.parametrize(("since_s", "phases"), [(-1, "starting running exited"), (1, "running running exited")])
+def test_a_run_taken_over_goes_on_where_it_was(clock, since_s, phases) -> None:
+    """Also one that was still starting: it will run in a second."""
+    driver = SimulatedDriver(["n0"], clock)
+    began = clock.now() - since_s
+    driver.adopt(assignment("r", start_s=2, duration_s=5), began)
+    told = [report(driver, "r").phase]
+    clock.advance(2.5)
+    told.append(report(driver, "r").phase)
+    clock.advance(3.5)
+    assert " ".join([*told, report(driver, "r").phase]) == phases
+    assert report(driver, "r").ended_at == pytest.approx(began + 5)
