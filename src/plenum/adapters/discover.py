@@ -9,9 +9,9 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from plenum.adapters.host import NVIDIA, Host, HostDevice, connected, fleet_of, gpu_model, pci_kind
 from plenum.adapters.imports.hostlist import numbers
@@ -57,7 +57,7 @@ def discover(
         devices=_devices(functions, known or ()),
         numa_cpu_milli={number: count * 1000 for number, count in cpus.items() if count},
         cpu_milli=online * 1000,
-        memory_bytes=_memory_bytes([path / "meminfo" for path in numa.values()], Path(proc_root) / "meminfo"),
+        memory_bytes=_memory_bytes(sysfs, Path(proc_root), numa.values()),
         gpu_power_w=max((gpu.power_w for gpu in known or ()), default=0),
         traits=tuple(
             sorted({platform.machine() or "unknown"} | ({"mig"} if any(g.mig for g in known or ()) else set()))
@@ -155,12 +155,30 @@ def _capacity(kind: DeviceKind, device: Path) -> int:
     return 0
 
 
-def _memory_bytes(per_node: Sequence[Path], whole: Path) -> int | None:
-    """Return the memory of the NUMA nodes, else of procfs; None where neither says."""
-    found = [re.search(r"MemTotal:\s*(\d{1,15}) kB", _text(path)) for path in per_node]
+def _memory_bytes(sysfs: Path, proc: Path, numa: Iterable[Path]) -> int | None:
+    """Return the memory that this process may use: what procfs says, else the NUMA nodes, within the limit of its control group.
+
+    None where nobody says. The sum over the NUMA nodes comes second: memory that a virtual machine was given later may be missing there.
+    """
+    found = [re.search(r"MemTotal:\s*(\d{1,15}) kB", _text(proc / "meminfo"))]
     if not any(found):
-        found = [re.search(r"MemTotal:\s*(\d{1,15}) kB", _text(whole))]
-    return sum(int(match[1]) * 1024 for match in found if match) if any(found) else None
+        found = [re.search(r"MemTotal:\s*(\d{1,15}) kB", _text(path / "meminfo")) for path in numa]
+    whole = [sum(int(match[1]) * 1024 for match in found if match)] if any(found) else []
+    return min((*whole, *_memory_limits(sysfs / "fs/cgroup", proc)), default=None) if whole else None
+
+
+def _memory_limits(cgroups: Path, proc: Path) -> Iterator[int]:
+    """Yield the limits of this process's control group and of all above it (version 2: memory.max, version 1 beside it)."""
+    for line in _text(proc / "self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2) if line.count(":") >= 2 else ("", "none", "")
+        if controllers not in ("", "memory"):
+            continue
+        root, name = (cgroups, "memory.max") if not controllers else (cgroups / "memory", "memory.limit_in_bytes")
+        # In a container the path may be that of the host, and only the root is to be seen.
+        for group in (PurePosixPath(path), *PurePosixPath(path).parents):
+            limit = _text(root / str(group).lstrip("/") / name)
+            if limit.isdigit():
+                yield int(limit)
 
 
 def _list(path: Path) -> frozenset[int]:

@@ -17,6 +17,7 @@ from plenum.model import Fleet
 from plenum.model.fleet import AXIS, CPU, MEMORY, DeviceKind
 
 ROOT = "devices/pci0000:00"
+GIB = 2**30
 
 
 @pytest.fixture
@@ -51,8 +52,8 @@ def no_nvml() -> None:
     return None
 
 
-def test_the_trees_come_from_sysfs(sysfs: Path) -> None:
-    fleet = discover(sysfs, name="h", gpus=no_nvml)
+def test_the_trees_come_from_sysfs(sysfs: Path, tmp_path: Path) -> None:
+    fleet = discover(sysfs, proc_root=tmp_path / "absent", name="h", gpus=no_nvml)
     kinds = [DeviceKind(kind).name for kind in fleet.device_kind]
     assert kinds == ["GPU"] * 4 + ["NIC"] * 3 + ["NVME"]
     one, two = "h/0000:00:01.0", "h/0000:00:02.0"
@@ -98,6 +99,29 @@ def test_odd_files_are_left_out(sysfs: Path) -> None:
     fleet = discover(sysfs, name="h", gpus=no_nvml)
     assert fleet.n_gpus == 4
     assert fleet.device_capacity[4:7].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("", {}, 24 * GIB),
+        ("0::/pod/job\n", {"pod/memory.max": str(8 * GIB), "pod/job/memory.max": "max"}, 8 * GIB),
+        ("0::/of/the/host\n", {"memory.max": str(8 * GIB)}, 8 * GIB),
+        ("0::/\n4:memory:/job\n", {"memory/job/memory.limit_in_bytes": str(2 * GIB)}, 2 * GIB),
+        ("0::/\n4:memory:/job\n3:cpu:/a:b\n", {"memory/job/memory.limit_in_bytes": str(2**63 - 4096)}, 24 * GIB),
+        ("junk\n", {"memory.max": "12"}, 24 * GIB),
+    ],
+)
+def test_memory_is_what_may_be_used(
+    sysfs: Path, tmp_path: Path, groups: str, limits: dict[str, str], expected: int
+) -> None:
+    # Virtual machines that were given memory later show only part of it under their NUMA nodes.
+    _put(tmp_path / "proc/meminfo", f"MemTotal:       {24 * GIB // 1024} kB\nMemFree: 1 kB")
+    _put(tmp_path / "proc/self/cgroup", groups)
+    for file, text in limits.items():
+        _put(sysfs / "fs/cgroup" / file, text)
+    fleet = discover(sysfs, proc_root=tmp_path / "proc", name="h", gpus=no_nvml)
+    assert fleet.budget_capacity[fleet.budget_resource == fleet.resources.index(MEMORY)].tolist() == [expected]
 
 
 def test_more_numa_nodes_than_are_tracked_become_one(sysfs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,6 +76,10 @@ def read_manifests(path: pathlib.Path | str, *, tenant: str = "default") -> tupl
     tenant
         Whose a job is that names no tenant.
 
+    Notes
+    -----
+    A relative ``workingDir`` is meant from the file's folder; it becomes an absolute one, as nodes need it.
+
     Raises
     ------
     FileError
@@ -82,14 +87,22 @@ def read_manifests(path: pathlib.Path | str, *, tenant: str = "default") -> tupl
     FieldError
         Something in it cannot be meant; names file, line and field.
     """
-    return parse_manifests(read_text(path), str(path), tenant=tenant)
+    folder = pathlib.Path(path).absolute().parent
+    return parse_manifests(read_text(path), str(path), tenant=tenant, folder=folder)
 
 
-def parse_manifests(text: str, file: str = "", *, tenant: str = "default") -> tuple[Resource, ...]:
-    """Read manifests from text; ``file`` is used in errors. See :func:`read_manifests`."""
+def parse_manifests(
+    text: str, file: str = "", *, tenant: str = "default", folder: pathlib.Path | None = None
+) -> tuple[Resource, ...]:
+    """Read manifests from text; ``file`` is used in errors, ``folder`` is where a relative ``workingDir`` is meant from (None: nowhere).
+
+    See :func:`read_manifests`.
+    """
     seen: dict[tuple[str, str, str], int] = {}
     resources = []
     for document in load_documents(text, file):
+        if folder is not None:
+            _settle(document, folder)
         resource = resource_of(document, tenant=tenant)
         # Jobs of all three kinds share their names.
         family = "job" if isinstance(resource, JobManifest) else resource.kind
@@ -101,6 +114,19 @@ def parse_manifests(text: str, file: str = "", *, tenant: str = "default") -> tu
         seen[key] = document.line_of(("metadata", "name"))
         resources.append(resource)
     return tuple(resources)
+
+
+def _settle(document: Document, folder: pathlib.Path) -> None:
+    """Make a job's ``workingDir`` absolute."""
+    spec = document.value.get("spec")
+    run = spec.get("run") if isinstance(spec, dict) else None
+    if (
+        isinstance(run, dict)
+        and document.kind in MANIFESTS
+        and run.get("workingDir")
+        and isinstance(run["workingDir"], str)
+    ):
+        run["workingDir"] = os.path.normpath(folder / run["workingDir"])
 
 
 def parse_manifest(value: object, *, tenant: str = "default") -> Resource:

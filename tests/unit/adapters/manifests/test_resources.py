@@ -89,3 +89,22 @@ def test_a_resource_is_given_once() -> None:
         parse_manifests(
             f"{SEVERAL}---\n{V}\nkind: Endpoint\nmetadata: {{name: hello}}\nspec: {{}}\n", tenant="research"
         )
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [(".", "{folder}"), ("data", "{folder}/data"), ("../x", "{parent}/x"), ("/srv", "/srv")]
+)
+def test_a_working_folder_is_meant_from_the_file(tmp_path: Path, written: str, meant: str) -> None:
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    text = f"{V}\nkind: Task\nmetadata: {{name: a}}\nspec: {{run: {{command: [pwd], workingDir: {written}}}}}\n"
+    (folder / "a.yaml").write_text(text)
+    (job,) = read_manifests(folder / "a.yaml")
+    assert isinstance(job, JobManifest)
+    expected = meant.format(folder=folder, parent=tmp_path)
+    assert (job.process.working_dir, job.manifest["spec"]["run"]["workingDir"]) == (expected, expected)
+
+
+def test_a_relative_working_folder_without_a_file_is_refused() -> None:
+    with pytest.raises(FieldError, match="must be an absolute path"):
+        parse_manifests(f"{V}\nkind: Task\nmetadata: {{name: a}}\nspec: {{run: {{command: [pwd], workingDir: data}}}}")
