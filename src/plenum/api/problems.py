@@ -7,13 +7,16 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
+from plenum.adapters.stores.faults import BackupError, ReadOnlyError
 from plenum.api import errors
 from plenum.control.commands import AbsentError, ChangedError, LimitError, TakenError
 from plenum.control.controller import NotLeaderError
+from plenum.control.service import BusyError, LogsError
 from plenum.model.errors import FieldError, FileError, MissingExtraError, PlenumError
 from plenum.ports.batches import BatchError
 from plenum.ports.nodes import AbsentLogsError, StaleOrderError
 from plenum.ports.store import ConflictError, FencedError, StoreError
+from plenum.sim.store import NoFileError
 
 TYPES = "https://plenum.dev/problems/"
 MEDIA_TYPE = "application/problem+json"
@@ -40,7 +43,12 @@ STATUS: dict[type[PlenumError], int] = {
     FieldError: 422,
     FileError: 400,
     BatchError: 422,
+    LogsError: 404,
+    NoFileError: 501,
     NotLeaderError: 503,
+    BusyError: 503,
+    BackupError: 503,
+    ReadOnlyError: 503,
     ConflictError: 503,
     FencedError: 503,
     StoreError: 503,
