@@ -23,8 +23,8 @@ import msgspec
 from plenum.adapters.clock import SystemClock
 from plenum.adapters.discover import discover
 from plenum.adapters.manifests.dump import dump_fleet
-from plenum.adapters.nodes.local import LocalDriver
-from plenum.bootstrap.config import host_name, is_loopback, private_folder, write_private
+from plenum.bootstrap.config import host_name, instance_of, is_loopback, private_folder, write_private
+from plenum.bootstrap.local import local_driver
 from plenum.control.agent import Agent
 from plenum.control.protocol import SyncRequest, SyncResponse
 from plenum.model.errors import FieldError, FileError, PlenumError, Where
@@ -47,8 +47,14 @@ class UnreachableError(PlenumError):
     code = "control.unreachable"
 
 
+class UntrustedError(UnreachableError):
+    """What answers is not certified by the authority that this agent trusts."""
+
+    code = "control.untrusted"
+
+
 class NotJoinedError(PlenumError):
-    """The control plane does not know this agent, or not any more."""
+    """The control plane does not let this agent in, or not any more."""
 
     code = "agent.not-joined"
 
@@ -104,13 +110,13 @@ async def run_agent(config: AgentConfig, on_joined: Callable[[str], None] = lamb
     Raises
     ------
     PlenumError
-        It may not join, or its data folder is in use.
+        It may not join, or not go on, or its data folder is in use; what it runs ends with its lease.
     """
     private_folder(config.data)
     name = config.name or host_name()
     clock = SystemClock()
-    driver = LocalDriver(config.data / "node", name, checkpoint_root=config.checkpoints)
-    agent = Agent(name, driver, clock)
+    driver = local_driver(config.data / "node", name, checkpoints=config.checkpoints)
+    agent = Agent(name, driver, clock, instance=instance_of(config.data))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -146,6 +152,8 @@ async def _serve(
             await asyncio.to_thread(agent.take, request, sent_at, response)
             pause_s = 0.0
         except UnreachableError as error:
+            if isinstance(error, UntrustedError) and not joined:
+                raise  # a mistake in how it was started, most likely; one that runs already may see it mended
             if not pause_s:
                 log.warning("%s", error.sentence)
             pause_s = min(2 * pause_s + 0.1, MAX_PAUSE_S)
@@ -199,6 +207,8 @@ class Link:
         ------
         UnreachableError
             Nobody answers; try again.
+        UntrustedError
+            Whoever answers is not to be trusted.
         NotJoinedError
             The control plane refuses.
         """
@@ -215,7 +225,7 @@ class Link:
                 raise
             answer = await self._ask("/v1alpha1/agents", msgspec.json.encode(body), self._config.join_token)
         fresh = msgspec.json.decode(answer).get("token")
-        if fresh:
+        if fresh:  # with its own token it gets no other
             self._token = fresh
             write_private(self._token_file, fresh.encode())
 
@@ -242,6 +252,13 @@ class Link:
             answer = await self._client.post(self.server + path, content=body, headers=headers)
         except httpx.HTTPError as error:
             server = self._next()
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                known = (
+                    f"the authority in {self._config.ca}" if self._config.ca else "an authority that this system knows"
+                )
+                raise UntrustedError(
+                    f"{server} is not certified by {known}; name its authority with --ca FILE"
+                ) from None
             raise UnreachableError(f"{server} does not answer ({type(error).__name__}); trying again") from None
         if answer.is_success:
             if len(answer.content) > MAX_ANSWER_BYTES:
@@ -253,7 +270,7 @@ class Link:
         if problem.get("code") == "control.not-leader" and problem.get("leader") in self._known():
             self._leader = problem["leader"]
             raise UnreachableError(f"{answer.url.host} does not lead; asking {self._leader}")
-        if answer.status_code in (401, 403):
+        if 400 <= answer.status_code < 500 and answer.status_code not in (408, 429):
             raise NotJoinedError(f"{self.server} refuses this agent: {problem.get('detail', answer.status_code)}")
         server = self._next()
         raise UnreachableError(f"{server} answered {answer.status_code}: {problem.get('detail', '')}")

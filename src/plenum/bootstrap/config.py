@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import platform
 import re
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plenum.model.errors import FieldError
+from plenum.control.protocol import LEASE_S, MAX_LEASE_S, MIN_LEASE_S
+from plenum.model.errors import FieldError, FileError, Where
 
 DEFAULT_PORT = 7070
 
@@ -50,6 +53,8 @@ class ServerConfig:
         Whether this host's own cores run jobs.
     api_settings
         TOML file of :class:`plenum.api.settings.ApiSettings`: rates, limits, issuers of JWTs; None: the defaults.
+    lease_s
+        How long agents, and what they run, may go on without an answer.
     """
 
     data: Path = field(default_factory=data_home)
@@ -63,8 +68,13 @@ class ServerConfig:
     key: Path | None = None
     local_node: bool = False
     api_settings: Path | None = None
+    lease_s: float = LEASE_S
 
     def __post_init__(self) -> None:
+        if not MIN_LEASE_S <= self.lease_s <= MAX_LEASE_S:
+            raise FieldError(
+                "--lease", f"must be from {MIN_LEASE_S:g} s to {MAX_LEASE_S / 60:g} minutes, not {self.lease_s:g} s"
+            )
         if not 0 <= self.port <= 65_535:
             raise FieldError("--port", f"must be from 0 (any free one) to 65535, not {self.port}")
         if not self.tls and not is_loopback(self.host):
@@ -102,9 +112,27 @@ def is_loopback(host: str) -> bool:
 
 
 def private_folder(path: Path) -> Path:
-    """Return a folder that only this user can read, made if absent."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Return a folder that only this user can read, made if absent.
+
+    Raises
+    ------
+    FileError
+        It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise FileError(f"cannot be made a folder: {error.strerror or error}", Where(file=str(path))) from None
     return path
+
+
+def instance_of(folder: Path) -> str:
+    """Return what tells a data folder from every other, copies of it included; the same whenever it is asked for."""
+    file = folder / "instance"
+    if not file.exists():
+        write_private(file, secrets.token_hex(16).encode())
+    there = folder.stat()
+    return hashlib.sha256(b"%s %d %d" % (file.read_bytes(), there.st_dev, there.st_ino)).hexdigest()[:32]
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -18,13 +18,13 @@ LOOK_S = 1.0
 """How often it is looked whether a simulated fleet was applied or deleted."""
 
 
-async def serve_agent(service: Service, name: str, driver: NodeDriver) -> None:
+async def serve_agent(service: Service, name: str, driver: NodeDriver, *, instance: str = "") -> None:
     """Run an agent over a driver until cancelled.
 
     The driver's calls may touch the disk, so they run in threads; one agent's calls never overlap.
     """
     service.embedded[name] = driver
-    agent = Agent(name, driver, service.clock)
+    agent = Agent(name, driver, service.clock, instance=instance)
     try:
         while True:
             try:

@@ -7,15 +7,16 @@ import logging
 import secrets
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from plenum.bootstrap.config import ServerConfig, host_name, is_loopback, private_folder
+from plenum.bootstrap.config import ServerConfig, host_name, instance_of, is_loopback, private_folder
 from plenum.bootstrap.embedded import serve_agent, serve_simulated
 from plenum.control import commands
 from plenum.control.events import Grant
@@ -49,6 +50,8 @@ class Running:
         Of a first start; empty: there was one before.
     ca
         The file that clients check its certificate with; None: it has none.
+    warm
+        Set once it makes decisions.
     """
 
     config: ServerConfig
@@ -56,6 +59,7 @@ class Running:
     address: str
     port: int
     ca: Path | None
+    warm: asyncio.Event
     operator_token: str = ""
     local_agent: str = ""
 
@@ -87,11 +91,9 @@ async def serve(
     async with running(config, new_token=new_token, stop_local_work=stop_local_work) as server:
         stop = asyncio.Event()
         with _signals(stop):
-            tasks = [asyncio.create_task(stop.wait())]
+            tasks = [asyncio.create_task(stop.wait()), asyncio.create_task(server.service.broken())]
             if work is not None:
                 tasks.append(asyncio.create_task(_awaited(work(server))))
-            else:
-                tasks.append(asyncio.create_task(asyncio.Event().wait()))
             done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in left:
                 task.cancel()
@@ -119,6 +121,7 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
         store = _opened(config)
         stack.callback(store.close)
         service = _service(config, store, config.address(port))
+        service.hold_decisions(True)
         await service.start()
         stack.push_async_callback(service.stop)
         settings = _settings(config)
@@ -137,16 +140,17 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
             )
         )
         serving = asyncio.create_task(server.serve([listening]))
-        stack.push_async_callback(_closed, server, serving)
+        stack.push_async_callback(_closed, service, server, serving)
         await _until(lambda: server.started and (service.leading or bool(service.state.holder)), serving)
         token, agent = "", ""
         if service.leading:
             token = await _first_start(service, new_token)
+        warm = _warmed(service)
         simulated = asyncio.create_task(serve_simulated(service))
         stack.push_async_callback(_cancelled, simulated)
         if config.local_node:
             agent, driver = await _join_host(config, service)
-            local = asyncio.create_task(serve_agent(service, agent, driver))
+            local = asyncio.create_task(serve_agent(service, agent, driver, instance=instance_of(config.data)))
             stack.push_async_callback(_leave_host, service, agent, local, stop_local_work)
         yield Running(
             config=config,
@@ -156,6 +160,7 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
             ca=files.ca if files else None,
             operator_token=token,
             local_agent=agent,
+            warm=warm,
         )
 
 
@@ -214,7 +219,7 @@ def _service(config: ServerConfig, store: EventStore, address: str) -> Service:
     from plenum.control.controller import Controller
 
     holder = config.name or f"{host_name()}-{secrets.token_hex(4)}"
-    controller = Controller(store, SystemClock(), parse_fleet, holder=holder, address=address)
+    controller = Controller(store, SystemClock(), parse_fleet, holder=holder, address=address, lease_s=config.lease_s)
     return Service(controller, parse_fleet, on_error=lambda sentence: log.warning("%s", sentence))
 
 
@@ -264,7 +269,7 @@ async def _first_start(service: Service, new_token: bool) -> str:
 async def _join_host(config: ServerConfig, service: Service) -> tuple[str, LocalDriver]:
     from plenum.adapters.discover import discover
     from plenum.adapters.manifests.dump import dump_fleet
-    from plenum.adapters.nodes.local import LocalDriver
+    from plenum.bootstrap.local import local_driver
     from plenum.control.hardware import node_facts
 
     name = host_name()
@@ -274,7 +279,7 @@ async def _join_host(config: ServerConfig, service: Service) -> tuple[str, Local
     facts = node_facts(fleet)
     join = commands.apply_fleet(f"host-{name}", dump_fleet(fleet), facts, driver="agent", agent=agent, address=address)
     await service.execute(join.by("control"))
-    return agent, LocalDriver(config.data / "node", facts[0].name)
+    return agent, local_driver(config.data / "node", facts[0].name)
 
 
 async def _leave_host(service: Service, agent: str, local: asyncio.Task[None], stop_work: bool) -> None:
@@ -286,7 +291,31 @@ async def _leave_host(service: Service, agent: str, local: asyncio.Task[None], s
     await _cancelled(local)
 
 
-async def _closed(server: Any, serving: asyncio.Task[None]) -> None:
+def _warmed(service: Service) -> asyncio.Event:
+    """Let decisions begin once they are quick, and say so; until then the API answers as ever."""
+    loop, warm = asyncio.get_running_loop(), asyncio.Event()
+
+    def begin() -> None:
+        service.hold_decisions(False)
+        warm.set()
+
+    def work() -> None:
+        from plenum.bootstrap.warm import warm_up
+
+        try:
+            warm_up()
+        except Exception:
+            log.exception("the first decision could not be made in advance")
+        with suppress(RuntimeError):  # stopped meanwhile
+            loop.call_soon_threadsafe(begin)
+
+    # Not one of the loop's own threads, whose end it would wait for: compiling takes half a minute.
+    threading.Thread(target=work, name="warm-up", daemon=True).start()
+    return warm
+
+
+async def _closed(service: Service, server: Any, serving: asyncio.Task[None]) -> None:
+    await service.end_watches()  # which would keep their connections open
     server.should_exit = True
     await asyncio.gather(serving, return_exceptions=True)
 

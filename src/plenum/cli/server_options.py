@@ -62,6 +62,12 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--api-settings", type=click.Path(dir_okay=False), help="TOML file with rate limits and JWT issuers."
             ),
+            click.option(
+                "--lease",
+                default="30s",
+                show_default=True,
+                help="How long nodes and their jobs may go on without an answer.",
+            ),
             click.option("--new-token", is_flag=True, help="Print another operator token, if the first was lost."),
             click.option("--verbose", "-v", is_flag=True, help="Log every request."),
         )
@@ -81,6 +87,7 @@ def server_config(options: dict[str, Any], **more: Any) -> Any:
     from pathlib import Path
 
     from plenum.bootstrap.config import ServerConfig, data_home
+    from plenum.model.units import parse_duration
 
     def path(name: str) -> Path | None:
         return Path(options[name]) if options[name] else None
@@ -96,6 +103,7 @@ def server_config(options: dict[str, Any], **more: Any) -> Any:
         certificate=path("certificate"),
         key=path("key"),
         api_settings=path("api_settings"),
+        lease_s=parse_duration(options["lease"], "--lease"),
         **more,
     )
 

@@ -113,8 +113,6 @@ class Service:
         self.embedded: dict[str, NodeDriver] = {}
         """Agent to driver, for those that run inside this process: their logs are read directly."""
         self.ready = False
-        self.deciding = True
-        """Whether anything new is placed; commands are taken and what runs is looked after in any case."""
         self.on_records: list[Callable[[Record], None]] = []
         """Called with every record as it is taken in; must not block."""
         self.on_decision: Callable[[float, int], None] = lambda seconds, bound: None
@@ -135,6 +133,8 @@ class Service:
         self._recent: deque[Record] = deque(maxlen=MAX_RECENT)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._pausing = False
+        self._holding = False
         self._tick_at = 0.0
         self._lead_at = 0.0
         controller.on_record = self._note
@@ -222,6 +222,11 @@ class Service:
         except PlenumError as error:
             self._on_error(f"leaving without a snapshot: {error.sentence}")
 
+    def hold_decisions(self, on: bool) -> None:
+        """Place nothing new for now, or again; commands are taken and what runs is looked after in any case."""
+        self._holding = on
+        self._wake.set()
+
     async def stop_work(self, agent: str, timeout_s: float) -> None:
         """Order an agent's runs to end, start nothing more, and wait until they have; they wait for the next start of the control plane.
 
@@ -230,7 +235,7 @@ class Service:
         PlenumError
             Not the leader, or the store failed.
         """
-        self.deciding = False
+        self._pausing = True
 
         def stop(state: State, now: float) -> list[ev.Event]:
             units = {id(unit): (job, unit) for job, unit in state.held.get(agent, {}).values() if not unit.stop}
@@ -369,6 +374,11 @@ class Service:
         AbsentError
             There is no such job.
         """
+        if self._holding and job in self.state.waiting:
+            sentence = (
+                f"{job} waits: this control plane has just started and has decided nothing yet; ask again in a moment."
+            )
+            return Reason(workload=job, code="wait.starting", constraint="", sentence=sentence)
         return explained(self.state, self.controller.decider, job, self.clock.now())
 
     async def why(self, job: str, at: float | None = None, position: int | None = None) -> Why:
@@ -469,7 +479,7 @@ class Service:
         await self._append(controller.tend(timers=timers))
         await self._append(controller.learn())
         started = self.clock.monotonic()
-        decision = controller.decide() if self.deciding else None
+        decision = None if self._pausing or self._holding else controller.decide()
         if decision is not None:
             self.on_decision(self.clock.monotonic() - started, len(decision.bound))
             await self._append(controller.commit(decision))
