@@ -265,6 +265,8 @@ def apply_fleet(
             known = state.nodes.get(facts.name)
             if known is not None and known.fleet != name:
                 raise FieldError("spec", f"node {facts.name} belongs to fleet {known.fleet}; give it another name")
+            if known is not None and facts.gpus < known.facts.gpus and state.by_node.get(facts.name):
+                raise TakenError(f"node {facts.name} would have fewer GPUs and has work on it; drain it first")
         going = set(old.nodes if old else ()) - {facts.name for facts in nodes}
         if busy := sorted(n for n in going if state.by_node.get(n)):
             raise TakenError(f"node {busy[0]} would go and has work on it; drain it first")
@@ -318,6 +320,11 @@ def apply_job(
     def run(state: State, now: float) -> Sequence[ev.Event]:
         job = state.jobs.get(workload.id)
         _at(job.version if job else 0, if_version, f"{workload.kind.value} {workload.id}")
+        if not workload.gang and workload.replicas > MAX_UNITS:
+            raise FieldError(
+                "spec.replicas",
+                f"a {workload.kind.value} has at most {MAX_UNITS:,} replicas, not {workload.replicas:,}",
+            )
         wanted = _labelled(workload, process, now if job is None else job.workload.submitted_s)
         if job is None:
             return (_submitted(state, wanted, process, manifest),)
@@ -340,10 +347,6 @@ def _submitted(state: State, workload: Workload, process: Process, manifest: dic
     tenant = state.tenants.get(workload.tenant)
     if tenant is None:
         raise FieldError("metadata.tenant", f"there is no tenant {workload.tenant!r}; an operator makes it first")
-    if not workload.gang and workload.replicas > MAX_UNITS:
-        raise FieldError(
-            "spec.replicas", f"a {workload.kind.value} has at most {MAX_UNITS:,} replicas, not {workload.replicas:,}"
-        )
     if len(state.live) >= MAX_LIVE_JOBS:
         raise LimitError(f"there are {MAX_LIVE_JOBS:,} live jobs, the most this control plane takes; try again later")
     if tenant.max_jobs and sum(1 for job in state.live if job.startswith(f"{tenant.name}/")) >= tenant.max_jobs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import msgspec
 
@@ -24,7 +25,7 @@ from plenum.control.protocol import (
     SyncResponse,
 )
 from plenum.control.reconcile import overdue, tend, to_forget
-from plenum.control.state import BOUND, Job, State, Unit
+from plenum.control.state import BOUND, MAX_BACKOFF_S, Job, State, Unit
 from plenum.model.errors import FieldError, PlenumError
 from plenum.model.fleet import Fleet
 from plenum.placement import DEFAULT, Policy
@@ -47,8 +48,8 @@ MAX_REBOUND = 50_000
 SNAPSHOT_EVERY = 20_000
 """Records between two snapshots."""
 
-LONGEST_S = 3_600.0
-"""Longest between two decisions while something waits; longer than any backoff."""
+MAX_REBOUND = 10_000
+"""Changes of bindings that a replica which does not decide keeps for its engine; beyond, that is built anew when it is needed."""
 
 _ORDER = {BOUND: 0, STARTING: 1, RUNNING: 2, EXITED: 3}
 
@@ -174,6 +175,9 @@ class Controller:
         first = self.state.position + 1
         whole = [record for i, record in enumerate(records) if record.position == first + i]
         self.absorb(whole)
+        if len(self.state.rebound) > MAX_REBOUND:
+            self.decider.reset()
+            self.state.rebound.clear()
         return len(whole) == len(records)
 
     def absorb(self, records: Iterable[Record]) -> None:
@@ -393,17 +397,17 @@ class Controller:
         decision = self.decider.decide(self.state, now)
         more = decision is not None and decision.more and bool(decision.bound)
         soon = next_start(self.state, now)
-        self._decided = (-1 if more else self.state.position, now + LONGEST_S if soon is None else soon)
+        self._decided = (-1 if more else self.state.position, inf if soon is None else soon)
         return decision
 
     def _is_due(self, now: float) -> bool:
         """Whether something may have become possible since the last decision; so too where the clock was set back since."""
         position, until = self._decided
-        return position < self.state.placeable or now >= until or until > now + LONGEST_S
+        return position < self.state.placeable or (until < inf and not now < until <= now + MAX_BACKOFF_S)
 
     def next_start_s(self) -> float:
-        """Return the seconds until a unit has waited out its backoff; at most an hour."""
-        return max(0.0, min(self._decided[1] - self.clock.now(), LONGEST_S))
+        """Return the seconds until a unit has waited out its backoff; at most the longest backoff."""
+        return max(0.0, min(self._decided[1] - self.clock.now(), MAX_BACKOFF_S))
 
     def learn(self) -> list[Record]:
         """Return the fact that the mix of requests was learned anew, if it was."""

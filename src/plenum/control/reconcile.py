@@ -115,6 +115,8 @@ def _timed_out(job: Job, unit: Unit, now: float) -> bool:
 
 def _released(job: Job, unit: Unit, why: str, now: float) -> ev.UnitReleased:
     """Return what becomes of a unit of which nothing runs any more."""
+    if why == "drained" and all(run.exit_code == 0 and not run.cause for run in unit.runs.values()):
+        why = ""  # it was done before the order to stop could reach it
     outcome = {"": "succeeded", "failed": "failed", "timeout": "failed", "lost": "lost"}.get(why, "stopped")
     endless = job.workload.kind is Kind.ENDPOINT
     if endless and outcome == "succeeded":

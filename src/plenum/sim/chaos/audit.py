@@ -12,7 +12,7 @@ from plenum.control.state import State
 from plenum.model.workload import Request
 from plenum.ports.nodes import EXITED, Assignment, Report
 from plenum.ports.store import Record
-from plenum.sim.chaos.books import Books, BookedUnit, Load, must
+from plenum.sim.chaos.books import BookedUnit, Books, Load, must
 from plenum.sim.chaos.hosts import Host
 from plenum.sim.chaos.scenery import Plot, read_fleet
 
@@ -170,11 +170,14 @@ def _request(a: Assignment) -> Request:
     return Request(gpus=len(a.gpus), gpu_milli=a.gpu_milli or 1000, cpu_milli=a.cpu_milli, memory_bytes=a.memory_bytes)
 
 
+_SHOWN = ("run", "phase", "exit_code", "cause", "unit", "why", "code", "outcome", "again", "term", "holder", "agent")
+
+
 def _said(event: ev.Event, record: Record) -> str:
     shown = [type(event).__name__, record.subject]
     if isinstance(event, ev.UnitBound):
         shown += [event.unit, *(f"{b.run}@{b.node}" for b in event.bindings)]
-    for name in ("run", "phase", "exit_code", "cause", "unit", "why", "code", "outcome", "again", "term", "holder", "agent"):
+    for name in _SHOWN:
         value = getattr(event, name, None)
         if value not in (None, "") and not isinstance(event, ev.UnitBound):
             shown.append(f"{name}={value}")

@@ -103,7 +103,6 @@ class UnfencedController(Controller):
         return self.term > 0
 
 
-
 class ForgetfulController(Controller):
     """Leaves something out of its snapshots."""
 

@@ -119,9 +119,7 @@ class Host(Process):
 
         self._network.send(self.name, replica.name, lambda: replica.say(request, come_back))
 
-    def _receive(
-        self, agent: Agent, request: SyncRequest, sent_at: float, outcome: SyncResponse | PlenumError
-    ) -> None:
+    def _receive(self, agent: Agent, request: SyncRequest, sent_at: float, outcome: SyncResponse | PlenumError) -> None:
         if agent is not self.agent or not self.up or isinstance(outcome, PlenumError):
             return
         if self.paused:

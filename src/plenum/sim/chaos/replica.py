@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from plenum.control.commands import Command
 from plenum.control.controller import Controller, NotLeaderError, Outcome
@@ -19,10 +20,9 @@ TICK_S, RETRY_S = 2.0, 1.0
 MAX_TRIES = 8
 BATCH = 16
 
+T = TypeVar("T")
 Reply = Callable[[Outcome | PlenumError], None]
 Word = Callable[[SyncResponse | PlenumError], None]
-
-
 
 
 class Replica(Process):
@@ -176,11 +176,11 @@ class Replica(Process):
             raise
         c.absorb(c.written(position, records))
 
-    def _call(self, operation: Callable[[], object]) -> Generator[float, None, object]:
+    def _call(self, operation: Callable[[], T]) -> Generator[float, None, T]:
         """Call the store: the call takes place whatever becomes of the caller meanwhile."""
         s = self.schedule
         there_s, back_s = s.about(self.store_s), s.about(self.store_s)
-        box: list[object] = []
+        box: list[T | PlenumError] = []
 
         def perform() -> None:
             try:
@@ -192,9 +192,10 @@ class Replica(Process):
         yield there_s + back_s
         while not box:
             yield back_s
-        if isinstance(box[0], PlenumError):
-            raise box[0]
-        return box[0]
+        outcome = box[0]
+        if isinstance(outcome, PlenumError):
+            raise outcome
+        return outcome
 
     def _refuse_all(self, c: Controller) -> None:
         """Let nobody wait for a replica that does not lead."""

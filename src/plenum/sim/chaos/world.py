@@ -11,7 +11,7 @@ from plenum.control import commands as c
 from plenum.control.agent import Agent
 from plenum.control.controller import Controller
 from plenum.control.decider import Decider, next_start
-from plenum.control.state import ENDED, RUNNING_JOB
+from plenum.control.state import ENDED
 from plenum.model.errors import PlenumError
 from plenum.ports.nodes import NodeDriver
 from plenum.ports.store import CommandKey, Record
@@ -48,7 +48,7 @@ STORY = 60
 MISCHIEF_S = 4.0
 """Mean time between two pieces of mischief."""
 
-QUIET_S = 1_500.0
+QUIET_S = 900.0
 """Longest until everything must have settled once nothing goes wrong any more: the longest backoff, twice, and some."""
 
 COMPARE_EVERY = 64
@@ -204,7 +204,9 @@ class Chaos:
         self._wait_until(lambda: not self.auditor.runs(), "deleted jobs to end")
         for replica in self.replicas:
             self._wait_until(
-                lambda r=replica: r.controller is not None and r.controller.state.position == self.auditor.books.position,
+                lambda r=replica: (
+                    r.controller is not None and r.controller.state.position == self.auditor.books.position
+                ),
                 "replicas to catch up",
             )
         self.compare()
@@ -415,6 +417,3 @@ class Mischief(Process):
             deed()
         except PlenumError:
             return
-
-
-__all__ = ["FAULTS", "RUNNING_JOB", "Chaos"]
