@@ -162,6 +162,8 @@ class Controller:
         while records := self.store.read(self.state.position, READ_AT_ONCE):
             if not self.follow(records):
                 self.load()
+        if self.store.base() > self.state.position:  # what came after was compacted away to the last record
+            self.load()
         return self.state.position - before
 
     def follow(self, records: Sequence[Record]) -> bool:
