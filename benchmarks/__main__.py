@@ -1,19 +1,24 @@
-"""``python -m benchmarks [NAME ...]``: run all benchmarks, or those named; a table here and JSON in out/bench.json."""
+"""``python -m benchmarks [NAME ...]``: run the benchmarks named, or all that take seconds; a table here and JSON in out/bench.json.
+
+``crash``, ``failover`` and ``load`` take minutes and are run by name only: ``python -m benchmarks crash --kills 200``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import churn, large_fleet, scoring, startup, stores
+from benchmarks import churn, crash, failover, large_fleet, load, scoring, startup, stores
 from benchmarks.findings import Finding
 
 BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
@@ -23,19 +28,30 @@ BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
     "fleet": large_fleet.bench,
     "stores": stores.bench,
 }
+LONG = ("crash", "failover", "load")
+"""Of minutes each; not among those that run when none is named."""
+
 OUT = Path("out/bench.json")
 
 
-def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in BENCHES]
-    if unknown:
-        print(f"error: there is no benchmark {unknown[0]!r}; choose from {', '.join(BENCHES)}", file=sys.stderr)
-        return 2
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed, quality and endurance.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*BENCHES, *LONG))}")
+    parser.add_argument("--kills", type=int, help="how often crash and failover kill a server")
+    parser.add_argument("--tasks", type=int, help="how many tasks load submits")
+    given = parser.parse_args(arguments)
+    benches = BENCHES | {
+        "crash": partial(crash.bench, given.kills),
+        "failover": partial(failover.bench, given.kills),
+        "load": partial(load.bench, given.tasks),
+    }
+    if unknown := [name for name in given.names if name not in benches]:
+        parser.error(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(benches)}")
     console = Console(width=None if sys.stdout.isatty() else 150)
     findings: list[Finding] = []
-    for name in names or BENCHES:
+    for name in given.names or BENCHES:
         with Console(stderr=True).status(f"measuring {name} ..."):
-            found = list(BENCHES[name]())
+            found = list(benches[name]())
         console.print(_table(name, found))
         findings += found
     OUT.parent.mkdir(exist_ok=True)

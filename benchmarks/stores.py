@@ -51,14 +51,14 @@ def bench() -> Iterator[Finding]:
     """Yield records a second of the store's own appends, and what they are of bare inserts into a table without other indexes."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        _bare_sqlite(Path(folder) / "bare.db") as bare,
+        bare_sqlite(Path(folder) / "bare.db") as bare,
         closing(open_store(f"sqlite:///{folder}/plenum.db")) as store,
     ):
         yield from _compare("SQLite", "plain sqlite3", bare, store)
-    with _postgres() as url:
+    with postgres() as url:
         if not url:
             return
-        with _bare_postgres(url) as bare, closing(open_store(url)) as store:
+        with bare_postgres(url) as bare, closing(open_store(url)) as store:
             yield from _compare("PostgreSQL", "plain psycopg", bare, store)
 
 
@@ -119,7 +119,8 @@ def _key(at: int) -> CommandKey:
 
 
 @contextmanager
-def _bare_sqlite(path: Path) -> Iterator[Commit]:
+def bare_sqlite(path: Path) -> Iterator[Commit]:
+    """Yield what inserts into a table without other indexes, as durably as the store does."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -135,7 +136,8 @@ def _bare_sqlite(path: Path) -> Iterator[Commit]:
 
 
 @contextmanager
-def _bare_postgres(url: str) -> Iterator[Commit]:
+def bare_postgres(url: str) -> Iterator[Commit]:
+    """Yield what inserts into a table without other indexes, as durably as the store does."""
     with psycopg.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE TABLE bare (position bigint PRIMARY KEY, {COLUMNS})")  # pyright: ignore[reportCallIssue, reportArgumentType]
         insert = "INSERT INTO bare VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
@@ -151,7 +153,7 @@ def _bare_postgres(url: str) -> Iterator[Commit]:
 
 
 @contextmanager
-def _postgres() -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """Yield a database on the server that PLENUM_POSTGRES names, or on one of our own; empty: there is none."""
     if named := os.environ.get("PLENUM_POSTGRES"):
         yield named
