@@ -6,13 +6,16 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint check bench docs lock clean
+.PHONY: help up tour test lint check bench docs lock clean
 
 help: ## List what can be done
 	@echo "Plenum: run the main job with 'make up', the tests with 'make test'."
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: $(VENV)/.run ## Install, replay a production cluster's workload, explain what waits, say what to try next
+up: $(VENV)/.run ## Install, bring a cloud up on this machine, run the first jobs; Ctrl-C stops, the next comes back with all of it
+	@$(BIN)/plenum up -f examples/fleet-lab.yaml -f examples/first-jobs.yaml $(ARGS)
+
+tour: $(VENV)/.run ## Without a cloud: replay a production cluster's workload, explain what waits
 	@bash tools/tour.sh $(BIN)
 
 test: $(VENV)/.dev ## Run all tests; ARGS="-k replay" narrows them

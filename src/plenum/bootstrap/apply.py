@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import msgspec
 
 from plenum.adapters.manifests.resources import FleetResource, Resource, TenantResource, UserResource, read_manifests
@@ -10,6 +13,12 @@ from plenum.control.commands import Command
 from plenum.control.events import Grant
 from plenum.control.hardware import node_facts
 from plenum.control.service import Service
+
+ORDER = ("Tenant", "User", "Fleet")
+"""What others need goes first; jobs come last."""
+
+READY_S = 10.0
+"""Longest that nodes are waited for before jobs are applied; those that need them would wait for no good reason."""
 
 
 async def apply_files(service: Service, paths: tuple[str, ...], actor: str) -> list[str]:
@@ -20,13 +29,38 @@ async def apply_files(service: Service, paths: tuple[str, ...], actor: str) -> l
     PlenumError
         A manifest is wrong (then nothing is applied), or the control plane refuses one (then those before it are applied).
     """
-    wanted = [command_of(resource) for path in paths for resource in read_manifests(path)]
+    resources = [resource for path in paths for resource in read_manifests(path)]
+    hardware = [resource for resource in resources if resource.kind in ORDER]
+    hardware.sort(key=lambda resource: ORDER.index(resource.kind))
+    changed = await _applied(service, hardware, actor)
+    await nodes_ready(service)
+    return changed + await _applied(service, [r for r in resources if r.kind not in ORDER], actor)
+
+
+async def _applied(service: Service, resources: list[Resource], actor: str) -> list[str]:
+    wanted = [(resource, command_of(resource)) for resource in resources]
     changed = []
-    for command in wanted:
+    for resource, command in wanted:
         outcome = await service.execute(command.by(actor))
         if outcome.events:
-            changed.append(command.subject)
+            changed.append(f"{resource.kind} {resource.name}")
     return changed
+
+
+async def nodes_ready(service: Service) -> None:
+    """Wait until every node that this process serves has reported, for a while."""
+    own = {*service.embedded, *(f.agent for f in service.state.fleets.values() if f.driver == "simulated")}
+
+    def missing() -> bool:
+        return any(node.phase == "Unknown" for agent in own for node in service.state.nodes_of(agent))
+
+    if not missing():
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(READY_S):
+            async for _ in service.watch(service.state.position):
+                if not missing():
+                    return
 
 
 def command_of(resource: Resource) -> Command:

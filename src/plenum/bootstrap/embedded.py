@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from plenum.control.agent import Agent
 from plenum.control.service import Service
 from plenum.control.state import State
 from plenum.model.errors import PlenumError
 from plenum.ports.nodes import RUNNING, STARTING, NodeDriver
+from plenum.ports.store import Record
 from plenum.sim.nodes import SimulatedDriver
 
 POLL_S = 0.2
 """How often an embedded agent looks at its runs; news from the control plane reaches it at once."""
 
 LOOK_S = 1.0
-"""How often it is looked whether a simulated fleet was applied or deleted."""
+"""How often it is looked whether this replica leads; fleets applied or deleted are seen at once."""
 
 
 async def serve_agent(service: Service, name: str, driver: NodeDriver, *, instance: str = "") -> None:
@@ -45,6 +47,13 @@ async def serve_agent(service: Service, name: str, driver: NodeDriver, *, instan
 async def serve_simulated(service: Service) -> None:
     """Imitate the nodes of every simulated fleet there is, while this replica leads."""
     running: dict[str, tuple[tuple[str, ...], asyncio.Task[None]]] = {}
+    look = asyncio.Event()
+
+    def heed(record: Record) -> None:
+        if record.type in ("FleetApplied", "FleetDeleted"):
+            look.set()
+
+    service.on_records.append(heed)
     try:
         while True:
             wanted = (
@@ -58,8 +67,12 @@ async def serve_simulated(service: Service) -> None:
                 if agent not in running:
                     driver = _driver(service, agent, nodes)
                     running[agent] = (nodes, asyncio.create_task(serve_agent(service, agent, driver)))
-            await asyncio.sleep(LOOK_S)
+            look.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await look.wait()
     finally:
+        service.on_records.remove(heed)
         for _, task in running.values():
             await _ended(task)
 

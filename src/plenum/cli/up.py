@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from plenum.cli.server_options import log_to_stderr, server_config, server_options
+
+if TYPE_CHECKING:
+    from plenum.bootstrap.server import Running
+
+PATIENCE_S = 2.0
+"""To load compiled code takes less; to compile it takes more."""
+
+
+SHOWN = 6
+"""Manifests named as new or changed; of the others only the number is told."""
 
 
 @click.command()
@@ -25,7 +35,7 @@ from plenum.cli.server_options import log_to_stderr, server_config, server_optio
 @click.option(
     "--keep-jobs",
     is_flag=True,
-    help="At the end, let this host's jobs go on for half a minute: a restart within it takes them up again.",
+    help="At the end, let this host's jobs go on until their lease ends: a restart within it takes them up again.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Do not tell what becomes of the jobs.")
 def command(manifests: tuple[str, ...], until_done: bool, keep_jobs: bool, quiet: bool, **options: Any) -> None:
@@ -41,94 +51,82 @@ def command(manifests: tuple[str, ...], until_done: bool, keep_jobs: bool, quiet
     import asyncio
     import sys
 
-    from plenum.bootstrap.apply import apply_files
-    from plenum.bootstrap.server import OPERATOR, Running, serve
-    from plenum.cli.progress import compile_note
+    from plenum.bootstrap.apply import apply_files, nodes_ready
+    from plenum.bootstrap.server import OPERATOR, serve
+    from plenum.cli.news import News
 
     log_to_stderr(options["verbose"])
     config = server_config(options, local_node=True)
     failed: list[str] = []
 
     async def started(server: Running) -> None:
+        news = News(server.service, quiet=quiet)
+        changed = await apply_files(server.service, manifests, OPERATOR)
+        await nodes_ready(server.service)
         _greet(server)
-        story = _Story(server, quiet)
         if manifests:
-            changed = await apply_files(server.service, manifests, OPERATOR)
-            click.echo(f"Applied {', '.join(manifests)}: {len(changed)} new or changed.\n")
-        failed.extend(await story.told(until_done))
+            click.echo(f"Applied {', '.join(manifests)}:\n{_listed(changed)}\n")
+        await _compiled(server)
+        failed.extend(await news.follow(until_done=until_done))
 
-    with compile_note():
-        asyncio.run(serve(config, started, new_token=options["new_token"], stop_local_work=not keep_jobs))
-    click.echo("Stopped. Everything is in the log; `plenum up` comes back with it.")
+    asyncio.run(serve(config, started, new_token=options["new_token"], stop_local_work=not keep_jobs))
+    click.echo("Stopped. The next `plenum up` comes back with everything.")
     sys.exit(1 if failed else 0)
 
 
-def _greet(server: Any) -> None:
-    """Say where it is, and log this user in."""
+def _greet(server: Running) -> None:
+    """Say where it is and what it has, and log this user in."""
     from plenum.adapters.contexts import Context, contexts, save_context
+    from plenum.cli.news import invocation
 
-    nodes = len(server.service.state.nodes)
-    click.echo(
-        f"Plenum is up at {server.address}, with {nodes} {'node' if nodes == 1 else 'nodes'}. Data: {server.config.data}"
-    )
-    known, _ = contexts()
-    token = server.operator_token or (known["local"].token if "local" in known else "")
+    state, saved = server.service.state, contexts()[0].get("local")
+    click.echo(f"\n{click.style('Plenum is up', bold=True)} at {server.address}")
+    for fleet in sorted(state.fleets.values(), key=lambda f: (f.agent != server.local_agent, f.name)):
+        click.echo(f"  {'this host' if fleet.agent == server.local_agent else fleet.name:<10} {_has(server, fleet)}")
+    click.echo(f"  {'data':<10} {server.config.data}")
+    token = server.operator_token or (saved.token if saved and saved.ca == str(server.ca or "") else "")
     if server.operator_token:
-        click.echo("\nOperator token, shown this once (the command line of this user has it already):")
-        click.echo(f"  {server.operator_token}\n")
+        click.echo(f"\nOperator token, shown this once ({invocation()} has it already):\n  {server.operator_token}")
     if token:
         save_context(Context(name="local", server=server.address, token=token, ca=str(server.ca or "")))
-    click.echo(
-        "In another terminal: plenum get jobs · plenum top · plenum apply -f FILE · plenum logs JOB. Ctrl-C stops.\n"
-    )
+    else:
+        click.echo(f"\n{invocation()} has no token for it here; stop, and start with --new-token to get one.")
+    click.echo("")
 
 
-class _Story:
-    """Prints a line whenever a job's phase changes."""
+def _has(server: Running, fleet: Any) -> str:
+    """Return what a fleet has, in a line."""
+    from plenum.model.units import show
 
-    def __init__(self, server: Any, quiet: bool) -> None:
-        self._service = server.service
-        self._quiet = quiet
-        self._phases = {job.id: (job.phase, "") for job in server.service.state.jobs.values()}
-        self._from = server.service.state.position
-
-    async def told(self, until_done: bool) -> list[str]:
-        """Tell until cancelled, or until all that ends has ended; returns the jobs that failed."""
-        async for record in self._service.watch(self._from):
-            state = self._service.state
-            if record is not None and record.subject.startswith("job/"):
-                self._tell(record.at, record.subject[4:])
-            if until_done and state.position and not self._left():
-                failed = [job.id for job in state.jobs.values() if job.phase == "Failed"]
-                for job in list(state.jobs):
-                    self._tell(state.at, job)
-                return failed
-        return []
-
-    def _left(self) -> bool:
-        state = self._service.state
-        return any(state.jobs[job].workload.kind.value != "Endpoint" for job in state.live)
-
-    def _tell(self, at: float, job_id: str) -> None:
-        import time
-
-        job = self._service.state.jobs.get(job_id)
-        now = ("gone", "") if job is None else (job.phase, _more(job))
-        if self._phases.get(job_id) == now:
-            return
-        self._phases[job_id] = now
-        if not self._quiet:
-            when = time.strftime("%H:%M:%S", time.localtime(at))
-            click.echo(f"{when}  {job_id:<28} {now[0]:<10} {now[1]}".rstrip())
+    nodes = [server.service.state.nodes[name] for name in fleet.nodes]
+    gpus = sum(node.facts.gpus for node in nodes)
+    has = [
+        f"{len(nodes):,} nodes{', imitated' if fleet.driver == 'simulated' else ''}"
+        if len(nodes) > 1
+        else nodes[0].name,
+        f"{gpus:,} GPUs" if gpus else "",
+        f"{sum(node.facts.cpu_milli for node in nodes) // 1000:,} cores",
+        show(sum(node.facts.memory_bytes for node in nodes), "memory_bytes"),
+    ]
+    return " · ".join(part for part in has if part)
 
 
-def _more(job: Any) -> str:
-    """What a line says beside the phase."""
-    if job.phase == "Pending":
-        return job.waiting.sentence.removeprefix(f"{job.id} ") if job.waiting else ""
-    if job.phase in ("Starting", "Running"):
-        nodes = sorted({run.node for run in job.runs()})
-        attempt = max((unit.attempt for unit in job.units.values()), default=1)
-        where = ", ".join(nodes) if len(nodes) <= 3 else f"{nodes[0]}, {nodes[1]} … ({len(nodes)} nodes)"
-        return f"on {where}" + (f", attempt {attempt}" if attempt > 1 else "")
-    return job.message
+def _listed(changed: list[str]) -> str:
+    from textwrap import fill
+
+    more = [f"{len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
+    text = ", ".join((*changed[:SHOWN], *more)) or "all of it is so already"
+    return fill(text, 78, initial_indent="  ", subsequent_indent="  ")
+
+
+async def _compiled(server: Running) -> None:
+    """Wait until decisions are made, and say what takes so long if it does."""
+    import asyncio
+    from contextlib import suppress
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_S):
+            await server.warm.wait()
+    if not server.warm.is_set():
+        click.echo("Compiling the scoring loops, which takes a minute; later starts find them compiled …")
+        await server.warm.wait()

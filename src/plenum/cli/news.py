@@ -1,0 +1,143 @@
+"""What becomes of jobs, a line each, as it happens: what ``plenum up`` tells while it runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from plenum.cli.tables import clean, terminal_width
+
+if TYPE_CHECKING:
+    from plenum.control.service import Service
+    from plenum.control.state import Job
+
+COLOURS = {
+    "running": "cyan",
+    "waits": "yellow",
+    "again": "yellow",
+    "succeeded": "green",
+    "failed": "red",
+    "stopping": "yellow",
+}
+NAME_WIDTH = 20
+PHASE_WIDTH = 9
+
+
+class News:
+    """Follows the jobs of a control plane of this process.
+
+    Parameters
+    ----------
+    quiet
+        Follow them without a word.
+    """
+
+    def __init__(self, service: Service, *, quiet: bool = False) -> None:
+        self._service = service
+        self._quiet = quiet
+        self._from = service.state.position
+        self._told = {job.id: told_of(job) for job in service.state.jobs.values()}
+        self._hinted = not service.state.live
+
+    async def follow(self, *, until_done: bool = False) -> list[str]:
+        """Tell until cancelled or, if asked to, until all that ends by itself has ended; returns the jobs that failed."""
+        self._hinted = self._hinted and not self._service.state.live
+        async for record in self._service.watch(self._from):
+            state = self._service.state
+            if record is not None and record.subject.startswith("job/"):
+                self._tell(record.subject[4:], record.at)
+            self._hint()
+            if until_done and not any(state.jobs[job].workload.kind.value != "Endpoint" for job in state.live):
+                for job in list(state.jobs):
+                    self._tell(job, state.at)
+                return [job.id for job in state.jobs.values() if job.phase == "Failed"]
+        return []
+
+    def _tell(self, job_id: str, at: float) -> None:
+        job = self._service.state.jobs.get(job_id)
+        now = ("gone", "") if job is None else told_of(job)
+        if not now[0] or self._told.get(job_id) == now:
+            return
+        self._told[job_id] = now
+        if not self._quiet:
+            click.echo(line_of(job_id, *now, at, terminal_width()))
+
+    def _hint(self) -> None:
+        """Say once what to try next: when nothing is left that is still going to happen by itself."""
+        state = self._service.state
+        waiting = [job for job in state.live if state.jobs[job].phase == "Pending" and state.jobs[job].waiting]
+        if self._hinted or len(waiting) < len(state.live) or not state.jobs:
+            return
+        self._hinted = True
+        if not self._quiet:
+            ended = sorted(state.ended, key=lambda job: (not state.jobs[job].process.imitated, state.jobs[job].uid))
+            click.echo("\n" + hint(ended[-1] if ended else "", waiting[0] if waiting else "") + "\n")
+
+
+def told_of(job: Job) -> tuple[str, str]:
+    """Return in a word how a job is, and what there is to say about it; no word: nothing worth telling yet."""
+    attempt = max((unit.attempt for unit in job.units.values()), default=1)
+    if job.phase == "Pending":
+        if job.waiting is not None:
+            return "waits", _reason(job)
+        return ("again", f"after attempt {attempt}") if attempt else ("", "")
+    if job.phase == "Running":
+        return "running", f"on {_places(job)}" + (f", attempt {attempt}" if attempt > 1 else "")
+    if job.phase in ("Succeeded", "Failed"):
+        from plenum.model.units import show_duration
+
+        took = f"after {show_duration(job.ended_at - job.started_at)}" if job.started_at else ""
+        return job.phase.lower(), ": ".join(part for part in (took, job.message) if part)
+    return ("stopping", "") if job.phase == "Stopping" else ("", "")
+
+
+def _reason(job: Job) -> str:
+    assert job.waiting is not None
+    return job.waiting.sentence.removeprefix(f"{job.id} ").removeprefix("waits: ")
+
+
+def _places(job: Job) -> str:
+    nodes = sorted({run.node for run in job.runs()})
+    return ", ".join(nodes) if len(nodes) <= 2 else f"{nodes[0]} … {nodes[-1]} ({len(nodes)} nodes)"
+
+
+def line_of(job_id: str, phase: str, text: str, at: float, width: int | None) -> str:
+    """Return a line of news, folded under itself where the terminal is narrow (None: no terminal, nothing is folded)."""
+    name = clean(job_id.removeprefix("default/"))
+    head = f"{time.strftime('%H:%M:%S', time.localtime(at))}  {name:<{NAME_WIDTH}}  "
+    word = click.style(f"{phase:<{PHASE_WIDTH}}", fg=COLOURS.get(phase))
+    indent = len(head) + PHASE_WIDTH + 2
+    lines = [clean(text)] if width is None else textwrap.wrap(clean(text), max(width - indent, 20)) or [""]
+    return "\n".join((f"{head}{word}  {lines[0]}".rstrip(), *(" " * indent + line for line in lines[1:])))
+
+
+def hint(ended: str, waiting: str) -> str:
+    """Return what to try next, given a job that has ended and one that waits, if there are any."""
+    plenum = invocation()
+    tries = [
+        (f"explain {waiting}", "what it waits for, and what would help") if waiting else None,
+        (f"describe job {ended}", "the story of a job") if ended else None,
+        (f"logs {ended}", "what its first replica wrote") if ended else None,
+        ("top", "what is in use, by whom, and what waits"),
+        ("apply -f FILE", "jobs, fleets and tenants of your own"),
+    ]
+    rows = [(f"{plenum} {words}".replace("default/", ""), about) for row in tries if row for words, about in [row]]
+    width = max(len(words) for words, _ in rows)
+    lines = [f"  {words:<{width}}  {about}" for words, about in rows]
+    return "\n".join(("Try next, in another terminal (Ctrl-C here stops everything):", *lines))
+
+
+def invocation() -> str:
+    """Return how this command line is called from here: by its name if the shell would find it so, else by its path."""
+    called = sys.argv[0]
+    found = shutil.which("plenum")
+    if not os.path.exists(called) or (found and os.path.samefile(found, called)):
+        return "plenum"
+    relative = os.path.relpath(called)
+    return called if relative.startswith("..") else relative
