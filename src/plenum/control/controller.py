@@ -48,9 +48,6 @@ MAX_REBOUND = 50_000
 SNAPSHOT_EVERY = 20_000
 """Records between two snapshots."""
 
-MAX_REBOUND = 10_000
-"""Changes of bindings that a replica which does not decide keeps for its engine; beyond, that is built anew when it is needed."""
-
 _ORDER = {BOUND: 0, STARTING: 1, RUNNING: 2, EXITED: 3}
 
 
@@ -177,9 +174,6 @@ class Controller:
         first = self.state.position + 1
         whole = [record for i, record in enumerate(records) if record.position == first + i]
         self.absorb(whole)
-        if len(self.state.rebound) > MAX_REBOUND:
-            self.decider.reset()
-            self.state.rebound.clear()
         return len(whole) == len(records)
 
     def absorb(self, records: Iterable[Record]) -> None:
@@ -500,11 +494,11 @@ class Controller:
                         message=report.message[:500],
                     )
                 )
-        found += self._never_started(request, held)
+        found += self._never_started(request)
         found += self._up_or_down(request, held)
         return [ev.record_of(event, now, f"agent/{request.agent}") for event in found]
 
-    def _never_started(self, request: SyncRequest, held: Mapping[str, tuple[Job, Unit]]) -> list[ev.Event]:
+    def _never_started(self, request: SyncRequest) -> list[ev.Event]:
         """Return the end of runs that were called off before their agent heard of them, and that it will never start now.
 
         It has taken orders that leave them out, and any that name them are older: the fence keeps it from following those.
@@ -522,8 +516,8 @@ class Controller:
                 exit_code=-1,
                 cause="not-started",
             )
-            for name, (job, unit) in held.items()
-            if unit.stop and unit.runs[name].phase == BOUND and name not in there
+            for name, (job, unit) in self.state.called_off.get(request.agent, {}).items()
+            if unit.runs[name].phase == BOUND and name not in there
         ]
 
     def _up_or_down(self, request: SyncRequest, held: Mapping[str, tuple[Job, Unit]]) -> list[ev.Event]:

@@ -271,6 +271,8 @@ class State(_Stored, kw_only=True, dict=True):
         """The same by agent."""
         self.orders: dict[str, dict[str, Assignment]] = {}
         """Agent to what it is to run now; whatever else it runs is to end."""
+        self.called_off: dict[str, dict[str, tuple[Job, Unit]]] = {}
+        """Those of the held runs that are to end and that their agent has not spoken of yet; it may never have heard of them."""
         self.bound: dict[str, tuple[int, int]] = {}
         """Bound unit, as ``job`` or ``job#unit``, to the job's uid and the unit's attempt."""
         self.rebound: dict[str, None] = {}
@@ -371,17 +373,23 @@ class State(_Stored, kw_only=True, dict=True):
         for run in unit.runs.values():
             self.by_node.setdefault(run.node, {})[run.id] = (job, unit)
             self.held.setdefault(self.agent_of(run.node), {})[run.id] = (job, unit)
+            self._note_called_off(job, unit, run)
         for order in orders:
             if unit.runs[order.run].phase == EXITED:
                 continue
             self.orders.setdefault(self.agent_of(order.node), {})[order.run] = order
 
-    def _unorder(self, unit: Unit, position: int) -> None:
+    def _unorder(self, job: Job, unit: Unit, position: int) -> None:
         """Take a unit's runs off what its agents are to run."""
         for run in unit.runs.values():
             agent = self.agent_of(run.node)
             self.orders.get(agent, {}).pop(run.id, None)
             self.agent_version[agent] = position
+            self._note_called_off(job, unit, run)
+
+    def _note_called_off(self, job: Job, unit: Unit, run: Run) -> None:
+        if unit.stop and run.phase == BOUND:
+            self.called_off.setdefault(self.agent_of(run.node), {})[run.id] = (job, unit)
 
     def _count(self, job: Job, unit: Unit, sign: int) -> None:
         used = self.usage.setdefault(job.tenant, {})
@@ -392,10 +400,11 @@ class State(_Stored, kw_only=True, dict=True):
         self.bound.pop(unit_id(job, unit.key), None)
         self.rebound[unit_id(job, unit.key)] = None
         self._count(job, unit, -1)
-        self._unorder(unit, position)
+        self._unorder(job, unit, position)
         for run in unit.runs.values():
             self.by_node.get(run.node, {}).pop(run.id, None)
             self.held.get(self.agent_of(run.node), {}).pop(run.id, None)
+            self.called_off.get(self.agent_of(run.node), {}).pop(run.id, None)
 
     def _note_waiting(self, job: Job) -> None:
         if not job.stop and any(unit.phase == "waiting" for unit in job.units.values()):
@@ -737,7 +746,7 @@ def _stopped(state: State, event: UnitStopped, record: Record) -> None:
     job = state.jobs[event.job]
     unit = job.units[event.unit]
     unit.stop = event.why
-    state._unorder(unit, record.position)
+    state._unorder(job, unit, record.position)
     state._settle(job, record)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from plenum.control.commands import Command
+from plenum.control.commands import Command, TakenError
 from plenum.control.controller import Controller, NotLeaderError, Outcome
 from plenum.control.protocol import SyncRequest, SyncResponse
 from plenum.model.errors import PlenumError
@@ -148,6 +148,11 @@ class Replica(Process):
         """Write down what agents said, one request of each, and answer."""
         said, waits = [], deque[tuple[SyncRequest, Word]]()
         for request, reply in self._said:
+            try:
+                c.admit(request)
+            except (NotLeaderError, TakenError) as error:
+                reply(error)
+                continue
             taken = any(other.agent == request.agent for other, _ in said)
             (waits if taken else said).append((request, reply))
         self._said = waits
@@ -162,7 +167,7 @@ class Replica(Process):
         for request, reply in said:
             try:
                 reply(c.answer(request))
-            except NotLeaderError as error:
+            except (NotLeaderError, TakenError) as error:
                 reply(error)
 
     def _append(self, c: Controller, records: Sequence[Record], keys: Sequence[CommandKey] = ()) -> Life:

@@ -148,7 +148,7 @@ class Chaos:
         return driver
 
     def _agent(self, name: str, driver: NodeDriver, clock: MachineClock) -> Agent:
-        return self._parts.agent(name, driver, clock)
+        return self._parts.agent(name, driver, clock, instance=name)
 
     def tell(self, sentence: str) -> None:
         """Add to the story."""
