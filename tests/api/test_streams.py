@@ -42,6 +42,8 @@ def test_events_are_listed_by_subject_type_and_page(lab: Lab) -> None:
     assert [item["type"] for item in only["items"]] == ["TenantApplied"]
     following = lab.get(f"/events?type=TenantApplied&limit=1&continue={only['metadata']['continue']}")
     assert following["items"][0]["position"] > only["items"][0]["position"]
+    parts = lab.get("/events?subject=job/research/listed&fields=type,body.job&limit=1")["items"]
+    assert parts == [{"type": "JobSubmitted", "body": {"job": "research/listed"}}]
     one = lab.get(f"/events/{events[0]['position']}", "vera")
     assert one == events[0]
 

@@ -13,7 +13,7 @@ import msgspec
 from starlette.responses import Response
 
 from plenum.api import shapes
-from plenum.api.call import Call
+from plenum.api.call import ENCODER, Call
 from plenum.api.errors import CursorError, ParameterError
 from plenum.api.parameters import Parameter
 
@@ -65,7 +65,7 @@ def answer(call: Call, kind: str, items: list[Any], continue_: str, *, dated: bo
     """Answer with items already chosen; ``dated``: what they show changes with the log alone, whose position is then the ETag."""
     fields = fields_of(call.query["fields"])
     if fields:
-        items = [selected(msgspec.to_builtins(item), fields) for item in items]
+        items = [selected(msgspec.json.decode(ENCODER.encode(item)), fields) for item in items]
     position = call.state.position
     document = {
         "apiVersion": shapes.API_VERSION,
