@@ -43,7 +43,7 @@ def command(seed: int | None, seeds: str | None, steps: int, jobs: int, defects:
     """
     if seed is not None and seeds is not None:
         raise FieldError("--seeds", "give either one seed or many")
-    chosen = range(seed, seed + 1) if seed is not None else parse_span(seeds or "0-19")
+    chosen = range(seed, seed + 1) if seed is not None else parse_span("0-19" if seeds is None else seeds)
     started_s = perf_counter()
     verdicts = list(_run(chosen, steps, min(jobs, len(chosen)), defects))
     wall_s = perf_counter() - started_s
@@ -119,7 +119,7 @@ def _print(
         for step, second, sentence in short.story:
             click.echo(f"{step:>7} {second:>8.1f} s  {sentence}")
         click.echo(f"\nshortest failing prefix: {short.steps} steps of mischief")
-        click.echo(f"it takes, among others: {', '.join(kinds) or 'no kind of fault in particular'}")
+        click.echo(f"it does not fail without: {', '.join(kinds) or '(it fails without any one kind of fault)'}")
         planted = "".join(f" --defect {name}" for name in defects)
         click.echo(f"again: plenum simulate chaos --seed {short.seed} --steps {short.steps}{planted}\n")
     events, virtual_h = sum(v.events for v in verdicts), sum(v.virtual_s for v in verdicts) / 3600

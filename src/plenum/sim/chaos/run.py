@@ -97,7 +97,10 @@ def shrunk(verdict: Verdict, *, defects: Collection[str] = ()) -> Verdict:
 
 
 def needed(verdict: Verdict, *, defects: Collection[str] = ()) -> Iterator[str]:
-    """Yield the kinds of faults without which this seed does not fail in so many steps (the run is another without them)."""
+    """Yield the kinds of faults without which this seed does not fail in so many steps.
+
+    A hint, no proof: a run goes another way from where a fault was left out.
+    """
     for kind in FAULTS:
         if run_seed(verdict.seed, verdict.steps, without={kind}, defects=defects).ok:
             yield kind

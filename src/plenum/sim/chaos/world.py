@@ -143,8 +143,9 @@ class Chaos:
     def _driver(self, host: Host) -> SimulatedDriver:
         names = plot(host.name, MAX_NODES, 0).nodes
         driver = self._parts.driver(names, host.clock, stop_s=0.3)
+        faults = self.mischief.faults()
         if "processes" not in self.without:
-            driver.faults = self.mischief.faults()
+            driver.faults = faults
         return driver
 
     def _agent(self, name: str, driver: NodeDriver, clock: MachineClock) -> Agent:
@@ -294,14 +295,18 @@ class Mischief(Process):
             "snapshots": (self._snapshot, self._snapshot),
             "store": (self._store, self._store),
         }
-        self._deeds = [deed for kind in FAULTS if kind not in world.without for deed in done[kind]]
+        self._deeds = [(kind, deed) for kind in FAULTS for deed in done[kind]]
 
     def life(self) -> Life:
         """Do something bad, from time to time."""
         s = self.schedule
-        while self._deeds:
+        while True:
             yield s.about(MISCHIEF_S)
-            self._deeds[s.below(len(self._deeds))]()
+            kind, deed = self._deeds[s.below(len(self._deeds))]
+            if (
+                kind not in self._world.without
+            ):  # so a run without a kind is the same up to where that would have struck
+                deed()
 
     def faults(self) -> Faults:
         """Draw how often processes go wrong."""
