@@ -134,11 +134,10 @@ class Controller:
         self.term = 0
         """Term in which this replica leads; 0: it does not."""
         self.heard: dict[str, float] = {}
-        """Agent to the monotonic time at which it last spoke to this replica as leader."""
-        self.instances: dict[str, str] = {}
-        """Agent to which of its name that was."""
+        """Agent to the monotonic time from which its lease counts at the latest, were it as long as those of this replica."""
         self.on_record: Callable[[Record], None] = lambda record: None
         self._led_until = 0.0
+        self._others_until = 0.0
         self._decided: tuple[int, float] = (-1, 0.0)
         self._snapshot_at = 0
         self._read_fleet = read_fleet
@@ -263,15 +262,18 @@ class Controller:
         # Agents that the leader before granted more time may take it: to them it is as if they were heard of so much later.
         heard_at = self.clock.monotonic() + max(0.0, self.state.lease_s - self.lease_s)
         self.heard = {fleet.agent: heard_at for fleet in self.state.fleets.values()}
-        self.instances = {}
+        self._others_until = heard_at + self.lease_s
         self.failed(NotLeaderError(""))  # whatever was thought of before another led is stale
-        event = ev.LeaderChanged(term=lease.term, holder=self.holder, address=self.address, lease_s=self.lease_s)
+        event = self._leads(max(self.lease_s, self.state.lease_s))
         try:
             self.append([ev.record_of(event, self.clock.now(), "control")])
         except PlenumError:
             self.term = 0
             raise
         return True
+
+    def _leads(self, longest_s: float) -> ev.LeaderChanged:
+        return ev.LeaderChanged(term=self.term, holder=self.holder, address=self.address, lease_s=longest_s)
 
     def require_lead(self) -> None:
         """Raise NotLeaderError unless this replica leads."""
@@ -357,7 +359,7 @@ class Controller:
             Also look at what depends on the time: silent nodes, jobs that run for too long, ended jobs to forget.
         """
         now = self.clock.now()
-        found = self._silent() if timers else []
+        found = [*self._silent(), *self._lapsed()] if timers else []
         jobs = list(self.state.touched)
         if timers:
             jobs += [job for job in overdue(self.state, now) if job not in self.state.touched]
@@ -373,6 +375,11 @@ class Controller:
         """How long an agent must be silent until its lease has surely lapsed and its work has ended."""
         return self.lease_s + LEASE_GRACE_S + LEASE_MARGIN_S
 
+    def _lapsed(self) -> list[ev.Event]:
+        """Say once that longer leases than ours, granted by leaders before, have lapsed: the next leader need not wait for them."""
+        over = self.state.lease_s > self.lease_s and self.clock.monotonic() > self._others_until + LEASE_MARGIN_S
+        return [self._leads(self.lease_s)] if over and self.term else []
+
     def _silent(self) -> list[ev.Event]:
         """Return the nodes whose agents were silent until their leases had surely lapsed and their work had ended."""
         limit_s = self.lost_after_s
@@ -382,8 +389,13 @@ class Controller:
             silent_s = now - self.heard.setdefault(fleet.agent, now)
             if silent_s > limit_s:
                 why = f"agent {fleet.agent} has been silent for {silent_s:.0f} s"
-                found += [ev.NodeLost(node=n, why=why) for n in fleet.nodes if self.state.nodes[n].phase == "Ready"]
+                found += [ev.NodeLost(node=n, why=why) for n in fleet.nodes if self._is_alive(n)]
         return found
+
+    def _is_alive(self, node: str) -> bool:
+        """Whether a node is up, or was said to be down and may have work still."""
+        held = self.state.by_node[node].items()
+        return self.state.nodes[node].phase == "Ready" or any(unit.runs[r].phase != EXITED for r, (_, unit) in held)
 
     def decide(self) -> Decision | None:
         """Return a decision, if anything has changed since the last that could let something start."""
@@ -530,7 +542,7 @@ class Controller:
                 why = f"agent {request.agent} says that it is down"
                 found.append(ev.NodeLost(node=node.name, why=why, gone=False))
             elif node.name in served and node.phase != "Ready" and clean:
-                found.append(ev.NodeReady(node=node.name))
+                found.append(ev.NodeReady(node=node.name, instance=request.instance))
         return found
 
     def admit(self, request: SyncRequest) -> None:
@@ -541,15 +553,16 @@ class Controller:
         NotLeaderError
             This replica does not lead.
         TakenError
-            Another agent of this name holds a lease: were both told what to run, everything would run twice.
+            Another agent of this name is at work: were both told what to run, everything would run twice.
         """
         self.require_lead()
         agent = request.agent
-        silent_s = self.clock.monotonic() - self.heard.get(agent, -self.lost_after_s)
-        if self.instances.get(agent, request.instance) != request.instance and silent_s <= self.lost_after_s:
+        if self.state.agents.get(agent, request.instance) == request.instance:
+            return
+        if self.state.held.get(agent) or any(node.phase == "Ready" for node in self.state.nodes_of(agent)):
             raise TakenError(
-                f"another agent of the name {agent} was heard of {silent_s:.0f} s ago; if it is gone, this one may take its place "
-                f"in {self.lost_after_s - silent_s:.0f} s, else give it a name of its own"
+                f"another agent of the name {agent} serves its nodes; if it is gone, this one may take its place once that has been "
+                f"silent for {self.lost_after_s:.0f} s, else give it a name of its own"
             )
 
     def answer(self, request: SyncRequest) -> SyncResponse:
@@ -563,8 +576,10 @@ class Controller:
             See :meth:`admit`.
         """
         self.admit(request)
-        self.heard[request.agent] = self.clock.monotonic()
-        self.instances[request.agent] = request.instance
+        now = self.clock.monotonic()
+        self.heard[request.agent] = max(
+            self.heard.get(request.agent, now), now
+        )  # the answer may be lost, and longer leases hold
         version = self.state.agent_version.get(request.agent, 0)
         orders, known = None, ()
         if request.version != version:

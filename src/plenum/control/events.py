@@ -48,7 +48,13 @@ class _OfJob(Event, frozen=True, kw_only=True):
 
 
 class LeaderChanged(Event, frozen=True, kw_only=True):
-    """A control plane took the lead; ``lease_s`` is how long it lets agents go on without an answer."""
+    """A control plane took the lead, or let the leases of those before it lapse.
+
+    Parameters
+    ----------
+    lease_s
+        Longest that an agent may go on from then without an answer, whoever granted it.
+    """
 
     audit = True
     term: int
@@ -263,7 +269,9 @@ class NodeLost(_OfNode, frozen=True, kw_only=True):
 
 
 class NodeReady(_OfNode, frozen=True, kw_only=True):
-    """A node reported in, for the first time or again."""
+    """A node reported in, for the first time or again; ``instance`` tells its agent from others of the same name."""
+
+    instance: str = ""
 
 
 class NodeCordoned(_OfNode, frozen=True, kw_only=True):

@@ -248,6 +248,8 @@ class _Stored(msgspec.Struct, kw_only=True):
     tokens: dict[str, Token] = {}
     fleets: dict[str, FleetRecord] = {}
     nodes: dict[str, Node] = {}
+    agents: dict[str, str] = {}
+    """Agent to the instance of it that its nodes reported in through."""
     jobs: dict[str, Job] = {}
     mix: tuple[tuple[Request, int], ...] = ()
     decided: int = 0
@@ -622,6 +624,8 @@ def _fleet_deleted(state: State, event: FleetDeleted, record: Record) -> None:
     for name in fleet.nodes:
         state.nodes.pop(name)
         state.by_node.pop(name, None)
+    if all(other.agent != fleet.agent for other in state.fleets.values()):
+        state.agents.pop(fleet.agent, None)
     state.fleet_version = record.position
 
 
@@ -645,6 +649,7 @@ def _node_ready(state: State, event: NodeReady, record: Record) -> None:
     node.phase, node.since, node.version = "Ready", record.at, record.position
     node.why = node.why if node.cordoned else ""
     state.fleet_version = record.position
+    state.agents[state.agent_of(event.node)] = event.instance
 
 
 def _node_cordoned(state: State, event: NodeCordoned, record: Record) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from plenum.control import events as ev
 from plenum.control.decider import Decider
-from plenum.control.protocol import LEASE_GRACE_S, LEASE_MARGIN_S, LEASE_S
+from plenum.control.protocol import LEASE_GRACE_S, LEASE_MARGIN_S
 from plenum.control.state import State
 from plenum.model.workload import Request
 from plenum.ports.nodes import EXITED, Assignment, Report
@@ -16,7 +16,10 @@ from plenum.sim.chaos.books import BookedUnit, Books, Load, must
 from plenum.sim.chaos.hosts import Host
 from plenum.sim.chaos.scenery import Plot, read_fleet
 
-HALF_S = 2 * (LEASE_S + LEASE_GRACE_S + LEASE_MARGIN_S) + 40.0
+LEASES_S = (12.0, 30.0, 30.0, 45.0)
+"""Of agents; each life of a replica is given one."""
+
+HALF_S = 2 * (max(LEASES_S) + LEASE_GRACE_S + LEASE_MARGIN_S) + 40.0
 """Longest that a part of a gang may run without the rest: until the loss of a node is sure, the order to stop has reached the others or
 their leases have lapsed, and the longest grace in the scenery is over. Counted anew from a change of leader, which must wait again."""
 
@@ -95,7 +98,7 @@ class Auditor:
                     self._note(driver.name, reports, driver.assignments)
                     changed = True
         if changed:
-            self._check_loads(hosts)
+            self._check_loads()
             self._look_at_gangs()
         self._check_half()
 
@@ -109,6 +112,8 @@ class Auditor:
         self._alive[driver] = alive
         for run in sorted(alive.keys() - before.keys()):
             a = alive[run]
+            twice = [name for name, there in self._alive.items() if name != driver and run in there]
+            must(not twice, "run-twice", f"{run} runs in {driver} and in {twice}")
             other = self._slots.setdefault((a.uid, a.slot), run)
             must(other == run, "slot-twice", f"{run} runs on {a.node} while {other} of the same replica runs")
             self._tell(f"{run} runs on {a.node}")
@@ -121,17 +126,16 @@ class Auditor:
             unordered = r.cause == "stopped" and r.run not in self.books.may_stop
             must(not unordered, "stopped-unasked", f"{r.run} was stopped, which nobody had decided")
 
-    def _check_loads(self, hosts: Sequence[Host]) -> None:
-        for host in hosts:
-            load = Load()
-            where: dict[str, Plot] = {}
-            for driver in host.drivers:
-                for run, a in self._alive.get(driver.name, {}).items():
-                    must(run in self.books.unit_of_run, "runs-unheld", f"{run} runs on {a.node} and holds nothing")
-                    plot = where[a.node] = self.books.plot_of(a.node)
-                    load.take(a.node, plot.racks[a.node], a.gpus, _request(a))
-            for node, plot in where.items():
-                load.check(node, plot.racks[node], plot.rack_power_w, "as it runs")
+    def _check_loads(self) -> None:
+        load = Load()
+        where: dict[str, Plot] = {}
+        for alive in self._alive.values():
+            for run, a in alive.items():
+                must(run in self.books.unit_of_run, "runs-unheld", f"{run} runs on {a.node} and holds nothing")
+                plot = where[a.node] = self.books.plot_of(a.node)
+                load.take(a.node, plot.racks[a.node], a.gpus, _request(a))
+        for node, plot in where.items():
+            load.check(node, plot.racks[node], plot.rack_power_w, "as it runs")
 
     def runs(self) -> set[str]:
         """Return the runs that are alive anywhere."""

@@ -65,6 +65,8 @@ class Host(Process):
 
     Parameters
     ----------
+    name, instance
+        Its agent's name, and what tells it from another of that name.
     make_driver
         Makes a driver for this host; the last of :attr:`drivers` is in use.
     """
@@ -74,14 +76,16 @@ class Host(Process):
         schedule: Schedule,
         network: Network,
         name: str,
+        instance: str,
         replicas: Sequence[Replica],
         clock: MachineClock,
         make_driver: Callable[[Host], SimulatedDriver],
-        make_agent: Callable[[str, NodeDriver, MachineClock], Agent],
+        make_agent: Callable[[Host, NodeDriver], Agent],
         *,
         adopts: bool = True,
     ) -> None:
         super().__init__(schedule, name)
+        self.instance = instance
         self.clock = clock
         self.drivers: list[Witness] = []
         self.agent: Agent | None = None
@@ -94,9 +98,9 @@ class Host(Process):
     def life(self) -> Life:
         """Ask, follow, tick, and again."""
         if not self.drivers or not self._adopts:
-            name = f"{self.name}/{len(self.drivers)}"
+            name = f"{self.instance}/{len(self.drivers)}"
             self.drivers.append(Witness(name, self._make_driver(self)))
-        agent = self.agent = self._make_agent(self.name, self.drivers[-1], self.clock)
+        agent = self.agent = self._make_agent(self, self.drivers[-1])
         self._late = []
         while True:
             request, sent_at = agent.request(), self.clock.monotonic()

@@ -15,7 +15,7 @@ from plenum.control.state import ENDED
 from plenum.model.errors import PlenumError
 from plenum.ports.nodes import NodeDriver
 from plenum.ports.store import CommandKey, Record
-from plenum.sim.chaos.audit import Auditor
+from plenum.sim.chaos.audit import LEASES_S, Auditor
 from plenum.sim.chaos.books import must
 from plenum.sim.chaos.clients import Client, any_quota, fleet_as
 from plenum.sim.chaos.defects import DEFECTS
@@ -39,6 +39,7 @@ FAULTS = (
     "replicas",
     "snapshots",
     "store",
+    "twins",
 )
 """Kinds of mischief; each can be left out."""
 
@@ -105,6 +106,8 @@ class Chaos:
         self.replicas = [Replica(s, f"c{i}", self._controller) for i in range(2 + s.below(2))]
         self._clocks = {r.name: self._clock() for r in self.replicas}
         self.hosts = [self._host(name) for name in plots]
+        self.twin = self._host("f0", instance="f0-twin")
+        self.machines = [*self.hosts, self.twin]
         self.clients = [Client(s, self.network, f"u{i}", self.replicas, self.auditor, plots) for i in range(2)]
         self.clients[0].wishes = [fleet_as(several[0]) for several in plots.values()]
         self.clients[0].wishes += [any_quota(s, t) for t in TENANTS]
@@ -126,13 +129,17 @@ class Chaos:
         return MachineClock(self.schedule.clock, self.schedule.between(0.985, 1.015))
 
     def _controller(self, name: str) -> Controller:
-        return self._parts.controller(self.store, self._clocks[name], read_fleet, holder=name, address=name)
+        lease_s = LEASES_S[self.schedule.below(len(LEASES_S))]
+        return self._parts.controller(
+            self.store, self._clocks[name], read_fleet, holder=name, address=name, lease_s=lease_s
+        )
 
-    def _host(self, name: str) -> Host:
+    def _host(self, name: str, *, instance: str = "") -> Host:
         return Host(
             self.schedule,
             self.network,
             name,
+            instance or name,
             self.replicas,
             self._clock(),
             self._driver,
@@ -148,8 +155,8 @@ class Chaos:
             driver.faults = faults
         return driver
 
-    def _agent(self, name: str, driver: NodeDriver, clock: MachineClock) -> Agent:
-        return self._parts.agent(name, driver, clock, instance=name)
+    def _agent(self, host: Host, driver: NodeDriver) -> Agent:
+        return self._parts.agent(host.name, driver, host.clock, instance=host.instance)
 
     def tell(self, sentence: str) -> None:
         """Add to the story."""
@@ -166,7 +173,7 @@ class Chaos:
             An invariant does not hold.
         """
         self.schedule.step()
-        self.auditor.look(self.hosts)
+        self.auditor.look(self.machines)
         if self.schedule.steps % COMPARE_EVERY == 0:
             self.compare()
 
@@ -220,6 +227,7 @@ class Chaos:
         for process in (*self.replicas, *self.hosts, *self.clients):
             process.paused_until_s = min(process.paused_until_s, self.schedule.now_s)
             process.start()
+        self.twin.kill()
         for host in self.hosts:
             for driver in host.drivers:
                 driver.driver.faults = None
@@ -294,6 +302,7 @@ class Mischief(Process):
             "replicas": (self._kill_replica, self._kill_replica, self._abdicate),
             "snapshots": (self._snapshot, self._snapshot),
             "store": (self._store, self._store),
+            "twins": (self._start_twin,),
         }
         self._deeds = [(kind, deed) for kind in FAULTS for deed in done[kind]]
 
@@ -346,6 +355,13 @@ class Mischief(Process):
         replica = self._any_replica()
         self._world.tell(f"the lease of {replica.name} is taken away")
         self._quietly(lambda: self._world.store.release(replica.name))
+
+    def _start_twin(self) -> None:
+        """Start a second machine under a name that another has."""
+        outage_s = self._outage_s()
+        self._world.tell(f"a second {self._world.twin.name} is up for {outage_s:.0f} s")
+        self._world.twin.start()
+        self.schedule.after(outage_s, self._world.twin.kill)
 
     def _pause(self) -> None:
         everybody = (*self._world.replicas, *self._world.hosts)
