@@ -71,9 +71,8 @@ def create_app(service: Service, settings: ApiSettings | None = None, *, fetch: 
     )
     app.state.context = context
     for route in ROUTES:
-        app.add_api_route(
-            route.path, _endpoint(context, route), methods=[route.method], name=route.name, include_in_schema=False
-        )
+        # A plain route: the framework's own reading of parameters would come before the question who asks.
+        app.add_route(route.path, _endpoint(context, route), [route.method], route.name, include_in_schema=False)
     _add_open_routes(app, context)
 
     async def failed(request: Request, error: Exception) -> Response:
@@ -184,13 +183,13 @@ def _refuse(
                 source=source_of(request),
                 verb=request.method if len(request.method) <= 16 else "*",
                 route=template,
-                path=request.url.path,
+                path=request.scope["path"],
                 code=error.code,
                 sentence=error.sentence,
                 tenant=whose if inside else "",
             )
         )
-    return problems.answer_of(error, request.url.path, headers)
+    return problems.answer_of(error, request.scope["path"], headers)
 
 
 def _tenant_of(request: Request) -> str:

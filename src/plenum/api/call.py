@@ -9,7 +9,7 @@ import secrets
 from typing import Any
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from plenum.adapters.manifests.document import load_documents, plain
@@ -290,9 +290,9 @@ class Call:
         if key:
             if not _KEY.fullmatch(key):
                 raise ParameterError("Idempotency-Key", "must be 1 to 200 visible ASCII characters")
-            url = self.request.url
-            named = f"{self.request.method}\n{url.path}\n{url.query}\n".encode("utf-8", "surrogateescape")
-            digest = hashlib.sha256(named + (self._body or b"")).hexdigest()
+            scope = self.request.scope
+            named = f"{scope['method']}\n{scope['path']}\n".encode("utf-8", "surrogateescape")
+            digest = hashlib.sha256(named + scope["query_string"] + b"\n" + (self._body or b"")).hexdigest()
             # The length keeps "a" with key "b:c" and "a:b" with key "c" apart.
             key = f"{len(actor)}:{actor}:{key}" if len(actor) < 90 else f"{_short(actor)}:{key}"
         return command.by(actor, trace=self.trace, key=key, digest=digest)
@@ -396,17 +396,20 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
         raise BodySizeError(limit)
     parts: list[bytes] = []
     size = 0
+    more = True
     try:
         async with asyncio.timeout(timeout_s):
-            async for part in request.stream():
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise BodyTimeoutError("the body did not arrive: the connection was closed")
+                part, more = message.get("body", b""), message.get("more_body", False)
                 size += len(part)
                 if size > limit:
                     raise BodySizeError(limit)
                 parts.append(part)
     except TimeoutError:
         raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} s") from None
-    except ClientDisconnect:
-        raise BodyTimeoutError("the body did not arrive: the connection was closed") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -153,7 +154,8 @@ async def _apply(call: Call, manifest: JobManifest, *, only_new: bool = False) -
     if job is None:
         return call.done(f"{job_id} was accepted and is gone again", outcome)
     is_new = job.uid != before
-    headers = {"location": call.request.url.path if not only_new else f"{call.request.url.path}/{manifest.name}"}
+    path = quote(call.request.scope["path"])
+    headers = {"location": f"{path}/{manifest.name}" if only_new else path}
     return call.answer(
         views.job(job, call.state, call.visible),
         status=201 if is_new else 200,

@@ -109,7 +109,7 @@ def cursor_of(call: Call) -> str | None:
 def _filters(call: Call) -> str:
     """Return a short text that other filters do not share."""
     query = sorted((k, v) for k, v in call.query.items() if k not in ("limit", "continue", "fields", "watch"))
-    digest = hashlib.sha256(repr((call.request.url.path, query)).encode("utf-8", "replace")).hexdigest()
+    digest = hashlib.sha256(repr((call.request.scope["path"], query)).encode("utf-8", "replace")).hexdigest()
     return f"{digest[:12]}."
 
 

@@ -124,8 +124,10 @@ def _jobs(plural: str, kind: Kind) -> tuple[Route, ...]:
     )  # fmt: skip
 
 
+_JOBS = tuple(_jobs(plural, kind) for plural, kind in jobs.KINDS.items())
+
 ROUTES: tuple[Route, ...] = (
-    *(route for plural, kind in jobs.KINDS.items() for route in _jobs(plural, kind)),
+    *(routes[i] for i in range(len(_JOBS[0])) for routes in _JOBS),
     Route(
         method="POST", path=f"{BASE}/agents/{{agent}}/sync", name="syncAgent", action="agents:sync", reach=Reach.AGENT,
         handler=hardware.sync, tag="agents", about="Tell what runs, and be told what is to run.", takes=SyncRequest, gives=SyncResponse,
