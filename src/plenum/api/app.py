@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route as Mounted
 
 import plenum
 from plenum.api import admin, problems
@@ -68,11 +69,16 @@ def create_app(service: Service, settings: ApiSettings | None = None, *, fetch: 
         # A redirect to the same address with a slash would be built from a Host header that anybody can set.
         redirect_slashes=False,
         lifespan=lifespan,
+        # Spans of jobs are made from the log; see plenum.api.tracing.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.context = context
     for route in ROUTES:
         # A plain route: the framework's own reading of parameters would come before the question who asks.
-        app.add_route(route.path, _endpoint(context, route), [route.method], route.name, include_in_schema=False)
+        mounted = Mounted(route.path, _endpoint(context, route), methods=[route.method], name=route.name)
+        # GET would bring HEAD along, and with it streams that nobody reads.
+        mounted.methods = {route.method}
+        app.router.routes.append(mounted)
     _add_open_routes(app, context)
 
     async def failed(request: Request, error: Exception) -> Response:
