@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 """Longest wait for anything that should happen at once; only what is broken takes so long."""
 
 ANSWER_S = 10.0
@@ -129,12 +129,17 @@ class Server(Program):
         self.ca = folder / "tls" / "ca.pem"
         super().__init__(folder, verb, "--port", str(self.port), *([] if tls else ["--no-tls"]), *arguments)
 
+    def link(self, token: str = "") -> Link:
+        """Return a connection to it."""
+        return Link(self.url, self.ca, token)
+
     def health(self) -> dict[str, Any] | None:
         """Return what it says of itself; None: it does not answer."""
         if self.process.poll() is not None:
             raise RuntimeError(f"the server ended by itself with {self.process.returncode}; see {self.said}")
         with suppress(OSError, ValueError, http.client.HTTPException):
-            status, answer = Link(self.url, self.ca).ask("GET", "/readyz")
+            with self.link() as link:
+                status, answer = link.ask("GET", "/readyz")
             return answer if status == 200 else None
         return None
 
@@ -191,8 +196,14 @@ class Link:
             raise RuntimeError(f"{method} {path}: {status} {answer}")
         return answer
 
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
     def close(self) -> None:
-        """Close it."""
+        """Close it; the next request opens it again."""
         self._connection.close()
 
 
@@ -220,8 +231,8 @@ class Submitter(threading.Thread):
 
     Parameters
     ----------
-    urls
-        Servers to ask in turn until one answers.
+    servers
+        To ask in turn until one answers.
     task
         Makes the n-th task's spec.
     pause_s
@@ -231,15 +242,14 @@ class Submitter(threading.Thread):
     def __init__(
         self,
         name: str,
-        urls: list[str],
-        ca: Path | None,
+        servers: list[Server],
         token: str,
         task: Callable[[int], dict[str, Any]],
         submits: Submits,
         pause_s: float,
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self._links = [Link(url, ca, token) for url in urls]
+        self._links = [server.link(token) for server in servers]
         self._at = 0
         self._task = task
         self._submits = submits

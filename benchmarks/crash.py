@@ -10,7 +10,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,7 @@ EARLY_SHARE = 0.25
 
 EARLY_S = 1.5
 LATE_S = 1.0
+LONGEST_S = 6.0
 READ_AT_ONCE = 2_000
 
 
@@ -114,8 +115,13 @@ def findings(outcome: Outcome) -> Iterator[Finding]:
         yield of(f"start until it leads and answers, p{share}", taken, "s", note=f"{len(outcome.started_s)} starts")
 
 
-def endure(folder: Path, kills: int, seed: int = 0) -> Outcome:
+def endure(folder: Path, kills: int, *, seed: int = 0, longest_s: float = LONGEST_S) -> Outcome:
     """Kill a server so often while clients submit, let all work end, and look what came of it.
+
+    Parameters
+    ----------
+    longest_s
+        That a task takes.
 
     Raises
     ------
@@ -130,9 +136,12 @@ def endure(folder: Path, kills: int, seed: int = 0) -> Outcome:
         server.start()
         server.await_lead()
         token = cloud.until(server.token, "the operator's token")
-        link = cloud.Link(server.url, server.ca, token)
-        link.must("PUT", "/v1alpha1/fleets/imitated", cloud.imitated_fleet(nodes=8))
-        clients = [_client(i, server, token, ledger, outcome.submits) for i in range(CLIENTS)]
+        with server.link(token) as link:
+            link.must("PUT", "/v1alpha1/fleets/imitated", cloud.imitated_fleet(nodes=8))
+        clients = [
+            cloud.Submitter(f"client{i}", [server], token, tasks(i, ledger, longest_s), outcome.submits, PAUSE_S)
+            for i in range(CLIENTS)
+        ]
         for client in clients:
             client.start()
         for _ in range(kills):
@@ -140,8 +149,7 @@ def endure(folder: Path, kills: int, seed: int = 0) -> Outcome:
         server.await_lead()
         for client in clients:
             client.finish()
-        link = cloud.Link(server.url, server.ca, token)
-        cloud.until(lambda: is_idle(link), "the end of all tasks", pause_s=0.5)
+        await_end(server, token)
         server.stop()
     outcome.kills = kills
     outcome.seconds = time.monotonic() - began
@@ -150,15 +158,16 @@ def endure(folder: Path, kills: int, seed: int = 0) -> Outcome:
     return outcome
 
 
-def _client(i: int, server: cloud.Server, token: str, ledger: Path, submits: cloud.Submits) -> cloud.Submitter:
-    rng = random.Random(i)
+def tasks(seed: int, ledger: Path, longest_s: float) -> Callable[[int], dict[str, object]]:
+    """Return what makes the n-th task of a client: mostly imitated ones, some that take a while to start, and a real one now and then."""
+    rng = random.Random(seed)
 
     def task(n: int) -> dict[str, object]:
         if n % REAL_EVERY == 0:
-            return cloud.real_task(ledger, rng.uniform(0.0, 6.0))
-        return cloud.imitated_task(rng.uniform(0.1, 6.0), rng.choice((0.0, 0.5)))
+            return cloud.real_task(ledger, rng.uniform(0.0, longest_s))
+        return cloud.imitated_task(rng.uniform(0.1, longest_s), rng.choice((0.0, 0.5)))
 
-    return cloud.Submitter(f"client{i}", [server.url], server.ca, token, task, submits, PAUSE_S)
+    return task
 
 
 def _kill_once(server: cloud.Server, rng: random.Random, outcome: Outcome) -> None:
@@ -177,9 +186,11 @@ def _kill_once(server: cloud.Server, rng: random.Random, outcome: Outcome) -> No
     outcome.started_s.append(time.monotonic() - started)
 
 
-def is_idle(link: cloud.Link) -> bool:
-    """Whether no task is left that has not ended."""
-    return not link.must("GET", f"{cloud.TASKS}?{cloud.UNFINISHED}&limit=1")["items"]
+def await_end(server: cloud.Server, token: str) -> None:
+    """Wait until no task is left that has not ended."""
+    unfinished = f"{cloud.TASKS}?{cloud.UNFINISHED}&limit=1"
+    with server.link(token) as link:
+        cloud.until(lambda: not link.must("GET", unfinished)["items"], "the end of all tasks", pause_s=0.5)
 
 
 def log_of(url: str) -> Iterator[Record]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import cloud
-from benchmarks.crash import REAL_EVERY, Outcome, audit, is_idle, log_of
+from benchmarks.crash import Outcome, audit, await_end, log_of, tasks
 from benchmarks.findings import Finding, Target, below
 from benchmarks.stores import postgres
 from plenum.control import events as ev
@@ -26,6 +26,9 @@ CLIENTS = 3
 PAUSE_S = 0.2
 SETTLE_S = 2.0
 """Longest that both servers live between two kills."""
+
+LONGEST_S = 8.0
+"""That a task takes: longer than nobody leads."""
 
 TARGET_S = 5.0
 
@@ -84,13 +87,15 @@ def findings(outcome: Failovers) -> Iterator[Finding]:
         yield of(f"{what}, max", max(taken), "s", below(TARGET_S, "s", max(taken)))
 
 
-def endure(folder: Path, url: str, kills: int, seed: int = 0) -> Failovers:
+def endure(folder: Path, url: str, kills: int, *, seed: int = 0, longest_s: float = LONGEST_S) -> Failovers:
     """Kill the leader so often while clients submit, let all work end, and look what came of it.
 
     Parameters
     ----------
     url
         Of an empty PostgreSQL database.
+    longest_s
+        That a task takes.
 
     Raises
     ------
@@ -112,11 +117,15 @@ def endure(folder: Path, url: str, kills: int, seed: int = 0) -> Failovers:
         shutil.copytree(first.folder / "tls", second.folder / "tls")
         second.start()
         second.await_answer()
-        link = cloud.Link(first.url, first.ca, token)
-        link.must("PUT", "/v1alpha1/fleets/imitated", cloud.imitated_fleet(nodes=8))
-        join = link.must("POST", "/v1alpha1/tokens", {"kind": "join"})
+        with first.link(token) as link:
+            link.must("PUT", "/v1alpha1/fleets/imitated", cloud.imitated_fleet(nodes=8))
+            join = link.must("POST", "/v1alpha1/tokens", {"kind": "join"})
         agent.start(PLENUM_JOIN_TOKEN=join["secret"])
-        clients = [_client(i, servers, token, ledger, outcome.submits) for i in range(CLIENTS)]
+        cloud.until(lambda: "has joined" in agent.said.read_text(), "an agent that has joined")
+        clients = [
+            cloud.Submitter(f"client{i}", servers, token, tasks(i, ledger, longest_s), outcome.submits, PAUSE_S)
+            for i in range(CLIENTS)
+        ]
         for client in clients:
             client.start()
         for _ in range(kills):
@@ -124,26 +133,12 @@ def endure(folder: Path, url: str, kills: int, seed: int = 0) -> Failovers:
             _kill_leader(servers, outcome)
         for client in clients:
             client.finish()
-        leader = next(server for server in servers if server.leads)
-        link = cloud.Link(leader.url, leader.ca, token)
-        cloud.until(lambda: is_idle(link), "the end of all tasks", pause_s=0.5)
+        await_end(next(server for server in servers if server.leads), token)
     outcome.seconds = time.monotonic() - began
     audit(outcome, log_of(url), ledger)
     outcome.orphans = cloud.processes_of(folder)
     _time(outcome, url)
     return outcome
-
-
-def _client(i: int, servers: list[cloud.Server], token: str, ledger: Path, submits: cloud.Submits) -> cloud.Submitter:
-    rng = random.Random(i)
-
-    def task(n: int) -> dict[str, object]:
-        if n % REAL_EVERY == 0:
-            return cloud.real_task(ledger, rng.uniform(0.0, 8.0))
-        return cloud.imitated_task(rng.uniform(0.1, 6.0), rng.choice((0.0, 0.5)))
-
-    urls = [server.url for server in servers]
-    return cloud.Submitter(f"client{i}", urls, servers[0].ca, token, task, submits, PAUSE_S)
 
 
 def _kill_leader(servers: list[cloud.Server], outcome: Failovers) -> None:

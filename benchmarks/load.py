@@ -177,29 +177,29 @@ def bear(folder: Path, url: str, tasks: int) -> Borne:
         server.start()
         server.await_lead()
         token = cloud.until(server.token, "the operator's token")
-        link = cloud.Link(server.url, server.ca, token)
-        link.must("PUT", "/v1alpha1/fleets/imitated", cloud.imitated_fleet(NODES))
-        _await_phase(link, server, 0)
-        link.must("PUT", f"{cloud.TASKS}/warm", {"spec": _spec(0)})
-        cloud.until(
-            lambda: link.must("GET", f"{cloud.TASKS}/warm")["status"]["phase"] == "Running",
-            "the first task",
-            PATIENCE_S,
-        )
-        process = psutil.Process(server.process.pid)
-        empty = process.memory_info().rss
-        before = _position(link)
-        began = time.time()
-        submits = _wave(clients, server, token, "POST", "a", tasks)
-        _await_phase(link, server, tasks + 1)
-        ran_s, records = time.time() - began, _position(link) - before
-        live = process.memory_info().rss
-        _wave(clients, server, token, "DELETE", "a", tasks)
-        _await_phase(link, server, 1)
-        ended = process.memory_info().rss
-        _wave(clients, server, token, "POST", "b", tasks)
-        _await_phase(link, server, tasks + 1)
-        again = process.memory_info().rss
+        with server.link(token) as link:
+            link.must("PUT", "/v1alpha1/fleets/imitated", cloud.imitated_fleet(NODES))
+            _await_phase(link, server, 0)
+            link.must("PUT", f"{cloud.TASKS}/warm", {"spec": _spec(0)})
+            cloud.until(
+                lambda: link.must("GET", f"{cloud.TASKS}/warm")["status"]["phase"] == "Running",
+                "the first task",
+                PATIENCE_S,
+            )
+            process = psutil.Process(server.process.pid)
+            empty = process.memory_info().rss
+            before = _position(link)
+            began = time.time()
+            submits = _wave(clients, server, token, "POST", "a", tasks)
+            _await_phase(link, server, tasks + 1)
+            ran_s, records = time.time() - began, _position(link) - before
+            live = process.memory_info().rss
+            _wave(clients, server, token, "DELETE", "a", tasks)
+            _await_phase(link, server, 1)
+            ended = process.memory_info().rss
+            _wave(clients, server, token, "POST", "b", tasks)
+            _await_phase(link, server, tasks + 1)
+            again = process.memory_info().rss
     return Borne(
         submits=submits,
         ran_s=ran_s,
