@@ -1,0 +1,151 @@
+"""Agents on several hosts (here: folders) under one control plane, and what becomes of a gang over them when something dies."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.e2e.clouds import EXAMPLES, Cloud, cloud_in, in_order, until
+
+from plenum.adapters.client import Client
+from plenum.bootstrap.tls import credentials
+
+
+def gang(steps: int, step_s: float, **run: Any) -> dict[str, Any]:
+    """Two ranks that train together; a node of one core has room for one of them."""
+    script = str(EXAMPLES / "data_parallel.py")
+    command = [sys.executable, script, "--steps", str(steps), "--step-s", str(step_s)]
+    return {"replicas": 2, "resources": {"cpu": 0.6}, "run": {"command": command, "backoff": "100ms", **run}}
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A control plane with the agents a and b, which are not to be harmed for longer than their lease."""
+    with cloud_in(tmp_path_factory.mktemp("cloud")) as cloud:
+        cloud.server()
+        token = cloud.join_token()
+        for name in "ab":
+            cloud.agent(name, token)
+        for name in "ab":
+            cloud.node(name, "Ready")
+        yield cloud
+
+
+def ranks(cloud: Cloud) -> dict[str, psutil.Process]:
+    """Wait until both ranks run; slot to process."""
+    return until(
+        lambda: both if len(both := {**cloud.processes("a"), **cloud.processes("b")}) == 2 else None, "two ranks"
+    )
+
+
+def test_a_gang_over_two_nodes_goes_on_from_its_checkpoint_when_a_rank_dies(cloud: Cloud) -> None:
+    cloud.apply("gang", gang(80, 0.03))
+    both = ranks(cloud)
+    until(lambda: re.search(r"^step 1\d ", cloud.log_of("gang"), re.MULTILINE), "ten steps")
+    both["worker-1"].send_signal(signal.SIGKILL)
+
+    status = cloud.comes_to("gang", "Succeeded", "Failed")
+    assert (status["phase"], status["attempt"]) == ("Succeeded", 2)
+    assert {run["node"] for run in status["runs"]} == {"a", "b"}
+    resumed = re.match(r"resumed from step (\d+)\nstep (\d+) loss", log := cloud.log_of("gang"))
+    assert resumed
+    assert int(resumed[2]) == int(resumed[1]) + 1 >= 6
+    assert "step 80 loss" in log
+    story = cloud.story("job/default/gang")
+    first = next(body for kind, body in story if kind == "UnitBound")
+    of_1, of_0 = (next(b["run"] for b in first["bindings"] if b["rank"] == rank) for rank in (1, 0))
+    in_order(
+        story,
+        ("JobSubmitted", {}),
+        ("UnitBound", {"attempt": 1}),
+        ("RunReported", {"run": of_1, "phase": "running"}),
+        ("RunReported", {"run": of_1, "phase": "exited", "exit_code": 137}),
+        ("UnitReleased", {"attempt": 1, "outcome": "failed", "again": True}),
+        ("UnitBound", {"attempt": 2}),
+        ("UnitReleased", {"attempt": 2, "outcome": "succeeded"}),
+        ("JobEnded", {"phase": "Succeeded"}),
+    )
+    # Which of the two is heard of first is up to their agents; the first makes the gang stop, the last makes it free.
+    ends = ("UnitStopped", {"attempt": 1, "why": "failed"}), ("UnitReleased", {"attempt": 1})
+    in_order(story, ("RunReported", {"phase": "exited"}), *ends)
+    in_order(story, ("RunReported", {"run": of_0, "phase": "exited", "exit_code": 1}), ends[1])
+
+
+def test_neither_agents_nor_the_control_plane_take_what_runs_with_them(cloud: Cloud) -> None:
+    agents = {name: cloud.agents[name] for name in "ab"}
+    cloud.apply("steady", gang(100, 0.05))
+    before = {slot: process.pid for slot, process in ranks(cloud).items()}
+    cloud.comes_to("steady", "Running")
+    agents["a"].end(signal.SIGKILL)
+    cloud.agent("a").says("has joined")
+    cloud.restart()
+    assert {slot: process.pid for slot, process in ranks(cloud).items()} == before
+
+    with Client(cloud.context) as client:
+        path = "/tenants/default/trainingjobs/steady/logs"
+        followed = b"".join(client.followed_log(path, slot="worker-0")).decode()
+    assert re.findall(r"^step (\d+) ", followed, re.MULTILINE) == [str(step) for step in range(1, 101)]
+    assert cloud.comes_to("steady", "Succeeded")["attempt"] == 1
+    story = cloud.story("job/default/steady")
+    assert [kind for kind, _ in story].count("UnitBound") == 1
+
+
+def test_who_may_not_join_is_told_why(cloud: Cloud, tmp_path: Path) -> None:
+    token = cloud.join_token()
+    strangers = credentials(tmp_path / "tls", ["localhost"])
+    expired = cloud.join_token(expires_s=0.01)
+    shutil.copytree(cloud.folder / "a", cloud.folder / "copy", ignore=shutil.ignore_patterns("*.lock", "wake", "runs"))
+    tried = {
+        "is not certified by the authority": cloud.agent("c", token, ca=strangers.ca),
+        "the token is not valid here": cloud.agent("c", token[:-5] + "AAAAA", data="forged"),
+        "the token has expired": cloud.agent("c", expired, data="late"),
+        "has not joined yet": cloud.agent("c", data="tokenless"),
+        "a has joined already": cloud.agent("a", token, data="namesake"),
+        "does not allow": cloud.agent("c", cloud.join_token(agent="d"), data="bound"),
+        "another agent of the name a serves its nodes": cloud.agent("a", data="copy"),
+        "another driver is at work": cloud.agent("a", data="a"),
+    }
+    for sentence, agent in tried.items():
+        assert agent.ended() == 2, agent.said
+        assert sentence in agent.said
+    assert {node["metadata"]["name"] for node in cloud.ask("/nodes")["items"]} == {"a", "b"}
+    assert cloud.node("a", "Ready")
+
+
+def test_work_ends_with_its_lease_and_goes_on_where_it_may(tmp_path: Path) -> None:
+    with cloud_in(tmp_path) as cloud:
+        cloud.server("--lease", "3s")
+        token = cloud.join_token()
+        agents = {name: cloud.agent(name, token) for name in "ab"}
+        cloud.apply("gang", gang(10_000, 0.05))
+        of_b = until(lambda: list(cloud.processes("b").values()), "a rank on b")[0]
+        until(lambda: "step 6 " in cloud.log_of("gang"), "a checkpoint")
+        agents["b"].end(signal.SIGKILL)
+
+        of_b.wait(20)  # its supervisor ends it, though nobody tells it to
+        cloud.node("b", "Lost")
+        waiting = until(lambda: cloud.job("gang").get("waiting"), "the gang to wait with a reason")
+        assert waiting["sentence"]
+        assert [kind for kind, _ in cloud.story("node/b")] == ["NodeReady", "NodeLost"]
+
+        cloud.agent("b")
+        cloud.node("b", "Ready")
+        ranks(cloud)
+        until(lambda: cloud.log_of("gang").startswith("resumed from step"), "the gang to go on from its checkpoint")
+        lost = [body for kind, body in cloud.story("job/default/gang") if kind == "UnitReleased"]
+        assert {body["outcome"] for body in lost} <= {"lost", "failed"}
+
+        tokens = cloud.ask("/tokens")["items"]
+        (of_a,) = [t for t in tokens if t["spec"]["kind"] == "agent" and t["spec"]["user"] == "a"]
+        (rank,) = cloud.processes("a").values()
+        cloud.do("DELETE", f"/tokens/{of_a['metadata']['name']}")
+        assert agents["a"].ended() == 2
+        assert "refuses this agent" in agents["a"].said
+        rank.wait(20)
