@@ -32,8 +32,10 @@ check: lint test ## Everything that must pass: what CI runs
 bench: $(VENV)/.run ## Measure speed and placement quality against named baselines; table and out/bench.json
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(VENV)/.run ## Redraw the picture of the README (needs the public trace)
-	@mkdir -p docs/images && $(BIN)/plenum replay openb/default --policy fgd,plenum --no-chart --plot docs/images/replay.png
+docs: $(VENV)/.run ## Redraw the pictures of the documents (needs the public trace, and a free port)
+	@mkdir -p docs/images
+	@bash tools/picture.sh $(BIN) docs/images/top.png
+	@$(BIN)/plenum replay openb/default --policy fgd,plenum --no-chart --plot docs/images/replay.png
 
 lock: $(VENV)/.run ## Pin the newest dependencies that pyproject.toml allows (needs the network)
 	@$(PIP) install 'uv>=0.5'

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,29 +23,63 @@ CONSOLE = [
     if line.startswith("$ ")
 ]
 PLENUM = [command for command in CONSOLE if command.startswith("plenum ")]
+OFFLINE = ("fleet", "place", "replay", "simulate", "schema")
+LIVE = [command for command in PLENUM if command.split()[1] not in OFFLINE and "--fleet" not in command]
+"""Commands that ask the cloud which `make up` brings up, in the order of the README."""
 SLOW = [command for command in PLENUM if command.startswith(("plenum replay openb", "plenum replay philly"))]
 WAITS = 1
 """Exit code of ``place`` where something waits, as it does in the example."""
 
 
-def run(command: str) -> subprocess.CompletedProcess[str]:
-    words = shlex.split(command)[1:]
-    return subprocess.run(
-        [sys.executable, "-m", "plenum", *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+def run(command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "plenum", *shlex.split(command)[1:]]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=env)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An environment in which what `make up` brings up has run its first jobs, on a free port."""
+    folder = tmp_path_factory.mktemp("home")
+    env = {**os.environ, "PLENUM_HOME": str(folder / "data"), "XDG_CONFIG_HOME": str(folder)}
+    env = {name: value for name, value in env.items() if name not in ("PLENUM_SERVER", "PLENUM_TOKEN", "PLENUM_CA")}
+    target = re.search(r"^up:.*\n\t@\$\(BIN\)/(plenum .*) \$\(ARGS\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert target
+    words = [sys.executable, "-m", *shlex.split(target[1]), "--port", "0"]
+    up = subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert up.stdout is not None
+        told = []
+        for line in up.stdout:
+            told.append(line)
+            if "Try next" in line:
+                break
+        assert up.poll() is None, "".join(told)
+        threading.Thread(target=up.stdout.read, daemon=True).start()  # whatever else it tells must not fill the pipe
+        yield env
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.wait(60)
+        up.stdout.close()
 
 
 def test_the_readme_shows_every_main_command() -> None:
     shown = {command.split()[1] for command in PLENUM}
-    assert {"fleet", "place", "explain", "replay"} <= shown
+    assert {"fleet", "place", "explain", "replay", "get", "apply", "describe", "logs", "top", "why"} <= shown
 
 
-@pytest.mark.parametrize("command", [command for command in PLENUM if command not in SLOW])
+@pytest.mark.parametrize("command", [command for command in PLENUM if command not in (*SLOW, *LIVE)])
 def test_quick_commands_of_the_readme_work(command: str) -> None:
     done = run(command)
     expected = WAITS if command.startswith("plenum place") else 0
     assert done.returncode == expected, done.stderr
     assert done.stdout.strip()
+
+
+def test_commands_of_the_readme_work_on_the_cloud_of_make_up(home: dict[str, str], tmp_path: Path) -> None:
+    for command in LIVE:
+        done = run(command.replace("today.plenum", str(tmp_path / "today.plenum")), home)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        assert done.stdout.strip(), command
 
 
 @pytest.mark.parametrize("command", SLOW)
@@ -54,7 +92,7 @@ def test_options_of_slow_commands_exist(command: str) -> None:
 def test_the_explanation_shown_is_the_one_given() -> None:
     shown = re.search(r"```text\n(.*?)\n```", README, re.DOTALL)
     assert shown
-    command = next(command for command in PLENUM if command.startswith("plenum explain"))
+    command = next(c for c in PLENUM if c.startswith("plenum explain") and "--fleet" in c)
     assert run(command).stdout.splitlines()[0] == shown[1]
 
 
@@ -64,7 +102,7 @@ def test_make_targets_of_the_readme_exist(target: str) -> None:
     assert f"  {target} " in listed
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/map.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/map.md", "docs/results.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
