@@ -1,5 +1,7 @@
 """Fleets, nodes and agents over HTTP."""
 
+import asyncio
+
 import msgspec
 import pytest
 from tests.api.lab import FLEET, Lab, problem
@@ -125,6 +127,16 @@ def test_a_join_token_does_not_let_anybody_pass_for_an_agent_that_is_there(lab: 
     bound = lab.ask("POST", "/tokens", json={"kind": "join", "user": "host-3"}).json()["secret"]
     assert join(lab, bound, "host-3").status_code == 201
     assert join(lab, bound, "host-4").status_code == 403
+
+
+def test_of_two_who_join_at_once_under_one_name_one_is_let_in(lab: Lab) -> None:
+    body = {"agent": "host-5", "address": "127.0.0.1", "manifest": HOST % ("host-5", "host-5")}
+
+    async def both() -> list[int]:
+        answers = await asyncio.gather(*(lab.send("POST", "/agents", "join", json=body) for _ in range(2)))
+        return sorted(answer.status_code for answer in answers)
+
+    assert lab.run(both()) == [201, 409]
 
 
 def test_a_join_token_takes_nobody_s_fleet(lab: Lab) -> None:

@@ -95,6 +95,8 @@ def test_create_refuses_a_name_that_is_taken(lab: Lab) -> None:
         ({"spec": {"replicas": -1}}, "spec.replicas"),
         ({"spec": {"nonsense": 1}}, "spec.nonsense"),
         ({"apiVersion": "v1", "spec": {}}, "apiVersion"),
+        ({"spec": {"roles": [{"name": "a/../../b"}]}}, "spec.roles.name"),
+        ({"spec": {"roles": [{"name": "w\u00f6rker"}]}}, "spec.roles.name"),
     ],
 )
 def test_a_body_that_cannot_be_meant_names_the_field(lab: Lab, body: dict, field: str) -> None:
@@ -109,6 +111,13 @@ def test_a_body_that_is_no_manifest(lab: Lab, body: bytes) -> None:
     answer = lab.ask("PUT", path("wrong"), content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422)
     problem(answer)
+
+
+def test_a_large_manifest_is_checked_without_holding_others_up(lab: Lab) -> None:
+    large = {"spec": {"run": {"command": ["true"], "env": {f"V{i}": "x" * 400 for i in range(200)}}}}
+    assert lab.ask("PUT", path("large"), json=large).status_code == 201
+    too_many = {"spec": {"surprise": [1] * 400_000}}
+    assert lab.ask("PUT", path("larger"), json=too_many).status_code == 422
 
 
 def test_a_job_is_seen_under_its_own_kind_alone(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from tests.api.lab import Lab, problem
 
 from plenum.api import ApiSettings, ClaimGrant, JwtIssuer, Rate
-from plenum.api.jwt_issuers import REFRESH_S, fetch_keys
+from plenum.api.jwt_issuers import KEYS_S, REFRESH_S, fetch_keys
 from plenum.model.errors import FieldError
 
 ISSUER, AUDIENCE = "https://login.example.org/realm", "plenum"
@@ -161,6 +161,22 @@ def test_unknown_keys_are_looked_for_once_and_not_again_at_once(keys: Keys) -> N
         assert lab.ask("GET", "/whoami", token).status_code == 200
         keys.keys.pop()
         assert keys.asked == before + 2
+    finally:
+        lab.close()
+
+
+def test_a_key_that_is_withdrawn_is_good_for_an_hour_at_most(keys: Keys) -> None:
+    issuer = JwtIssuer(issuer=ISSUER, audience=AUDIENCE, jwks="keys")
+    lab = Lab(ApiSettings(jwt=(issuer,)), simulate=False, fetch=keys.fetch)
+    try:
+        token = signed(exp=time.time() + 86_400)
+        assert lab.ask("GET", "/whoami", token).status_code == 200
+        withdrawn = keys.keys.pop(0)
+        assert lab.ask("GET", "/whoami", token).status_code == 200
+        lab.clock.monotonic_ahead_s = KEYS_S + 1
+        lab.wait(lambda: lab.service.leading)
+        assert lab.ask("GET", "/whoami", token).status_code == 401
+        keys.keys.insert(0, withdrawn)
     finally:
         lab.close()
 

@@ -28,6 +28,7 @@ class ApiContext:
         self.metrics = Metrics(service)
         self.refusals = Refusals(service, settings.audit_window_s, settings.audit_most)
         self.backing_up = asyncio.Lock()
+        self.joining = asyncio.Lock()
         self._jwt = JwtVerifier(settings.jwt, service.clock, fetch)
         self._rates = Rates(settings.rate, service.clock.monotonic)
         self._failures = Rates(settings.failure_rate, service.clock.monotonic)
@@ -106,7 +107,7 @@ class ApiContext:
 
     def visible(self, principal: Principal, action: str) -> frozenset[str] | None:
         """Return the tenants in which somebody may do something; None: in every one."""
-        if principal.operator:
+        if self.policies.allows(principal, action, Target(kind="Tenant", name="*")):
             return None
         tenants = {grant.tenant for grant in principal.grants}
         return frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ from starlette.responses import Response
 
 from plenum.adapters.manifests.workloads import JobManifest, parse_job
 from plenum.api import lists, views
-from plenum.api.call import Call
+from plenum.api.call import LONG_BYTES, Call
 from plenum.api.errors import ParameterError
 from plenum.api.parameters import NAME, Parameter
 from plenum.api.redact import Tenants, reason_for, why_for
@@ -131,7 +132,9 @@ async def _manifest(call: Call, kind: Kind, name: str) -> JobManifest:
         value.setdefault("kind", kind.value)
         if isinstance(metadata := value.setdefault("metadata", {}), dict) and name:
             metadata.setdefault("name", name)
-    manifest = parse_job(value, tenant=whose)
+    # A large manifest takes long enough to check to hold everybody else up.
+    large = len(await call.body()) >= LONG_BYTES
+    manifest = await asyncio.to_thread(parse_job, value, tenant=whose) if large else parse_job(value, tenant=whose)
     if manifest.kind != kind.value:
         raise FieldError("kind", f"is {manifest.kind}, and this is the address of a {kind.value}")
     if name and manifest.name != name:

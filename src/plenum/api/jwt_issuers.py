@@ -67,7 +67,7 @@ class JwtVerifier:
             It has expired meanwhile.
         """
         for keys in self._keys.values():
-            if found := keys.verified.get(_digest(text)):
+            if (found := keys.remembered(text)) is not None:
                 if self._clock.now() >= found.expires_at:
                     raise ExpiredTokenError
                 return found
@@ -111,6 +111,10 @@ class _Keys:
         self._fetched_at = float("-inf")
         self._good_until = float("-inf")
         self._lock = asyncio.Lock()
+
+    def remembered(self, text: str) -> Principal | None:
+        """Return whom a verified token speaks for, as long as the keys it was verified with are fresh."""
+        return self.verified.get(_digest(text)) if self._clock.monotonic() < self._good_until else None
 
     async def find(self, kid: object, alg: object) -> jwt.PyJWK | None:
         """Return the key that a token's header names; a name not known yet is looked for once more at the issuer's."""

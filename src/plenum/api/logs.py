@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -25,7 +26,7 @@ PAGES = 40
 SLOT = Parameter(
     name="slot",
     about="Which replica; else the first.",
-    pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]{0,250}-[0-9]{1,6}",
+    pattern=r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?-[0-9]{1,6}",
     example="worker-0",
 )
 ATTEMPT = Parameter(name="attempt", about="Which attempt; else the present one.", kind="integer", low=1, high=10**6)
@@ -47,7 +48,7 @@ def read(kind: Kind) -> Handler:
         node, run = await _place(call, job_of(call, kind))
         chunk = await _chunk(call, node, run, call.query["offset"], call.query["limit"])
         headers = {
-            "x-plenum-run": run,
+            "x-plenum-run": quote(run),
             "x-plenum-offset": str(chunk.offset),
             "x-plenum-end": "true" if chunk.end else "false",
             "x-plenum-position": str(call.state.position),

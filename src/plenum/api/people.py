@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from plenum.adapters.manifests.resources import TenantResource, UserResource, parse_manifest
 from plenum.api import lists, shapes, views
 from plenum.api.authorise import CLUSTER, account
-from plenum.api.call import Call
+from plenum.api.call import LONG_BYTES, Call
 from plenum.api.errors import HiddenError, SecretGoneError
 from plenum.api.identity import new_secret
 from plenum.api.parameters import NAME, Parameter
@@ -87,7 +88,8 @@ async def _manifest(call: Call, kind: str, name: str) -> Any:
         value.setdefault("kind", kind)
         if isinstance(metadata := value.setdefault("metadata", {}), dict):
             metadata.setdefault("name", name)
-    manifest = parse_manifest(value)
+    large = len(await call.body()) >= LONG_BYTES
+    manifest = await asyncio.to_thread(parse_manifest, value) if large else parse_manifest(value)
     if manifest.kind != kind:
         raise FieldError("kind", f"is {manifest.kind}, and this is the address of a {kind}")
     if manifest.name != name:

@@ -325,6 +325,9 @@ def apply_job(
                 "spec.replicas",
                 f"a {workload.kind.value} has at most {MAX_UNITS:,} replicas, not {workload.replicas:,}",
             )
+        for role in workload.roles:
+            # A run is named after its role, and its files and folders after the run.
+            check_name(role.name, "spec.roles.name")
         wanted = _labelled(workload, process, now if job is None else job.workload.submitted_s)
         if job is None:
             return (_submitted(state, wanted, process, manifest),)
