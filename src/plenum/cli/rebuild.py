@@ -18,7 +18,7 @@ def command(data: str | None, store: str, context: str, output: str) -> None:
     """Rebuild the state from the log alone and compare it, byte for byte, with what is in use.
 
     A control plane that runs compares with the state in its memory. Of one that is stopped (--data, --store), the snapshots are
-    compared, dropped, and one is written anew. Exits with 1 if they differ.
+    compared, dropped, and one is written anew. Exits with 1 if they differ or are damaged.
 
     \b
     plenum rebuild
@@ -28,9 +28,9 @@ def command(data: str | None, store: str, context: str, output: str) -> None:
     if output == "json":
         write_json(found)
     else:
-        verdict = "the same" if found["same"] else "DIFFERENT"
+        verdict = "the same" if found["same"] else found.get("damage") or "DIFFERENT"
         click.echo(
-            f"Rebuilt up to position {found['position']} from {found['base']}: {verdict} (sha256 {found['rebuilt'][:16]}…)."
+            f"Rebuilt up to position {found['position']} from {found['base']} (sha256 {found['rebuilt'][:16]}…): {verdict}"
         )
     sys.exit(0 if found["same"] else 1)
 
@@ -46,12 +46,17 @@ def _asked(context: str) -> dict:
 def _offline(data: str | None, store: str) -> dict:
     from plenum.cli.stores import opened
     from plenum.control.history import state_at
+    from plenum.control.state import DamagedError
 
+    digest = damage = ""
     with opened(data, store) as log:
         head, base = log.head(), log.base()
         rebuilt = state_at(log, head, from_zero=True).snapshot()
         kept = log.snapshot()
-        used = state_at(log, head).snapshot()
+        try:
+            digest = state_at(log, head).snapshot().digest
+        except DamagedError as error:
+            damage = error.sentence
         log.drop_snapshots()
         if head > base:
             log.save_snapshot(rebuilt)
@@ -59,7 +64,8 @@ def _offline(data: str | None, store: str) -> dict:
         "position": head,
         "base": base,
         "snapshot": kept.position if kept else 0,
-        "digest": used.digest,
+        "digest": digest,
+        "damage": damage,
         "rebuilt": rebuilt.digest,
-        "same": used.digest == rebuilt.digest,
+        "same": digest == rebuilt.digest,
     }

@@ -43,7 +43,7 @@ from plenum.control.events import (
     UserDeleted,
     event_of,
 )
-from plenum.model.errors import InvariantError
+from plenum.model.errors import InvariantError, PlenumError
 from plenum.model.fleet import CPU, GPU_MILLI, MEMORY
 from plenum.model.process import Process
 from plenum.model.workload import Request, Workload
@@ -63,6 +63,12 @@ MAX_BACKOFF_S = 300.0
 
 FIRST_PORT, PORTS = 20_000, 10_000
 """Where rendezvous ports are taken from; a new attempt gets another."""
+
+
+class DamagedError(PlenumError):
+    """What was stored is not what comes back."""
+
+    code = "store.damaged"
 
 
 class Tenant(msgspec.Struct, kw_only=True):
@@ -313,14 +319,15 @@ class State(_Stored, kw_only=True, dict=True):
 
         Raises
         ------
-        InvariantError
+        DamagedError
             The bytes are not those that were saved.
         """
         if snapshot is None:
             return cls()
         if hashlib.sha256(snapshot.data).hexdigest() != snapshot.digest:
-            raise InvariantError(
-                f"the snapshot at {snapshot.position} is damaged: its digest does not fit; rebuild from the log"
+            raise DamagedError(
+                f"the snapshot at position {snapshot.position} is damaged: its digest does not fit; `plenum rebuild` makes it anew "
+                "from the log. Look at the disk, too"
             )
         stored = _DECODER.decode(snapshot.data)
         return cls(**{name: getattr(stored, name) for name in _Stored.__struct_fields__})
