@@ -129,6 +129,17 @@ def test_a_join_token_does_not_let_anybody_pass_for_an_agent_that_is_there(lab: 
     assert join(lab, bound, "host-4").status_code == 403
 
 
+def test_an_agent_says_anew_what_its_host_is_with_its_own_token(lab: Lab) -> None:
+    token = join(lab, "join", "host-6").json()["token"]
+    before = len(lab.service.state.tokens)
+    again = join(lab, token, "host-6", "192.0.2.6", HOST % ("host-6", "host-6b"))
+    assert (again.status_code, again.json()["token"]) == (201, "")
+    assert len(lab.service.state.tokens) == before
+    fleet = lab.service.state.fleets["host-host-6"]
+    assert (fleet.nodes, fleet.address) == (("host-6b",), "192.0.2.6")
+    assert join(lab, token, "host-7").status_code == 403
+
+
 def test_of_two_who_join_at_once_under_one_name_one_is_let_in(lab: Lab) -> None:
     body = {"agent": "host-5", "address": "127.0.0.1", "manifest": HOST % ("host-5", "host-5")}
 

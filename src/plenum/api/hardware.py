@@ -216,19 +216,21 @@ async def join(call: Call) -> Response:
     _check_address(asked.address)
     manifest, text, facts = await asyncio.to_thread(_written_hardware, asked.manifest)
     apply = commands.apply_fleet(manifest.name, text, facts, driver="agent", agent=asked.agent, address=asked.address)
-    secret = new_secret()
-    issue = commands.issue_token(
-        secret.id, asked.agent, secret.hash, kind="agent", note=f"joined with {call.principal.name}"
-    )
     service, actor, trace = call.context.service, call.principal.actor, call.trace
+    headers = {"cache-control": "no-store"}
     # One after another: of two that join under one name the second must see the first. Keys of idempotency do not matter here, as
     # joining again is safe.
     async with call.context.joining:
         _check_rejoin(call, asked.agent)
-        await service.execute(apply.by(actor, trace=trace))
+        outcome = await service.execute(apply.by(actor, trace=trace))
+        if call.principal.kind == "agent":
+            again = shapes.Joined(agent=asked.agent, fleet=manifest.name, token="", position=outcome.position)
+            return call.answer(again, status=201, outcome=outcome, headers=headers)
+        secret, note = new_secret(), f"joined with {call.principal.name}"
+        issue = commands.issue_token(secret.id, asked.agent, secret.hash, kind="agent", note=note)
         outcome = await service.execute(issue.by(actor, trace=trace))
     joined = shapes.Joined(agent=asked.agent, fleet=manifest.name, token=secret.text, position=outcome.position)
-    return call.answer(joined, status=201, outcome=outcome, headers={"cache-control": "no-store"})
+    return call.answer(joined, status=201, outcome=outcome, headers=headers)
 
 
 def _written_hardware(text: str) -> tuple[FleetResource, str, tuple[NodeFacts, ...]]:
