@@ -27,9 +27,10 @@ TTL_S = 10.0
 
 
 def read_fleet(manifest: str) -> Fleet:
-    """Read ``NODES`` or ``NODES POWER_W``: so many nodes of eight GPUs, two a rack, racks with so much power."""
+    """Read ``NODES`` or ``NODES POWER_W``: one node or an even number of them, of eight GPUs, two a rack of so much power."""
     nodes, _, power_w = manifest.partition(" ")
-    return gpu_nodes(leaves=1, racks_per_leaf=(int(nodes) + 1) // 2, rack_power_w=int(power_w or 0))
+    n = int(nodes)
+    return gpu_nodes(1, (n + 1) // 2, min(n, 2), rack_power_w=int(power_w or 0))
 
 
 def job(

@@ -134,6 +134,8 @@ class Replica(Process):
         waiting = {id(command): (command, reply, tries) for command, reply, tries in asked}
         self._asked.extendleft(reversed([waiting[i] for i in later_in_order(asked, later)]))
         for command, outcome in batch.done:
+            if isinstance(outcome, Exception) and not isinstance(outcome, PlenumError):
+                raise outcome  # a fault of ours, which is to be seen
             waiting[id(command)][1](outcome)
         return True
 

@@ -224,6 +224,8 @@ class Chaos:
         self.network.loss = self.network.repeats = self.network.delays = 0.0
         self.network.cut.clear()
         self.let_store_fail(0.0)
+        for replica in self.replicas:
+            replica.store_s = 0.01
         for process in (*self.replicas, *self.hosts, *self.clients):
             process.paused_until_s = min(process.paused_until_s, self.schedule.now_s)
             process.start()
