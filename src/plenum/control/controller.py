@@ -93,7 +93,8 @@ class Batch:
     position: int
     records: list[Record] = field(default_factory=list)
     keys: list[CommandKey] = field(default_factory=list)
-    done: list[tuple[Command, Outcome | PlenumError]] = field(default_factory=list)
+    done: list[tuple[Command, Outcome | Exception]] = field(default_factory=list)
+    """What came of each; a fault of ours in one command is that command's alone."""
     later: list[Command] = field(default_factory=list)
     """Commands about something that this batch touches already."""
 
@@ -322,7 +323,7 @@ class Controller:
             return
         try:
             found = tuple(command.decide(self.state, now))
-        except PlenumError as error:
+        except Exception as error:
             batch.done.append((command, error))
             return
         batch.records += [ev.record_of(event, now, command.actor, command.trace) for event in found]
@@ -344,7 +345,7 @@ class Controller:
         batch = self.propose([command], used)
         self.append(batch.records, batch.keys)
         outcome = batch.done[0][1]
-        if isinstance(outcome, PlenumError):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +58,9 @@ KEYS_S = 7 * 86_400.0
 
 COMPACT_EVERY_S = 6 * 3_600.0
 
+FINISH_S = 10.0
+"""Longest that a round of work which has begun is waited for at the end."""
+
 HEARTBEAT_S = 10.0
 LOG_WAIT_S = 10.0
 RETRY_S = 0.5
@@ -93,6 +96,8 @@ class Service:
         Age at which records that are not audit facts are removed.
     on_error
         Told, in a sentence, what went wrong and was mended or is tried again.
+    keep_recent
+        Newest records kept for watchers.
     heartbeat_s
         How often watchers get a sign of life while nothing happens.
     log_wait_s
@@ -106,6 +111,7 @@ class Service:
         *,
         retention_s: float = RETENTION_S,
         on_error: Callable[[str], None] = lambda sentence: None,
+        keep_recent: int = MAX_RECENT,
         heartbeat_s: float = HEARTBEAT_S,
         log_wait_s: float = LOG_WAIT_S,
     ) -> None:
@@ -130,9 +136,9 @@ class Service:
         self._wants: dict[str, list[LogWant]] = {}
         self._answers: dict[str, asyncio.Future[LogAnswer]] = {}
         self._next_want = 0
-        self._recent: deque[Record] = deque(maxlen=MAX_RECENT)
+        self._recent: deque[Record] = deque(maxlen=keep_recent)
         self._tasks: list[asyncio.Task[None]] = []
-        self._closing = False
+        self._closing = self._stopping = False
         self._pausing = False
         self._holding = False
         self._tick_at = 0.0
@@ -173,9 +179,13 @@ class Service:
     async def stop(self) -> None:
         """Finish what was begun, keep a snapshot, give leadership up."""
         await self.end_watches()
-        self.ready = False
-        for task in self._tasks:
+        self.ready, self._stopping = False, True
+        self._wake.set()
+        for task in self._tasks[1:]:
             task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks[:1], timeout=FINISH_S)
+            self._tasks[0].cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._refuse_waiting(BusyError("the control plane is shutting down; ask again in a moment"))
         if self.controller.term and self._failure is None:
@@ -206,12 +216,10 @@ class Service:
                 self._moved.notify_all()
 
     def _stopped(self) -> PlenumError:
-        return BusyError("the control plane has stopped working after a fault of its own; it has to be started again")
+        return BusyError("the control plane has stopped working; what was asked last may have been done all the same")
 
     def _refuse_waiting(self, error: PlenumError) -> None:
-        for waiting in (*self._asked, *self._synced):
-            if not waiting.done.done():
-                waiting.done.set_exception(error)
+        _fail((*self._asked, *self._synced), error)
         self._asked.clear()
         self._synced.clear()
 
@@ -445,7 +453,7 @@ class Service:
 
     async def _run(self) -> None:
         """Lead if possible, and work: commands and agents' words first, then what follows from them."""
-        while True:
+        while not self._stopping:
             try:
                 await self._lead()
                 if not self.leading:
@@ -499,12 +507,15 @@ class Service:
         except (ConflictError, FencedError, StoreError) as error:
             self._again_or_fail(asked, error)
             raise
+        except BaseException:  # a fault of ours, or the end: whoever asked must not wait for ever
+            _fail(asked, self._stopped())
+            raise
         self._asked.extendleft(reversed([by_command[id(command)] for command in batch.later]))
         for command, outcome in batch.done:
             waiting = by_command[id(command)].done
             if waiting.done():
                 continue
-            if isinstance(outcome, PlenumError):
+            if isinstance(outcome, Exception):
                 waiting.set_exception(outcome)
             else:
                 waiting.set_result(outcome)
@@ -531,10 +542,8 @@ class Service:
             return
         try:
             await self._append([record for waiting in synced for record in self.controller.reported(waiting.request)])
-        except (ConflictError, FencedError, StoreError) as error:
-            for waiting in synced:
-                if not waiting.done.done():
-                    waiting.done.set_exception(error)
+        except BaseException as error:
+            _fail(synced, error if isinstance(error, PlenumError) else self._stopped())
             raise
         for waiting in synced:
             if not waiting.done.done():
@@ -637,6 +646,13 @@ class Service:
         self._recent.append(record)
         for listener in self.on_records:
             listener(record)
+
+
+def _fail(waiting: Iterable[_Asked | _Synced], error: Exception) -> None:
+    """Let nobody wait any longer who still does."""
+    for each in waiting:
+        if not each.done.done():
+            each.done.set_exception(error)
 
 
 class LogsError(PlenumError):
