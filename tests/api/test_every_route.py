@@ -30,11 +30,13 @@ def busy(lab: Lab) -> Lab:
     lab.apply_fleet()
     lab.ask("PUT", f"/users/{VALUES['user']}", json={"spec": {"grants": [{"role": "viewer", "tenant": "vision"}]}})
     lab.tokens["hush"] = lab.issue(VALUES["user"], note=SECRET)
+    # First the one that needs a node of its own.
+    lab.submit(SECRET, "vision", plural="trainingjobs", resources={"gpu": 8}, run={"simulate": {"duration": "1h"}})
+    lab.wait_for_phase(f"vision/{SECRET}", "Running")
     for plural in ("trainingjobs", "tasks", "endpoints"):
         spec = {"resources": {"gpu": 2}, "run": {"simulate": {"duration": "1h"}}}
         lab.submit(f"{SECRET}-{plural}", "vision", plural=plural, **spec)
-    lab.submit(SECRET, "vision", plural="trainingjobs", resources={"gpu": 8}, run={"simulate": {"duration": "1h"}})
-    lab.wait_for_phase(f"vision/{SECRET}", "Running")
+        lab.wait_for_phase(f"vision/{SECRET}-{plural}", "Running")
     lab.submit("waits", plural="trainingjobs", resources={"gpu": 8}, run={"simulate": {"duration": "1h"}})
     lab.wait(lambda: lab.service.state.jobs["research/waits"].waiting is not None)
     lab.ask("GET", f"/tenants/vision/trainingjobs/{SECRET}", "max")
