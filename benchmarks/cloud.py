@@ -25,6 +25,9 @@ import psutil
 PATIENCE_S = 120.0
 """Longest wait for anything that should happen at once; only what is broken takes so long."""
 
+COMPILE_S = 300.0
+"""Longest wait for the first decision, for which code may have to be compiled."""
+
 ANSWER_S = 10.0
 TASKS = "/v1alpha1/tenants/default/tasks"
 UNFINISHED = "phase=Pending&phase=Starting&phase=Running&phase=Stopping"
@@ -296,6 +299,15 @@ class Submitter(threading.Thread):
             self._submits.retries += 1
             self._at = (self._at + 1) % len(self._links)
             time.sleep(0.05)
+
+
+def furnish(server: Server, token: str, nodes: int) -> None:
+    """Give a cloud its imitated fleet, and wait until a first task has run there: from then on decisions are quick."""
+    with server.link(token) as link:
+        link.must("PUT", "/v1alpha1/fleets/imitated", imitated_fleet(nodes))
+        link.must("PUT", f"{TASKS}/first", {"spec": imitated_task(0.1)})
+        ended = lambda: link.must("GET", f"{TASKS}/first")["status"]["phase"] == "Succeeded"  # noqa: E731
+        until(ended, "the end of the first task", COMPILE_S)
 
 
 def imitated_fleet(nodes: int) -> dict[str, Any]:

@@ -136,8 +136,7 @@ def endure(folder: Path, kills: int, *, seed: int = 0, longest_s: float = LONGES
         server.start()
         server.await_lead()
         token = cloud.until(server.token, "the operator's token")
-        with server.link(token) as link:
-            link.must("PUT", "/v1alpha1/fleets/imitated", cloud.imitated_fleet(nodes=8))
+        cloud.furnish(server, token, nodes=8)
         clients = [
             cloud.Submitter(f"client{i}", [server], token, tasks(i, ledger, longest_s), outcome.submits, PAUSE_S)
             for i in range(CLIENTS)

@@ -117,8 +117,8 @@ def endure(folder: Path, url: str, kills: int, *, seed: int = 0, longest_s: floa
         shutil.copytree(first.folder / "tls", second.folder / "tls")
         second.start()
         second.await_answer()
+        cloud.furnish(first, token, nodes=8)
         with first.link(token) as link:
-            link.must("PUT", "/v1alpha1/fleets/imitated", cloud.imitated_fleet(nodes=8))
             join = link.must("POST", "/v1alpha1/tokens", {"kind": "join"})
         agent.start(PLENUM_JOIN_TOKEN=join["secret"])
         cloud.until(lambda: "has joined" in agent.said.read_text(), "an agent that has joined")

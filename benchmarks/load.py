@@ -177,28 +177,22 @@ def bear(folder: Path, url: str, tasks: int) -> Borne:
         server.start()
         server.await_lead()
         token = cloud.until(server.token, "the operator's token")
+        cloud.furnish(server, token, NODES)
         with server.link(token) as link:
-            link.must("PUT", "/v1alpha1/fleets/imitated", cloud.imitated_fleet(NODES))
             _await_phase(link, server, 0)
-            link.must("PUT", f"{cloud.TASKS}/warm", {"spec": _spec(0)})
-            cloud.until(
-                lambda: link.must("GET", f"{cloud.TASKS}/warm")["status"]["phase"] == "Running",
-                "the first task",
-                PATIENCE_S,
-            )
             process = psutil.Process(server.process.pid)
             empty = process.memory_info().rss
             before = _position(link)
             began = time.time()
             submits = _wave(clients, server, token, "POST", "a", tasks)
-            _await_phase(link, server, tasks + 1)
+            _await_phase(link, server, tasks)
             ran_s, records = time.time() - began, _position(link) - before
             live = process.memory_info().rss
             _wave(clients, server, token, "DELETE", "a", tasks)
-            _await_phase(link, server, 1)
+            _await_phase(link, server, 0)
             ended = process.memory_info().rss
             _wave(clients, server, token, "POST", "b", tasks)
-            _await_phase(link, server, tasks + 1)
+            _await_phase(link, server, tasks)
             again = process.memory_info().rss
     return Borne(
         submits=submits,
@@ -231,11 +225,6 @@ def _await_phase(link: cloud.Link, server: cloud.Server, running: int) -> None:
         return use["nodes"].get("Ready") == NODES and use["jobs"].get("Running", 0) == running and not use["waiting"]
 
     cloud.until(metric, f"{running:,} running tasks at {server.url}", PATIENCE_S, pause_s=0.1)
-
-
-def _spec(n: int) -> dict[str, Any]:
-    gpu: float = 1 if n % 2 else 0.5
-    return {"resources": {"gpu": gpu, "cpu": 1}, "run": {"simulate": {"duration": 0}}}
 
 
 def _wave(clients: ProcessPoolExecutor, server: cloud.Server, token: str, method: str, name: str, tasks: int) -> Wave:

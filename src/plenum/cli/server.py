@@ -23,6 +23,7 @@ def command(**options: Any) -> None:
     """
     import asyncio
 
+    from plenum.bootstrap.loop import run
     from plenum.bootstrap.server import Running, serve
 
     log_to_stderr(options["verbose"])
@@ -36,4 +37,4 @@ def command(**options: Any) -> None:
             click.echo(server.operator_token)
         await asyncio.Event().wait()
 
-    asyncio.run(serve(config, started, new_token=options["new_token"]))
+    run(serve(config, started, new_token=options["new_token"]))

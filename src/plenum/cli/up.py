@@ -48,10 +48,10 @@ def command(manifests: tuple[str, ...], until_done: bool, keep_jobs: bool, quiet
     plenum up
     plenum up -f examples/fleet-lab.yaml -f examples/first-jobs.yaml
     """
-    import asyncio
     import sys
 
     from plenum.bootstrap.apply import apply_files, nodes_ready
+    from plenum.bootstrap.loop import run
     from plenum.bootstrap.server import OPERATOR, serve
     from plenum.cli.news import News
 
@@ -69,7 +69,7 @@ def command(manifests: tuple[str, ...], until_done: bool, keep_jobs: bool, quiet
         await _compiled(server)
         failed.extend(await news.follow(until_done=until_done))
 
-    asyncio.run(serve(config, started, new_token=options["new_token"], stop_local_work=not keep_jobs))
+    run(serve(config, started, new_token=options["new_token"], stop_local_work=not keep_jobs))
     click.echo("Stopped. The next `plenum up` comes back with everything.")
     sys.exit(1 if failed else 0)
 
