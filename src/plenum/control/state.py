@@ -431,7 +431,7 @@ class State(_Stored, kw_only=True, dict=True):
         runs = [run for unit in job.units.values() if unit.phase == "bound" for run in unit.runs.values()]
         if job.stop:
             job.phase = STOPPING
-        elif any(run.started_at for run in runs):
+        elif any(run.phase == RUNNING or (run.phase == EXITED and run.started_at) for run in runs):
             job.phase = RUNNING_JOB
             job.started_at = job.started_at or record.at
         elif runs:
