@@ -589,8 +589,9 @@ class Service:
         """Take in the next records that others have written, if there are any."""
         position = self.state.position
         records = await asyncio.to_thread(self.controller.store.read, position, READ_AT_ONCE)
-        if self.state.position == position and not self.controller.follow(records):
-            self.controller.load()
+        gone = not records and await asyncio.to_thread(self.controller.store.base) > position
+        if self.state.position == position and (gone or not self.controller.follow(records)):
+            self.controller.load()  # what came next was compacted away
         if self.state.position > position:
             async with self._moved:
                 self._moved.notify_all()
