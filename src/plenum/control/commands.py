@@ -105,8 +105,9 @@ def check_name(name: str, field: str = "metadata.name") -> None:
         )
 
 
-def _at(version: int, if_version: int | None, what: str) -> None:
-    if if_version is not None and if_version != version:
+def _at(version: int, if_version: int | None, what: str, *, asked: int | None = None) -> None:
+    """Raise unless a resource is at a version; of a job, unless nothing was asked of it since, whatever became of it meanwhile."""
+    if if_version is not None and not (version if asked is None else asked) <= if_version <= version:
         if not version:
             raise ChangedError(f"{what} does not exist (any more), and the request is for its version {if_version}")
         if not if_version:
@@ -319,7 +320,8 @@ def apply_job(
 
     def run(state: State, now: float) -> Sequence[ev.Event]:
         job = state.jobs.get(workload.id)
-        _at(job.version if job else 0, if_version, f"{workload.kind.value} {workload.id}")
+        what = f"{workload.kind.value} {workload.id}"
+        _at(job.version if job else 0, if_version, what, asked=job.asked if job else None)
         if not workload.gang and workload.replicas > MAX_UNITS:
             raise FieldError(
                 "spec.replicas",
@@ -380,7 +382,7 @@ def delete_job(job_id: str, *, if_version: int | None = None) -> Command:
         job = state.jobs.get(job_id)
         if job is None:
             raise AbsentError(f"there is no job {job_id}")
-        _at(job.version, if_version, job_id)
+        _at(job.version, if_version, job_id, asked=job.asked)
         if job.phase in ENDED:
             return (ev.JobEnded(job=job_id, phase=DELETED, message=f"deleted after it had {job.phase.lower()}"),)
         return () if job.stop else (ev.JobStopRequested(job=job_id, why="deleted"),)

@@ -80,12 +80,12 @@ def explained(state: State, decider: Decider, job_id: str, now: float) -> Reason
         return _plain(
             job_id, "wait.no-nodes", f"{job_id} waits: there are no nodes; apply a Fleet or let an agent join."
         )
-    if job.waiting is not None and job.waiting.code == "quota.exceeded":
-        return Reason(
-            workload=job_id, code=job.waiting.code, constraint=job.waiting.constraint, sentence=job.waiting.sentence
-        )
     whole = len(waiting) == len(job.units)
-    return explain(engine, job.workload if whole else unit_workload(job.workload, waiting[0].key))
+    reason = explain(engine, job.workload if whole else unit_workload(job.workload, waiting[0].key))
+    said = job.waiting
+    if said is not None and said.code == "quota.exceeded" and not reason.code.startswith("never"):
+        return Reason(workload=job_id, code=said.code, constraint=said.constraint, sentence=said.sentence)
+    return reason
 
 
 def _plain(job_id: str, code: str, sentence: str) -> Reason:

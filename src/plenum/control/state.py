@@ -209,6 +209,8 @@ class Job(msgspec.Struct, kw_only=True):
     process: Process
     manifest: dict[str, Any]
     submitted_at: float
+    asked: int = 0
+    """Position of the last thing that somebody asked of it; ``version`` moves with whatever becomes of it."""
     actor: str
     trace: str = ""
     phase: str = PENDING
@@ -679,6 +681,7 @@ def _submitted(state: State, event: JobSubmitted, record: Record) -> None:
         process=event.process,
         manifest=event.manifest,
         submitted_at=record.at,
+        asked=record.position,
         actor=record.actor,
         trace=record.trace,
         units={key: Unit(key=key) for key in unit_keys(event.workload)},
@@ -703,12 +706,13 @@ def _changed(state: State, event: JobChanged, record: Record) -> None:
         job.units = {**bound, **fresh}
         job.waiting = None
     job.workload, job.process, job.manifest = event.workload, event.process, event.manifest
+    job.asked = record.position
     state._settle(job, record)
 
 
 def _stop_requested(state: State, event: JobStopRequested, record: Record) -> None:
     job = state.jobs[event.job]
-    job.stop = event.why
+    job.stop, job.asked = event.why, record.position
     state._settle(job, record)
 
 
