@@ -114,7 +114,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def _address(log: Path, server: subprocess.Popen[bytes]) -> str:
     end = time.monotonic() + START_S
     while time.monotonic() < end and server.poll() is None:
-        if found := re.search(r"Plenum is up at (\S+?),", log.read_text()):
+        if found := re.search(r"Plenum is up at (\S+)", log.read_text()):
             return found[1]
         time.sleep(0.05)
     raise AssertionError(f"no control plane came up:\n{log.read_text()}")

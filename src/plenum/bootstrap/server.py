@@ -124,7 +124,7 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
         service.hold_decisions(True)
         await service.start()
         stack.push_async_callback(service.stop)
-        settings = _settings(config)
+        settings = read_settings(config)
         files = _tls(config)
         server = _Server(
             uvicorn.Config(
@@ -137,6 +137,7 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
                 timeout_graceful_shutdown=3,
                 timeout_keep_alive=75,
                 server_header=False,
+                proxy_headers=False,  # nobody may say for a caller where it comes from
             )
         )
         serving = asyncio.create_task(server.serve([listening]))
@@ -178,18 +179,42 @@ class _Server:
         return Quiet(config)
 
 
-def _settings(config: ServerConfig) -> ApiSettings:
+def read_settings(config: ServerConfig) -> ApiSettings:
+    """Return the API's settings: those of the file that is named, or the defaults.
+
+    Raises
+    ------
+    FileError
+        It cannot be read, or holds something that is no setting.
+    """
     from plenum.api.settings import ApiSettings
 
     if config.api_settings is None:
         return ApiSettings()
     where = Where(file=str(config.api_settings))
     try:
-        return msgspec.toml.decode(config.api_settings.read_bytes(), type=ApiSettings)
+        given = msgspec.toml.decode(config.api_settings.read_bytes())
+        settings = msgspec.convert(given, ApiSettings)
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}", where) from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise FileError(f"is not a file of API settings: {error}", where) from None
+    if unknown := _unknown(given, msgspec.to_builtins(settings)):
+        raise FileError(f"there is no API setting {unknown}", where)
+    return settings
+
+
+def _unknown(given: Any, read: Any, path: str = "") -> str:
+    """Return the path of something given that is not among what was read; empty: there is nothing such."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        pairs = [(f"{path}.{key}".lstrip("."), value, read.get(key, msgspec.UNSET)) for key, value in given.items()]
+    elif isinstance(given, list) and isinstance(read, list):
+        pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(given, read, strict=True))]
+    else:
+        return path if read is msgspec.UNSET else ""
+    return next(
+        (found for at, *pair in pairs if (found := at if pair[1] is msgspec.UNSET else _unknown(*pair, at))), ""
+    )
 
 
 def _listen(config: ServerConfig) -> socket.socket:
