@@ -206,15 +206,16 @@ def read_settings(config: ServerConfig) -> ApiSettings:
 
 def _unknown(given: Any, read: Any, path: str = "") -> str:
     """Return the path of something given that is not among what was read; empty: there is nothing such."""
+    steps: list[tuple[str, Any, Any]] = []
     if isinstance(given, dict) and isinstance(read, dict):
-        pairs = [(f"{path}.{key}".lstrip("."), value, read.get(key, msgspec.UNSET)) for key, value in given.items()]
+        for key, value in given.items():
+            at = f"{path}.{key}" if path else key
+            if key not in read:
+                return at
+            steps.append((at, value, read[key]))
     elif isinstance(given, list) and isinstance(read, list):
-        pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(given, read, strict=True))]
-    else:
-        return path if read is msgspec.UNSET else ""
-    return next(
-        (found for at, *pair in pairs if (found := at if pair[1] is msgspec.UNSET else _unknown(*pair, at))), ""
-    )
+        steps = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(given, read, strict=True))]
+    return next((found for at, value, known in steps if (found := _unknown(value, known, at))), "")
 
 
 def _listen(config: ServerConfig) -> socket.socket:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from plenum.bootstrap.config import private_folder, write_private
+from plenum.model.errors import FileError, Where
 
 CA_DAYS = 3650
 SERVER_DAYS = 397
@@ -37,11 +39,16 @@ def credentials(folder: Path, names: Iterable[str]) -> Credentials:
     ----------
     folder
         Holds ``ca.pem`` and ``ca.key`` (the same for all that share it), ``server.pem`` and ``server.key``.
+
+    Raises
+    ------
+    FileError
+        The authority is damaged or has lost its key, and a certificate is needed. It is not replaced: clients trust the one they know.
     """
     private_folder(folder)
     found = Credentials(certificate=folder / "server.pem", key=folder / "server.key", ca=folder / "ca.pem")
     wanted = sorted({*names, "localhost", "127.0.0.1", "::1"})
-    if not (found.ca.exists() and (folder / "ca.key").exists()):
+    if not found.ca.exists():
         _make_ca(folder)
     if not _serves(found, wanted):
         _make_server(folder, wanted)
@@ -49,19 +56,45 @@ def credentials(folder: Path, names: Iterable[str]) -> Credentials:
 
 
 def _serves(found: Credentials, wanted: list[str]) -> bool:
-
-    if not (found.certificate.exists() and found.key.exists()):
-        return False
-    certificate = x509.load_pem_x509_certificate(found.certificate.read_bytes())
-    ca = x509.load_pem_x509_certificate(found.ca.read_bytes())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    there = {str(n.value) for n in names}
+    """Whether there is a certificate with its key that is good for all names and for a while."""
+    try:
+        certificate = x509.load_pem_x509_certificate(found.certificate.read_bytes())
+        key = serialization.load_pem_private_key(found.key.read_bytes(), None)
+        certificate.verify_directly_issued_by(_read_ca(found.ca))
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        return False  # a crash while they were made, or a damaged disk: they can be made again
+    there = {str(name.value) for name in names}
     left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    return set(wanted) <= there and left.days >= RENEW_DAYS and certificate.issuer == ca.subject
+    return set(wanted) <= there and left.days >= RENEW_DAYS and certificate.public_key() == key.public_key()
+
+
+def _read_ca(file: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from None
+
+
+def _read_ca_key(file: Path, ca: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(file, error) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
+        raise _damaged(file, "it is not the key of ca.pem")
+    return key
+
+
+def _damaged(file: Path, why: object) -> FileError:
+    return FileError(
+        f"is damaged or missing ({why}): put it back from a backup, or remove the whole folder for a new authority, which every client "
+        "has to be given",
+        Where(file=str(file)),
+    )
 
 
 def _make_ca(folder: Path) -> None:
-
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Plenum CA {serial:x}"[:64])])
@@ -84,10 +117,8 @@ def _make_ca(folder: Path) -> None:
 
 
 def _make_server(folder: Path, names: list[str]) -> None:
-
-    ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-    ca_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    ca = _read_ca(folder / "ca.pem")
+    ca_key = _read_ca_key(folder / "ca.key", ca)
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -97,7 +128,7 @@ def _make_server(folder: Path, names: list[str]) -> None:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=SERVER_DAYS))
+        .not_valid_after(min(now + datetime.timedelta(days=SERVER_DAYS), ca.not_valid_after_utc))
         .add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(certificates=False), critical=True)
@@ -110,7 +141,6 @@ def _make_server(folder: Path, names: list[str]) -> None:
 
 
 def _usage(*, certificates: bool) -> x509.KeyUsage:
-
     return x509.KeyUsage(
         digital_signature=True,
         key_cert_sign=certificates,
@@ -125,7 +155,6 @@ def _usage(*, certificates: bool) -> x509.KeyUsage:
 
 
 def _general_name(name: str) -> x509.GeneralName:
-
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
@@ -133,12 +162,10 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 def _certificate_pem(certificate: x509.Certificate) -> bytes:
-
     return certificate.public_bytes(serialization.Encoding.PEM)

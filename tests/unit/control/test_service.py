@@ -19,7 +19,7 @@ from plenum.control.agent import Agent
 from plenum.control.commands import Command, TakenError
 from plenum.control.controller import Controller, NotLeaderError, Outcome
 from plenum.control.hardware import node_facts
-from plenum.control.protocol import LogAnswer, SyncRequest
+from plenum.control.protocol import LogAnswer, SyncRequest, SyncResponse
 from plenum.control.service import MAX_QUEUE, BusyError, LogsError, Service
 from plenum.model.errors import FieldError
 from plenum.model.process import Process, Simulated
@@ -61,6 +61,21 @@ class Disk:
         return happens
 
 
+class SlowStore(MemoryStore):
+    """A store whose readers can be held up without holding up those who write."""
+
+    def __init__(self, clock: Jump, disk: Disk) -> None:
+        super().__init__(clock, disk)
+        self.reads = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def read(self, after: int, limit: int, *, subject: str = "", tenant: str | None = None) -> list[Record]:
+        self.reads += 1
+        self.gate.wait(PATIENCE_S)
+        return super().read(after, limit, subject=subject, tenant=tenant)
+
+
 class Jump:
     """A clock for leases that can be set forward."""
 
@@ -81,7 +96,7 @@ class World:
     def __init__(self) -> None:
         self.disk = Disk()
         self.clock = Jump()
-        self.store = MemoryStore(self.clock, self.disk)
+        self.store = SlowStore(self.clock, self.disk)
         self.errors: list[str] = []
 
     @asynccontextmanager
@@ -390,6 +405,26 @@ def test_watchers_miss_nothing_and_get_nothing_twice_while_others_write(keep_rec
     run(test)
 
 
+def test_what_is_written_while_a_watcher_reads_reaches_it_once() -> None:
+    async def test(world: World) -> None:
+        async with world.service(keep_recent=2) as service:
+            await service.execute(tenant("red"))
+            for i in range(5):
+                await service.execute(task(f"t{i}"))
+            world.store.gate.clear()
+            before = world.store.reads
+            watched = asyncio.create_task(take(service.watch(0), 12))
+            await until(lambda: world.store.reads > before)
+            for i in range(5, 8):
+                await service.execute(task(f"t{i}"))
+            world.store.gate.set()
+            for i in range(8, 10):
+                await service.execute(task(f"t{i}"))
+            assert [r.position for r in await watched] == list(range(1, 13))
+
+    run(test)
+
+
 def test_watchers_hear_that_all_is_well_and_end_with_the_service() -> None:
     async def test(world: World) -> None:
         async with world.service(heartbeat_s=0.01) as service:
@@ -451,12 +486,19 @@ def test_an_agent_gets_orders_as_soon_as_there_are_some() -> None:
             await service.execute(fleet())
             await service.sync(SyncRequest(agent="ag", nodes=("n1", "n2")))
             await until(lambda: service.state.nodes["n1"].phase == "Ready")
-            version = service.controller.answer(SyncRequest(agent="ag")).version
-            waiting = asyncio.create_task(
-                service.sync(SyncRequest(agent="ag", nodes=("n1", "n2"), version=version, wait_s=20))
-            )
+
+            async def ordered() -> SyncResponse:
+                version = -1
+                while True:  # a node that comes up is news, too
+                    asked = SyncRequest(agent="ag", nodes=("n1", "n2"), version=version, wait_s=PATIENCE_S)
+                    response = await service.sync(asked)
+                    if response.orders:
+                        return response
+                    version = response.version
+
+            waiting = asyncio.create_task(ordered())
             await service.execute(process_task("a"))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S / 2):
                 response = await waiting
             assert response.orders
             assert [order.job for order in response.orders.values()] == ["red/a"]
