@@ -14,7 +14,7 @@ from plenum.api.parameters import Parameter
 from plenum.api.streams import Stream
 from plenum.control import events as ev
 from plenum.control.commands import AbsentError
-from plenum.control.state import Job
+from plenum.control.state import Job, submitted_position
 from plenum.model.workload import Kind
 from plenum.ports.nodes import LogChunk
 
@@ -111,7 +111,7 @@ async def _place(call: Call, job: Job) -> tuple[str, str]:
 async def _earlier(call: Call, job: Job, slot: str | None, attempt: int | None) -> tuple[str, str] | None:
     """Look in the log for the last time that a replica was bound: its attempt may be over."""
     found: tuple[str, str] | None = None
-    after = job.uid - 1
+    after = submitted_position(job) - 1
     for _ in range(PAGES):
         records = await call.context.service.read(after, 500, subject=f"job/{job.id}")
         for record in records:

@@ -18,6 +18,9 @@ from plenum.ports.nodes import EXITED, Assignment, Fence, NodeDriver, Report, St
 MAX_LOG_BYTES = 256 * 1024
 """Of one log answer."""
 
+MAX_ANSWERED_BYTES = 1024 * 1024
+"""Of all pieces of logs in one request; the rest follow in the next. A request that is too large would be refused whole."""
+
 
 class Agent:
     """Serves the nodes of one driver.
@@ -57,7 +60,7 @@ class Agent:
         known = {report.run: report for report in self.driver.observe()} | self._vanished
         changed = [report for run, report in known.items() if self._acknowledged.get(run) != report]
         orders = self._orders or {}
-        answers, self._answers = tuple(self._answers), []
+        answers = self._answered()
         return SyncRequest(
             agent=self.name,
             nodes=self.driver.nodes(),
@@ -97,7 +100,9 @@ class Agent:
         if response.orders is not None:
             self._orders, self._version = response.orders, response.version
             self._known = frozenset(response.known)
-            self._over &= response.orders.keys()
+            again, self._over = sorted(self._over & response.orders.keys()), set()
+            for run in again:  # its end was in the log, which was restored from a backup since
+                self._vanish(run)
         left_s = sent_at + response.lease_s - self._clock.monotonic()
         if left_s > 0:
             self._lease_ends = sent_at + response.lease_s
@@ -119,6 +124,17 @@ class Agent:
             return True
         return True
 
+    def _answered(self) -> tuple[LogAnswer, ...]:
+        """Take as many of the answers that wait as one request holds, at least one."""
+        size = taken = 0
+        for answer in self._answers:
+            size += len(answer.chunk.data) if answer.chunk is not None else len(answer.error)
+            if taken and size > MAX_ANSWERED_BYTES:
+                break
+            taken += 1
+        answers, self._answers = tuple(self._answers[:taken]), self._answers[taken:]
+        return answers
+
     def _acknowledge(self, request: SyncRequest, fence: Fence) -> None:
         """Let go of runs whose end is in the log; raises StaleOrderError, with nothing done, where the driver knows a newer fence."""
         over = [report.run for report in request.reports if report.phase == EXITED]
@@ -137,6 +153,7 @@ class Agent:
         for run, report in here.items():
             if run not in self._orders and report.phase != EXITED:
                 self.driver.stop(run, self._grace_s.get(run, LEASE_GRACE_S), fence)
+        started: list[Assignment] = []
         for run, order in self._orders.items():
             if run in here:
                 self._grace_s[run] = order.process.grace_s
@@ -144,6 +161,16 @@ class Agent:
                 self._vanish(run)
             elif run not in self._over:
                 self.driver.start(order, fence)
+                started.append(order)
+        if started:
+            self._check(started)
+
+    def _check(self, started: list[Assignment]) -> None:
+        """Report what the driver did not start: it ended and was forgotten before, and the log, restored from a backup, does not say so."""
+        here, nodes = {report.run for report in self.driver.observe()}, self.driver.nodes()
+        for order in started:
+            if order.run not in here and order.node in nodes:
+                self._vanish(order.run)
 
     def _vanish(self, run: str) -> None:
         if run not in self._vanished and run not in self._over:

@@ -30,7 +30,7 @@ from plenum.model.errors import FieldError, PlenumError
 from plenum.model.fleet import Fleet
 from plenum.placement import DEFAULT, Policy
 from plenum.ports.clock import Clock
-from plenum.ports.nodes import EXITED, RUNNING, STARTING, Fence
+from plenum.ports.nodes import EXITED, RUNNING, STARTING, Fence, Report
 from plenum.ports.store import CommandKey, ConflictError, EventStore, FencedError, Lease, Record, StoreError
 
 MAX_BATCH = 512
@@ -49,6 +49,11 @@ SNAPSHOT_EVERY = 20_000
 """Records between two snapshots."""
 
 _ORDER = {BOUND: 0, STARTING: 1, RUNNING: 2, EXITED: 3}
+
+MAX_CAUSE, MAX_MESSAGE, MAX_INSTANCE = 100, 500, 200
+"""Characters kept of what agents say, so that none of them can fill the log."""
+
+MAX_EXIT_CODE = 2**31 - 1
 
 
 class NotLeaderError(PlenumError):
@@ -276,6 +281,10 @@ class Controller:
     def _leads(self, longest_s: float) -> ev.LeaderChanged:
         return ev.LeaderChanged(term=self.term, holder=self.holder, address=self.address, lease_s=longest_s)
 
+    def doubt(self) -> None:
+        """Stop leading until the store has been asked again."""
+        self._led_until = 0.0
+
     def require_lead(self) -> None:
         """Raise NotLeaderError unless this replica leads."""
         if not self.leading:
@@ -494,7 +503,8 @@ class Controller:
                 continue
             job, unit = held[report.run]
             run = unit.runs[report.run]
-            if _ORDER[report.phase] > _ORDER[run.phase]:
+            # A phase that nobody knows is no news: one agent's nonsense must not stop the work for all.
+            if _ORDER.get(report.phase, -1) > _ORDER[run.phase]:
                 found.append(
                     ev.RunReported(
                         job=job.id,
@@ -502,9 +512,9 @@ class Controller:
                         run=run.id,
                         node=run.node,
                         phase=report.phase,
-                        exit_code=report.exit_code,
-                        cause=report.cause,
-                        message=report.message[:500],
+                        exit_code=_exit_code(report),
+                        cause=report.cause[:MAX_CAUSE],
+                        message=report.message[:MAX_MESSAGE],
                     )
                 )
         found += self._never_started(request)
@@ -516,7 +526,7 @@ class Controller:
 
         It has taken orders that leave them out, and any that name them are older: the fence keeps it from following those.
         """
-        if request.version != self.state.agent_version.get(request.agent, 0) or len(request.reports) >= MAX_REPORTS:
+        if not self._has_orders(request) or len(request.reports) >= MAX_REPORTS:
             return []
         there = {report.run for report in request.reports}.union(request.leftover)
         return [
@@ -555,8 +565,12 @@ class Controller:
             This replica does not lead.
         TakenError
             Another agent of this name is at work: were both told what to run, everything would run twice.
+        FieldError
+            What tells it from others is too long to keep.
         """
         self.require_lead()
+        if len(request.instance) > MAX_INSTANCE:
+            raise FieldError("instance", f"must be at most {MAX_INSTANCE} characters, not {len(request.instance):,}")
         agent = request.agent
         if self.state.agents.get(agent, request.instance) == request.instance:
             return
@@ -583,13 +597,20 @@ class Controller:
         )  # the answer may be lost, and longer leases hold
         version = self.state.agent_version.get(request.agent, 0)
         orders, known = None, ()
-        if request.version != version:
+        if not self._has_orders(request):
             orders = dict(self.state.orders.get(request.agent, {}))
         if request.version < 0 and orders:  # a new agent; one that goes on remembers what it has reported
             held = self.state.held.get(request.agent, {})
             known = tuple(run for run in orders if held[run][1].runs[run].phase != BOUND)
         fence = Fence(self.state.term, self.state.position)
         return SyncResponse(fence=fence, version=version, orders=orders, known=known, lease_s=self.lease_s)
+
+    def _has_orders(self, request: SyncRequest) -> bool:
+        """Whether an agent follows its present orders: a version is a position, and after a restore another log has led to the same one."""
+        return (request.version, request.seen.term) == (
+            self.state.agent_version.get(request.agent, 0),
+            self.state.term,
+        )
 
     def sync(self, request: SyncRequest) -> SyncResponse:
         """Take in what an agent says and answer it, here and now.
@@ -602,6 +623,12 @@ class Controller:
         self.admit(request)
         self.append(self.reported(request))
         return self.answer(request)
+
+
+def _exit_code(report: Report) -> int | None:
+    """Return the exit code that an agent reports; of one that no process has: unknown."""
+    code = report.exit_code
+    return code if code is None or abs(code) <= MAX_EXIT_CODE else -1
 
 
 def _mismatch() -> PlenumError:

@@ -21,6 +21,7 @@ from plenum.control.state import (
     Unit,
     amounts_of,
     may_start,
+    run_name,
     unit_id,
     unit_keys,
     unit_workload,
@@ -362,7 +363,7 @@ class _Deciding:
         columns = (rows.node, rows.gpu_mask, rows.nic_mask, rows.mig_mask, rows.numa_mask)
         bindings = tuple(
             ev.Binding(
-                run=f"{job.uid}-{attempt}-{role}-{rank}",
+                run=run_name(self._state, job, attempt, f"{role}-{rank}"),
                 role=role,
                 rank=rank,
                 node=self._names[node],

@@ -48,7 +48,7 @@ from plenum.model.fleet import CPU, GPU_MILLI, MEMORY
 from plenum.model.process import Process
 from plenum.model.workload import Request, Workload
 from plenum.ports.nodes import EXITED, RUNNING, STARTING, Assignment
-from plenum.ports.store import Record, Snapshot
+from plenum.ports.store import TERM_GAP, Record, Snapshot
 
 BOUND = "bound"
 """Phase of a run that its node has not reported yet; then come the phases of :mod:`plenum.ports.nodes`."""
@@ -60,6 +60,9 @@ ENDED = (SUCCEEDED, FAILED, DELETED)
 
 MAX_BACKOFF_S = 300.0
 """Longest wait before another attempt."""
+
+UIDS_A_LOG = 10**12
+"""Uids of one log; after a restore the same positions come again, and uids go on from the next multiple of this."""
 
 FIRST_PORT, PORTS = 20_000, 10_000
 """Where rendezvous ports are taken from; a new attempt gets another."""
@@ -674,7 +677,7 @@ def _submitted(state: State, event: JobSubmitted, record: Record) -> None:
     state.ended.pop(event.job, None)  # a job of the same name that ended makes room
     job = Job(
         id=event.job,
-        uid=record.position,
+        uid=record.position + _restored(state) * UIDS_A_LOG,
         version=record.position,
         generation=1,
         workload=event.workload,
@@ -742,6 +745,23 @@ def _bound(state: State, event: UnitBound, record: Record) -> None:
     for run in unit.runs.values():
         state.agent_version[state.agent_of(run.node)] = record.position
     state._settle(job, record)
+
+
+def _restored(state: State) -> int:
+    """Return how often the log was restored from a backup, by the terms; more after very many changes of leader, which does no harm."""
+    return state.term // TERM_GAP
+
+
+def submitted_position(job: Job) -> int:
+    """Return the position of the record that a job began with."""
+    return job.uid % UIDS_A_LOG
+
+
+def run_name(state: State, job: Job, attempt: int, slot: str) -> str:
+    """Return the name of a run: unique for ever, also where attempts of the same number were made after the backup that was restored."""
+    restored = _restored(state)
+    again = "" if restored == job.uid // UIDS_A_LOG else f".{restored}"
+    return f"{job.uid}-{attempt}{again}-{slot}"
 
 
 def run_of(binding: Binding) -> Run:

@@ -12,6 +12,9 @@ import msgspec
 
 from plenum.model.errors import PlenumError
 
+TERM_GAP = 1_000_000
+"""What a restored log's term is ahead of its backup's: nodes have seen terms after the backup, and refuse older orders."""
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One fact.

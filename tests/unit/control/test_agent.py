@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
-from tests.unit.control.cloud import TTL_S, Cloud, imitation, job
+from tests.unit.control.cloud import TTL_S, Cloud, imitation, job, read_fleet
 
 from plenum.control import commands as c
 from plenum.control.agent import Agent
 from plenum.control.commands import TakenError
-from plenum.control.controller import NotLeaderError
-from plenum.control.protocol import LEASE_GRACE_S, LEASE_S, LogWant, SyncResponse
+from plenum.control.controller import MAX_CAUSE, MAX_INSTANCE, Controller, NotLeaderError
+from plenum.control.protocol import LEASE_GRACE_S, LEASE_S, LogAnswer, LogWant, SyncRequest, SyncResponse
 from plenum.model import Kind
-from plenum.ports.nodes import Fence
+from plenum.model.errors import FieldError
+from plenum.ports.nodes import EXITED, Fence, LogChunk, Report
+from plenum.ports.store import TERM_GAP
 from plenum.sim.nodes import SimulatedDriver
+from plenum.sim.store import MemoryStore
 
 
 @pytest.fixture
@@ -222,3 +226,121 @@ def test_logs_are_answered_with_the_next_request_and_refusals_too(cloud: Cloud) 
     assert first.chunk.data == b"started re"
     assert "none" in second.error
     assert cloud.agent.request().logs == ()
+
+
+# -- what cannot be meant -----------------------------------------------------------------------------
+
+
+def test_nonsense_of_one_agent_is_no_news(cloud: Cloud) -> None:
+    cloud.submit(job())
+    cloud.run(3)
+    (run,) = cloud.alive()
+    assert cloud.controller.reported(SyncRequest(agent="a", nodes=cloud.agent.driver.nodes(), reports=())) == []
+    odd = Report(run=run, phase="levitating")
+    assert cloud.controller.reported(SyncRequest(agent="a", nodes=cloud.agent.driver.nodes(), reports=(odd,))) == []
+    assert cloud.phases() == ["running"]
+
+
+def test_what_an_agent_says_is_kept_within_bounds(cloud: Cloud) -> None:
+    cloud.submit(job())
+    cloud.run(3)
+    (run,) = cloud.alive()
+    report = Report(run=run, phase=EXITED, exit_code=10**30, cause="c" * 10**6, message="m" * 10**6)
+    (record,) = cloud.controller.reported(SyncRequest(agent="a", nodes=cloud.agent.driver.nodes(), reports=(report,)))
+    assert len(record.body) < 1000
+    body = msgspec.json.decode(record.body)
+    assert (body["exit_code"], len(body["cause"])) == (-1, MAX_CAUSE)
+    with pytest.raises(FieldError, match="instance"):
+        cloud.controller.admit(SyncRequest(agent="a", instance="x" * (MAX_INSTANCE + 1)))
+
+
+def test_many_pieces_of_logs_are_told_in_several_requests(cloud: Cloud) -> None:
+    class Chatty(SimulatedDriver):
+        def logs(self, run: str, stream: str, offset: int, limit: int) -> LogChunk:
+            return LogChunk(offset=offset, data=b"x" * limit, end=False)
+
+    agent = Agent("a", Chatty(cloud.driver.nodes(), cloud.clock), cloud.clock)
+    wants = tuple(LogWant(id=str(i), run="r", stream="stdout", offset=0, limit=2**18) for i in range(30))
+    agent.take(agent.request(), cloud.clock.monotonic(), SyncResponse(fence=Fence(1, 1), version=1, wants=wants))
+    told: list[LogAnswer] = []
+    while (request := agent.request()).logs:
+        assert len(msgspec.json.encode(request)) < 2 * 2**20
+        told += request.logs
+    assert [answer.id for answer in told] == [want.id for want in wants]
+
+
+# -- after a restore ----------------------------------------------------------------------------------
+
+
+def _restored(cloud: Cloud, head: int) -> None:
+    """Let the cloud go on from what its log held up to a position, as from a backup; the agent goes on as it is."""
+    term = cloud.state.term + TERM_GAP
+    store = MemoryStore(cloud.clock)
+    store.append(cloud.store.read(0, head), expected=0)
+    while (lease := store.acquire("nobody", 1.0)) is not None and lease.term < term:
+        store._lease = msgspec.structs.replace(lease, term=term)  # pyright: ignore[reportPrivateUsage]
+    store.release("nobody")
+    cloud.store = store
+    cloud.controller = Controller(store, cloud.clock, read_fleet, holder="c1")
+    cloud.controller.load()
+    cloud.controller.lead(TTL_S)
+
+
+@pytest.mark.parametrize("duration_s", [3, 1000])
+def test_after_a_restore_no_job_is_taken_for_one_of_the_log_that_is_gone(cloud: Cloud, duration_s: float) -> None:
+    head = cloud.store.head()
+    cloud.execute(c.apply_tenant("x", {}))
+    cloud.submit(job("before"), imitation(duration_s))
+    cloud.run(8)
+    runs = {run.id for run in cloud.state.jobs["red/before"].runs()}
+    position = cloud.state.jobs["red/before"].version
+    _restored(cloud, head)
+    cloud.submit(job("after"), imitation())
+    after = cloud.state.jobs["red/after"]
+    assert after.version < position  # the positions of the log that is gone come again
+    cloud.run(8)
+    assert cloud.phases("red/after") == ["running"]
+    assert len(cloud.alive()) == 1
+    assert runs.isdisjoint(cloud.alive())
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_after_a_restore_attempts_are_not_taken_for_those_of_the_log_that_is_gone(cloud: Cloud, told: bool) -> None:
+    cloud.submit(job(), imitation())
+    cloud.run(3 if told else 2)
+    head = cloud.store.head()
+    assert cloud.phases() == (["running"] if told else ["bound"])
+    for _ in range(2):
+        cloud.driver.stop(cloud.alive()[0], 0, cloud.agent.fence, cause="vanished")
+        cloud.run(10)
+    before = set(cloud.alive())
+    assert len(before) == 1
+    _restored(cloud, head)
+    if not told:
+        cloud.agent = Agent("a", cloud.driver, cloud.clock)
+    cloud.run(30)
+    assert cloud.phases() == ["running"]
+    assert len(cloud.alive()) == 1
+    assert before.isdisjoint(cloud.alive())
+
+
+def test_after_a_restore_a_run_whose_end_was_in_the_log_that_is_gone_has_vanished(cloud: Cloud) -> None:
+    cloud.submit(job(), imitation(5))
+    cloud.run(3)
+    head, (run,) = cloud.store.head(), cloud.alive()
+    cloud.clock.advance(5)
+    cloud.sync()
+    assert cloud.driver.observe() == ()
+    _restored(cloud, head)
+    cloud.sync()
+    cloud.sync()
+    found = [r for r in cloud.state.jobs["red/j"].runs() if r.id == run]
+    assert [(r.phase, r.cause) for r in found] == [("exited", "vanished")]
+
+
+def test_orders_are_told_anew_where_another_log_has_led_to_the_same_version(cloud: Cloud) -> None:
+    cloud.sync()
+    request = cloud.agent.request()
+    assert cloud.controller.answer(request).orders is None
+    other = msgspec.structs.replace(request, seen=Fence(request.seen.term + 1, request.seen.position))
+    assert cloud.controller.answer(other).orders is not None

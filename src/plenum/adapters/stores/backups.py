@@ -16,9 +16,7 @@ from plenum.adapters.stores.faults import BackupError, OlderError, translated
 from plenum.adapters.stores.opening import open_store
 from plenum.adapters.stores.sqlite import SqliteBackend
 from plenum.adapters.stores.tables import COMMAND_KEYS, HEAD, RECORDS, SNAPSHOTS
-
-TERM_GAP = 1_000_000
-"""What a restored log's term is ahead of its backup's: nodes have seen terms after the backup, and refuse older orders."""
+from plenum.ports.store import TERM_GAP
 
 
 def restore_backup(path: str, url: str) -> int:
