@@ -17,7 +17,7 @@ import msgspec
 
 from plenum.control import events as ev
 from plenum.control.commands import Command
-from plenum.control.controller import MAX_BATCH, MAX_RECORDS, READ_AT_ONCE, Batch, Controller, Outcome
+from plenum.control.controller import MAX_BATCH, MAX_RECORDS, READ_AT_ONCE, Batch, Controller, NotLeaderError, Outcome
 from plenum.control.decider import Decider
 from plenum.control.history import Verification, Why, compact, verify, why
 from plenum.control.protocol import LogAnswer, LogWant, SyncRequest, SyncResponse
@@ -28,7 +28,7 @@ from plenum.model.fleet import Fleet
 from plenum.model.plan import Reason
 from plenum.ports.clock import Clock
 from plenum.ports.nodes import LogChunk, NodeDriver
-from plenum.ports.store import ConflictError, FencedError, Record, StoreError
+from plenum.ports.store import ConflictError, FencedError, Lease, Record, StoreError
 
 LEAD_S = 3.0
 """Life of the leader's lease; another replica takes over at most so long after a leader falls silent."""
@@ -64,6 +64,9 @@ FINISH_S = 10.0
 HEARTBEAT_S = 10.0
 LOG_WAIT_S = 10.0
 RETRY_S = 0.5
+
+LOST = (ConflictError, FencedError, StoreError, NotLeaderError)
+"""Why a write may come to nothing without anybody's fault."""
 
 
 class BusyError(PlenumError):
@@ -143,6 +146,7 @@ class Service:
         self._holding = False
         self._tick_at = 0.0
         self._lead_at = 0.0
+        self._renewing: asyncio.Future[Lease | None] | None = None
         controller.on_record = self._note
 
     # -- what it shows -----------------------------------------------------------------------------
@@ -173,7 +177,8 @@ class Service:
             The log cannot be read.
         """
         await asyncio.to_thread(self.controller.load)
-        self._tasks = [asyncio.create_task(self._guarded(w())) for w in (self._run, self._follow_others, self._compact)]
+        works = (self._run, self._keep_lead, self._follow_others, self._compact)
+        self._tasks = [asyncio.create_task(self._guarded(w())) for w in works]
         self.ready = True
 
     async def stop(self) -> None:
@@ -187,6 +192,8 @@ class Service:
             await asyncio.wait(self._tasks[:1], timeout=FINISH_S)
             self._tasks[0].cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._renewing is not None:  # or it would take the lead again after it was given up
+            await asyncio.gather(self._renewing, return_exceptions=True)
         self._refuse_waiting(BusyError("the control plane is shutting down; ask again in a moment"))
         if self.controller.term and self._failure is None:
             await asyncio.to_thread(self._leave)
@@ -462,18 +469,40 @@ class Service:
                     continue
                 if not await self._work():
                     await self._pause(self._idle_s())
-            except (StoreError, ConflictError, FencedError) as error:
+            except LOST as error:
                 self._on_error(error.sentence)
                 self._refuse_all()
                 await self._recover(error)
 
     async def _lead(self) -> None:
+        """Ask for the lead, now and then, while another has it."""
         controller, now = self.controller, self.clock.monotonic()
-        if now < self._lead_at and (controller.leading or now < self._lead_at - LEAD_S / 3 + RETRY_S):
+        if controller.leading or now < self._lead_at:
             return
-        self._lead_at = now + LEAD_S / 3
+        self._lead_at = now + RETRY_S
         lease = await asyncio.to_thread(controller.store.acquire, controller.holder, LEAD_S, controller.address)
         controller.led(lease, now + LEAD_S)
+
+    async def _keep_lead(self) -> None:
+        """Renew the lease beside the loop, so that a round which takes long does not cost the lead."""
+        controller = self.controller
+        while not self._stopping:
+            await asyncio.sleep(LEAD_S / 3)
+            if not controller.leading:
+                continue
+            term, asked_at = controller.term, self.clock.monotonic()
+            self._renewing = asyncio.ensure_future(
+                asyncio.to_thread(controller.store.acquire, controller.holder, LEAD_S, controller.address)
+            )
+            try:
+                lease = await asyncio.shield(self._renewing)
+            except StoreError:  # the loop meets it too; the lease lapses if it lasts
+                continue
+            if lease is not None and lease.term == term == controller.term:
+                controller.led(lease, asked_at + LEAD_S)
+            else:
+                controller.doubt()
+                self._wake.set()
 
     async def _work(self) -> bool:
         """Do one round; returns whether there was anything to do."""
@@ -504,7 +533,7 @@ class Service:
             used = await asyncio.to_thread(self.controller.store.find_keys, keys) if keys else {}
             batch = self.controller.propose([a.command for a in asked], used)
             await self._append(batch.records, batch)
-        except (ConflictError, FencedError, StoreError) as error:
+        except LOST as error:
             self._again_or_fail(asked, error)
             raise
         except BaseException:  # a fault of ours, or the end: whoever asked must not wait for ever
@@ -559,13 +588,15 @@ class Service:
         if not records and not keys:
             return
         controller = self.controller
+        if not controller.term:
+            raise NotLeaderError(controller.state.address)
         position = controller.state.position
         versions = dict(controller.state.agent_version)
         try:
             await asyncio.to_thread(
-                controller.store.append, records, expected=position, keys=keys, term=controller.term or None
+                controller.store.append, records, expected=position, keys=keys, term=controller.term
             )
-        except (ConflictError, FencedError, StoreError) as error:
+        except LOST as error:
             controller.failed(error)
             raise
         controller.absorb(controller.written(position, records))
@@ -641,7 +672,7 @@ class Service:
         """How long there is nothing to do unless somebody asks."""
         now = self.clock.monotonic()
         until_start = self.controller.next_start_s()
-        return max(0.01, min(self._tick_at - now, self._lead_at - now, until_start))
+        return max(0.01, min(self._tick_at - now, until_start))
 
     def _note(self, record: Record) -> None:
         self._recent.append(record)
