@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import HTTPConnection
 
@@ -16,6 +18,9 @@ from plenum.api.rates import Rates
 from plenum.api.refusals import Refusals
 from plenum.api.settings import ApiSettings
 from plenum.control.service import Service
+
+TURNS_EACH = 4
+"""Questions that take long (``explain``, ``why``) which one token may have waiting; of each kind one is answered at a time."""
 
 
 class ApiContext:
@@ -33,6 +38,8 @@ class ApiContext:
         self._rates = Rates(settings.rate, service.clock.monotonic)
         self._failures = Rates(settings.failure_rate, service.clock.monotonic)
         self._streams: Counter[str] = Counter()
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._waiting: Counter[str] = Counter()
 
     # -- who ---------------------------------------------------------------------------------------
 
@@ -113,6 +120,29 @@ class ApiContext:
         return frozenset(
             name for name in tenants if self.policies.allows(principal, action, Target(kind="Tenant", name=name))
         )
+
+    # -- turns -------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def turn(self, principal: Principal, kind: str) -> AsyncIterator[None]:
+        """Let one question of a kind be answered at a time, so that those who ask many hold up themselves and not the work.
+
+        Raises
+        ------
+        RateError
+            Too many of theirs wait already.
+        """
+        if self._waiting[principal.token] >= TURNS_EACH:
+            raise RateError(f"{TURNS_EACH} such questions of this token wait for an answer; ask again after that", 1)
+        self._waiting[principal.token] += 1
+        try:
+            async with self._turns.setdefault(kind, asyncio.Lock()):
+                await asyncio.sleep(0)  # what else there is to do goes in between
+                yield
+        finally:
+            self._waiting[principal.token] -= 1
+            if not self._waiting[principal.token]:
+                del self._waiting[principal.token]
 
     # -- streams -----------------------------------------------------------------------------------
 

@@ -193,7 +193,8 @@ def explain(kind: Kind) -> Handler:
 
     async def explained(call: Call) -> Response:
         job_of(call, kind)
-        reason = await call.context.service.explain(call.job_id)
+        async with call.context.turn(call.principal, "explain"):
+            reason = await call.context.service.explain(call.job_id)
         return call.answer(reason_for(reason, call.visible, call.state))
 
     return explained
@@ -204,7 +205,8 @@ def why(kind: Kind) -> Handler:
 
     async def answered(call: Call) -> Response:
         job_of(call, kind)
-        answer = await call.context.service.why(call.job_id, call.query["at"])
+        async with call.context.turn(call.principal, "why"):
+            answer = await call.context.service.why(call.job_id, call.query["at"])
         return call.answer(why_for(answer, call.visible, call.state))
 
     return answered

@@ -151,13 +151,18 @@ async def _serve(
             response = await link.sync(request)
             await asyncio.to_thread(agent.take, request, sent_at, response)
             pause_s = 0.0
-        except UnreachableError as error:
-            if isinstance(error, UntrustedError) and not joined:
-                raise  # a mistake in how it was started, most likely; one that runs already may see it mended
+        except NotJoinedError:
+            raise
+        except PlenumError as error:
+            if not joined and (isinstance(error, UntrustedError) or not isinstance(error, UnreachableError)):
+                raise  # a mistake in how it was started, most likely; one that runs already may see it mended, as a full disk
             if not pause_s:
                 log.warning("%s", error.sentence)
             pause_s = min(2 * pause_s + 0.1, MAX_PAUSE_S)
-        await asyncio.to_thread(agent.tick)
+        try:
+            await asyncio.to_thread(agent.tick)
+        except PlenumError as error:  # what it runs sees to its end itself, as the lease is over
+            log.warning("%s", error.sentence)
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0) if pause_s else 0.02)
 
 

@@ -37,7 +37,8 @@ async def serve_agent(service: Service, name: str, driver: NodeDriver, *, instan
                 pause_s = 0.0 if response.orders is not None else POLL_S / 4
             except PlenumError:  # not leading, or the store is away: the lease decides how long to go on
                 pause_s = POLL_S
-            await asyncio.to_thread(agent.tick)
+            with suppress(PlenumError):  # a full disk must not end the agent; what it runs ends itself with the lease
+                await asyncio.to_thread(agent.tick)
             await asyncio.sleep(pause_s)
     finally:
         service.embedded.pop(name, None)

@@ -23,6 +23,9 @@ MAX_UNITS = 2_000
 """Independent replicas of one job."""
 
 MAX_TOKENS = 10_000
+MAX_TOKENS_EACH = 200
+"""Of one user or agent, so that nobody takes those of all."""
+
 MAX_USERS = 10_000
 MAX_TENANTS = 10_000
 
@@ -207,6 +210,8 @@ def issue_token(
             raise FieldError("user", f"there is no user {user!r}; make it first")
         if len(state.tokens) >= MAX_TOKENS:
             raise LimitError(f"there are {MAX_TOKENS:,} tokens already; revoke some first")
+        if user and sum(1 for t in state.tokens.values() if (t.kind, t.user) == (kind, user)) >= MAX_TOKENS_EACH:
+            raise LimitError(f"{user} has {MAX_TOKENS_EACH} tokens already; revoke some first, expired ones among them")
         return (ev.TokenIssued(id=token_id, user=user, hash=secret_hash, kind=kind, expires_at=expires_at, note=note),)
 
     return Command(subject=f"token/{token_id}", run=run)

@@ -97,6 +97,17 @@ def test_a_user_goes_with_its_tokens(it: Log) -> None:
     assert isinstance(refusal(it, c.issue_token("t3", "ann", "h3")), FieldError)
 
 
+def test_nobody_takes_the_tokens_of_all(it: Log) -> None:
+    for user in ("greedy", "modest"):
+        it.command(c.apply_user(user, []))
+    for n in range(c.MAX_TOKENS_EACH):
+        it.command(c.issue_token(f"t{n}", "greedy", f"h{n}"))
+    assert isinstance(refusal(it, c.issue_token("more", "greedy", "hm")), LimitError)
+    it.command(c.issue_token("other", "modest", "ho"))
+    it.command(c.revoke_token("t0"))
+    it.command(c.issue_token("more", "greedy", "hm"))
+
+
 def test_there_is_a_limit_on_everything(it: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     apply(it, "j")
     it.command(c.apply_user("ann", ()))

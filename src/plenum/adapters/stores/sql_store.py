@@ -200,7 +200,8 @@ class SqlStore:
         with self._operation(writes=True), self.backend.writing() as connection:
             head = _locked_head(connection)
             now = self.backend.now_s(connection)
-            held = now < head.lapses_at
+            # A lease that has longer to go than it was ever given: the clock was set back, and the holder may be long gone.
+            held = now < head.lapses_at <= now + 2 * max(head.ttl_s, ttl_s)
             if held and holder != head.holder:
                 return None
             lease = Lease(term=head.term if held else head.term + 1, holder=holder, address=address, ttl_s=ttl_s)
