@@ -142,7 +142,9 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
         )
         serving = asyncio.create_task(server.serve([listening]))
         stack.push_async_callback(_closed, service, server, serving)
-        await _until(lambda: server.started and (service.leading or bool(service.state.holder)), serving)
+        # Alone on its store it will lead, as soon as the lease of the one before has lapsed, which a crash leaves behind.
+        may_follow = config.shared_store and not config.local_node
+        await _until(lambda: server.started and (service.leading or (may_follow and service.following)), serving)
         token, agent = "", ""
         if service.leading:
             token = await _first_start(service, new_token)

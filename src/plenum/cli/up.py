@@ -80,16 +80,16 @@ def _greet(server: Running) -> None:
     from plenum.cli.news import invocation
 
     state, saved = server.service.state, contexts()[0].get("local")
+    token = server.operator_token or (saved.token if saved and saved.ca == str(server.ca or "") else "")
+    if token:
+        save_context(Context(name="local", server=server.address, token=token, ca=str(server.ca or "")))
     click.echo(f"\n{click.style('Plenum is up', bold=True)} at {server.address}")
     for fleet in sorted(state.fleets.values(), key=lambda f: (f.agent != server.local_agent, f.name)):
         click.echo(f"  {'this host' if fleet.agent == server.local_agent else fleet.name:<10} {_has(server, fleet)}")
     click.echo(f"  {'data':<10} {server.config.data}")
-    token = server.operator_token or (saved.token if saved and saved.ca == str(server.ca or "") else "")
     if server.operator_token:
         click.echo(f"\nOperator token, shown this once ({invocation()} has it already):\n  {server.operator_token}")
-    if token:
-        save_context(Context(name="local", server=server.address, token=token, ca=str(server.ca or "")))
-    else:
+    if not token:
         click.echo(f"\n{invocation()} has no token for it here; stop, and start with --new-token to get one.")
     click.echo("")
 

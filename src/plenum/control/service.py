@@ -130,6 +130,7 @@ class Service:
         self._on_error = on_error
         self._heartbeat_s = heartbeat_s
         self._log_wait_s = log_wait_s
+        self._following = False
         self._failure: BaseException | None = None
         self._asked: deque[_Asked] = deque()
         self._synced: deque[_Synced] = deque()
@@ -165,6 +166,11 @@ class Service:
     def leading(self) -> bool:
         """Whether this replica leads."""
         return self.controller.leading
+
+    @property
+    def following(self) -> bool:
+        """Whether another replica led when this one last asked to."""
+        return self._following and not self.leading
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -481,6 +487,7 @@ class Service:
             return
         self._lead_at = now + RETRY_S
         lease = await asyncio.to_thread(controller.store.acquire, controller.holder, LEAD_S, controller.address)
+        self._following = lease is None
         controller.led(lease, now + LEAD_S)
 
     async def _keep_lead(self) -> None:
