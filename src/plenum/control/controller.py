@@ -29,6 +29,7 @@ from plenum.control.state import BOUND, MAX_BACKOFF_S, Job, State, Unit
 from plenum.model.errors import FieldError, PlenumError
 from plenum.model.fleet import Fleet
 from plenum.placement import DEFAULT, Policy
+from plenum.ports.batches import check_batch
 from plenum.ports.clock import Clock
 from plenum.ports.nodes import EXITED, RUNNING, STARTING, Fence, Report
 from plenum.ports.store import CommandKey, ConflictError, EventStore, FencedError, Lease, Record, StoreError
@@ -332,13 +333,17 @@ class Controller:
             return
         try:
             found = tuple(command.decide(self.state, now))
+            records = [ev.record_of(event, now, command.actor, command.trace) for event in found]
+            position = batch.position + len(batch.records) + len(records)
+            keys = (
+                [CommandKey(key=command.key, digest=command.digest, position=position, at=now)] if command.key else []
+            )
+            check_batch(records, keys)  # what no store takes is refused here, not with all that is written beside it
         except Exception as error:
             batch.done.append((command, error))
             return
-        batch.records += [ev.record_of(event, now, command.actor, command.trace) for event in found]
-        position = batch.position + len(batch.records)
-        if command.key:
-            batch.keys.append(CommandKey(key=command.key, digest=command.digest, position=position, at=now))
+        batch.records += records
+        batch.keys += keys
         batch.done.append((command, Outcome(position=position, events=found)))
 
     def execute(self, command: Command) -> Outcome:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from tests.unit.control.cloud import TTL_S, Cloud, imitation, job
@@ -11,6 +13,7 @@ from plenum.control.controller import NotLeaderError, Outcome
 from plenum.control.protocol import SyncRequest
 from plenum.model import Kind
 from plenum.model.errors import FieldError
+from plenum.ports.batches import BatchError
 from plenum.ports.nodes import Report
 from plenum.ports.store import ConflictError, FencedError, StoreError
 from plenum.sim.store import AFTER, BEFORE
@@ -53,6 +56,19 @@ def test_a_lost_answer_is_made_up_for_by_asking_again(cloud: Cloud) -> None:
     assert cloud.execute(submit("a", "k1")).replayed
     cloud.controller.catch_up()
     assert list(cloud.state.jobs) == ["red/a"]
+
+
+@pytest.mark.parametrize("odd", [{"trace": "t" * 2000}, {"actor": "nul\0"}, {"key": "k" * 2000}])
+def test_what_no_store_takes_is_refused_alone(cloud: Cloud, odd: dict[str, str]) -> None:
+    commands = [submit("a"), replace(submit("b"), **odd), submit("c")]
+    batch = cloud.controller.propose(commands, {})
+    first, second, third = (outcome for _, outcome in batch.done)
+    assert isinstance(second, BatchError)
+    cloud.controller.append(batch.records, batch.keys)
+    assert list(cloud.state.jobs) == ["red/a", "red/c"]
+    assert isinstance(first, Outcome)
+    assert isinstance(third, Outcome)
+    assert third.position == cloud.state.position
 
 
 def test_what_did_not_reach_the_store_did_not_happen(cloud: Cloud) -> None:
