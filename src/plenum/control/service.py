@@ -138,7 +138,8 @@ class Service:
         self._moved = asyncio.Condition()
         self._orders_moved: dict[str, asyncio.Event] = {}
         self._wants: dict[str, list[LogWant]] = {}
-        self._answers: dict[str, asyncio.Future[LogAnswer]] = {}
+        self._answers: dict[tuple[str, str], asyncio.Future[LogAnswer]] = {}
+        """By agent, too: none can answer for another."""
         self._next_want = 0
         self._recent: deque[Record] = deque(maxlen=keep_recent)
         self._tasks: list[asyncio.Task[None]] = []
@@ -322,7 +323,7 @@ class Service:
         self._require_work()
         self.controller.admit(request)
         for answer in request.logs:
-            waiting = self._answers.get(answer.id)
+            waiting = self._answers.get((request.agent, answer.id))
             if waiting is not None and not waiting.done():
                 waiting.set_result(answer)
         synced = _Synced(request, asyncio.get_running_loop().create_future())
@@ -446,7 +447,7 @@ class Service:
             )
         self._next_want += 1
         want = LogWant(id=f"{self._next_want}", run=run, stream=stream, offset=offset, limit=limit)
-        waiting = self._answers[want.id] = asyncio.get_running_loop().create_future()
+        waiting = self._answers[agent, want.id] = asyncio.get_running_loop().create_future()
         self._wants.setdefault(agent, []).append(want)
         self._orders_moved.setdefault(agent, asyncio.Event()).set()
         try:
@@ -455,7 +456,7 @@ class Service:
         except TimeoutError:
             raise LogsError(f"the agent of node {node} does not answer; try again") from None
         finally:
-            del self._answers[want.id]
+            del self._answers[agent, want.id]
             if want in (wanted := self._wants.get(agent, [])):
                 wanted.remove(want)
         if answer.chunk is None:
@@ -606,7 +607,9 @@ class Service:
         except LOST as error:
             controller.failed(error)
             raise
-        controller.absorb(controller.written(position, records))
+        # If the answer took long, they may have been read back from the log meanwhile, as another's would be.
+        written = controller.written(position, records)
+        controller.absorb(record for record in written if record.position > controller.state.position)
         for agent, version in controller.state.agent_version.items():
             if versions.get(agent) != version and agent in self._orders_moved:
                 self._orders_moved[agent].set()
@@ -682,6 +685,8 @@ class Service:
         return max(0.01, min(self._tick_at - now, until_start))
 
     def _note(self, record: Record) -> None:
+        if self._recent and record.position != self._recent[-1].position + 1:
+            self._recent.clear()  # what is between was not taken in one by one; watchers read it from the store
         self._recent.append(record)
         for listener in self.on_records:
             listener(record)

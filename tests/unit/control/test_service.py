@@ -564,6 +564,47 @@ def test_a_second_agent_of_a_name_is_not_answered() -> None:
     run(test)
 
 
+def test_no_agent_answers_for_another() -> None:
+    async def test(world: World) -> None:
+        async with world.service(log_wait_s=0.3) as service:
+            facts = node_facts(parse_fleet(FLEET))
+            await service.execute(commands.apply_fleet("hall", FLEET, facts, driver="agent", agent="ag"))
+            asked = asyncio.ensure_future(outcome(service.logs("n1", "r1", "stdout", 0, 100)))
+            await asyncio.sleep(0)
+            forged = LogChunk(offset=0, data=b"forged", end=True)
+            guesses = tuple(LogAnswer(id=str(n), chunk=forged) for n in range(100))
+            await service.sync(SyncRequest(agent="other", logs=guesses))
+            assert isinstance(await asked, LogsError)
+
+    run(test)
+
+
+def test_what_was_read_back_before_the_store_answered_is_taken_in_once() -> None:
+    class Late(SlowStore):
+        before_answer: Callable[[], object] | None = None
+
+        def append(self, *args: Any, **more: Any) -> int:
+            position = super().append(*args, **more)
+            if self.before_answer is not None:
+                self.before_answer()
+            return position
+
+    async def test(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        store = Late(world.clock, world.disk)
+        world.store = store
+        async with world.service() as service:
+            catch_up = service._catch_up  # pyright: ignore[reportPrivateUsage]
+            store.before_answer = lambda: asyncio.run_coroutine_threadsafe(catch_up(), loop).result(PATIENCE_S)
+            await service.execute(tenant("red"))
+            store.before_answer = None
+            assert "red" in service.state.tenants
+            await service.execute(tenant("blue"))
+            assert service.state.position == store.head()
+
+    run(test)
+
+
 def test_logs_are_fetched_through_the_agent() -> None:
     async def answers(service: Service, seen: list[str]) -> None:
         """Answer whatever is asked, as an agent does with its next request."""
