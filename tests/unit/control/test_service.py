@@ -570,7 +570,7 @@ def test_no_agent_answers_for_another() -> None:
             facts = node_facts(parse_fleet(FLEET))
             await service.execute(commands.apply_fleet("hall", FLEET, facts, driver="agent", agent="ag"))
             asked = asyncio.ensure_future(outcome(service.logs("n1", "r1", "stdout", 0, 100)))
-            await asyncio.sleep(0)
+            await until(lambda: service._wants)  # pyright: ignore[reportPrivateUsage]
             forged = LogChunk(offset=0, data=b"forged", end=True)
             guesses = tuple(LogAnswer(id=str(n), chunk=forged) for n in range(100))
             await service.sync(SyncRequest(agent="other", logs=guesses))
