@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class AgentConfig:
     name
         Of this node in the fleet.
     address
-        Where other nodes reach this one.
+        Where other nodes reach this one; empty: the address that it reaches the control plane from.
     cpu_milli, memory_bytes
         What jobs may have of this host; 0: all of it.
     checkpoints
@@ -86,7 +87,7 @@ class AgentConfig:
     ca: Path | None = None
     join_token: str = field(default="", repr=False)
     name: str = ""
-    address: str = "127.0.0.1"
+    address: str = ""
     cpu_milli: int = 0
     memory_bytes: int = 0
     checkpoints: Path | None = None
@@ -114,7 +115,7 @@ async def run_agent(config: AgentConfig, on_joined: Callable[[str], None] = lamb
     """
     private_folder(config.data)
     name = config.name or host_name()
-    clock = SystemClock()
+    clock = SystemClock(asleep=True)
     driver = local_driver(config.data / "node", name, checkpoints=config.checkpoints)
     agent = Agent(name, driver, clock, instance=instance_of(config.data))
     stop = asyncio.Event()
@@ -150,6 +151,8 @@ async def _serve(
             sent_at = clock.monotonic()
             response = await link.sync(request)
             await asyncio.to_thread(agent.take, request, sent_at, response)
+            if pause_s:
+                log.warning("%s answers again", link.server)
             pause_s = 0.0
         except NotJoinedError:
             raise
@@ -164,6 +167,18 @@ async def _serve(
         except PlenumError as error:  # what it runs sees to its end itself, as the lease is over
             log.warning("%s", error.sentence)
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0) if pause_s else 0.02)
+
+
+def address_towards(server: str) -> str:
+    """Return this host's address on the way to a server; loopback where that cannot be told."""
+    parts = urlsplit(server)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_DGRAM)
+        with socket.socket(found[0][0], socket.SOCK_DGRAM) as probe:
+            probe.connect(found[0][4])  # sends nothing
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"
 
 
 def manifest_of(config: AgentConfig) -> str:
@@ -217,7 +232,11 @@ class Link:
         NotJoinedError
             The control plane refuses.
         """
-        body = {"agent": self._agent, "address": self._config.address, "manifest": manifest}
+        body = {
+            "agent": self._agent,
+            "address": self._config.address or address_towards(self.server),
+            "manifest": manifest,
+        }
         token = self._token or self._config.join_token
         if not token:
             raise NotJoinedError(

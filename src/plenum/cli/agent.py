@@ -34,7 +34,9 @@ from plenum.cli.server_options import log_to_stderr
     help="Folder of the agent's token and runs.  [default: $PLENUM_HOME or ~/.local/share/plenum, agent/NAME]",
 )
 @click.option("--name", default="", help="Name of this node.  [default: the host name]")
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where other nodes reach this one.")
+@click.option(
+    "--address", default="", help="Where other nodes reach this one.  [default: as seen on the way to --server]"
+)
 @click.option("--cpu", default=0.0, type=click.FloatRange(0), help="Cores that jobs may have; 0: all.")
 @click.option("--memory", default="", help="Memory that jobs may have, such as 64GiB; empty: all.")
 @click.option(

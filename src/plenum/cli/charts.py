@@ -60,7 +60,7 @@ def print_tables(*tables: object) -> None:
 def new_table(title: str, label: str, figures: Sequence[str]) -> Table:
     """Return a table with a column of labels and columns of figures."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.add_column(label)
+    table.add_column(label, no_wrap=True, min_width=14)
     for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

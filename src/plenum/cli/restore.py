@@ -24,4 +24,8 @@ def command(file: str, data: str | None, store: str) -> None:
 
     url = store_url(data, store)
     records = restore_backup(file, url)
-    click.echo(f"Restored {records:,} records. Start the control plane on it, or check it first: plenum rebuild")
+    where = f" --store {store}" if store else f" --data {data}" if data else ""
+    click.echo(f"Restored {records:,} records. Check them: plenum rebuild{where or ' --data FOLDER'}")
+    click.echo(
+        "Keys and certificates are not in a backup: without the old folder `tls`, clients and agents must be given the new CA."
+    )

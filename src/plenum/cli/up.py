@@ -79,18 +79,29 @@ def _greet(server: Running) -> None:
     from plenum.adapters.contexts import Context, contexts, save_context
     from plenum.cli.news import invocation
 
-    state, saved = server.service.state, contexts()[0].get("local")
-    token = server.operator_token or (saved.token if saved and saved.ca == str(server.ca or "") else "")
+    state, (known, _) = server.service.state, contexts()
+    ca = str(server.ca or "")
+    # A cloud is known by its CA, which lies in its data folder: another one must not take this one's place, nor its token.
+    name = next((name for name, saved in known.items() if saved.ca == ca), "")
+    others = not name and "local" in known
+    name = name or (f"local-{server.port}" if others else "local")
+    token = server.operator_token or (known[name].token if name in known else "")
     if token:
-        save_context(Context(name="local", server=server.address, token=token, ca=str(server.ca or "")))
+        save_context(Context(name=name, server=server.address, token=token, ca=ca), use=not others)
     click.echo(f"\n{click.style('Plenum is up', bold=True)} at {server.address}")
     for fleet in sorted(state.fleets.values(), key=lambda f: (f.agent != server.local_agent, f.name)):
         click.echo(f"  {'this host' if fleet.agent == server.local_agent else fleet.name:<10} {_has(server, fleet)}")
     click.echo(f"  {'data':<10} {server.config.data}")
     if server.operator_token:
         click.echo(f"\nOperator token, shown this once ({invocation()} has it already):\n  {server.operator_token}")
+    if token and others:
+        click.echo(
+            f"\nAnother cloud is the one in use; this one is the context {name}: plenum context {name} turns to it."
+        )
     if not token:
-        click.echo(f"\n{invocation()} has no token for it here; stop, and start with --new-token to get one.")
+        click.echo(
+            f"\n{invocation()} has no token for it here: log in with one (plenum login), or start with --new-token."
+        )
     click.echo("")
 
 

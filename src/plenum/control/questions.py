@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from plenum.control.commands import AbsentError
 from plenum.control.decider import Decider
-from plenum.control.state import ENDED, State, may_start, unit_workload
+from plenum.control.state import ENDED, Job, State, Unit, may_start, unit_id, unit_workload
 from plenum.model.fleet import CPU, GPU, GPU_MILLI, MEMORY, POWER
-from plenum.model.plan import Reason
+from plenum.model.plan import Placement, Reason
+from plenum.model.view import Rows
+from plenum.model.workload import Kind, Parallelism
+from plenum.placement import Engine
+from plenum.placement.beside import place_beside
 from plenum.scheduling.explain import explain
 
 
@@ -80,12 +86,41 @@ def explained(state: State, decider: Decider, job_id: str, now: float) -> Reason
         return _plain(
             job_id, "wait.no-nodes", f"{job_id} waits: there are no nodes; apply a Fleet or let an agent join."
         )
-    whole = len(waiting) == len(job.units)
-    reason = explain(engine, job.workload if whole else unit_workload(job.workload, waiting[0].key))
+    reason = _explained_whole(engine, job) if len(waiting) == len(job.units) else _explained_rest(engine, job, waiting)
     said = job.waiting
     if said is not None and said.code == "quota.exceeded" and not reason.code.startswith("never"):
         return Reason(workload=job_id, code=said.code, constraint=said.constraint, sentence=said.sentence)
     return reason
+
+
+def _explained_whole(engine: Engine, job: Job) -> Reason:
+    reason = explain(engine, job.workload)
+    if reason.code.startswith("never") and not job.process.imitated:
+        hint = "Commands run on real hosts only, not on imitated nodes; give run.simulate instead of a command to imitate it."
+        return replace(reason, sentence=f"{reason.sentence} {hint}")
+    return reason
+
+
+def _explained_rest(engine: Engine, job: Job, waiting: list[Unit]) -> Reason:
+    """Say why some replicas wait while others run: tried beside those, and if it does not fit, as if all had to find their places anew."""
+    bound = [unit_id(job, unit.key) for unit in job.units.values() if unit.phase == "bound"]
+    replica = unit_workload(job.workload, waiting[0].key)
+    siblings = Rows.joined([engine.running[name][1] for name in bound])
+    count = f"{len(bound)} of {len(job.units)} replicas of {job.id} have places"
+    with engine.trial():
+        if isinstance(place_beside(engine, replica, siblings), Placement):
+            return _plain(job.id, "ready", f"{count}; the next fits: it would start now.")
+    roles = tuple(replace(role, min_replicas=0, step=1) for role in job.workload.roles)
+    whole = replace(job.workload, kind=Kind.TRAINING_JOB, roles=roles, parallelism=Parallelism())
+    with engine.trial():
+        engine.release(*bound)
+        reason = explain(engine, whole)
+    if reason.code == "ready":
+        return _plain(
+            job.id, "wait.partly", f"{count}; there is no place for another beside them under its constraints."
+        )
+    rest = reason.sentence.removeprefix(f"{job.id} ")
+    return replace(reason, code="wait.partly", sentence=f"{count}. All {job.workload.replicas} together: {rest}")
 
 
 def _plain(job_id: str, code: str, sentence: str) -> Reason:

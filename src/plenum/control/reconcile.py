@@ -75,7 +75,7 @@ def _tend_job(state: State, job: Job, now: float) -> Iterator[ev.Event]:
             if unit.generation != job.generation:
                 after[unit.key] = "waiting" if unit.key in unit_keys(job.workload) else "succeeded"
             yield released
-    yield from _ending(job, list(after.values()))
+    yield from _ending(job, list(after.values()), _first_told(job))
 
 
 def _over(runs: list[Run]) -> bool:
@@ -160,7 +160,12 @@ def _end_phase(released: ev.UnitReleased) -> str:
     return "succeeded" if released.outcome == "succeeded" else "failed"
 
 
-def _ending(job: Job, phases: list[str]) -> Iterator[ev.Event]:
+def _first_told(job: Job) -> str:
+    """Return a sentence on the run that went wrong first, over all units."""
+    return next((told for unit in job.units.values() if (told := _told(unit))), "")
+
+
+def _ending(job: Job, phases: list[str], told: str) -> Iterator[ev.Event]:
     """Yield the end of a job of which nothing is bound and nothing is to be."""
     if "bound" in phases:
         return
@@ -170,6 +175,7 @@ def _ending(job: Job, phases: list[str]) -> Iterator[ev.Event]:
         failed = phases.count("failed")
         if failed:
             what = f"{failed} of {len(phases)} replicas failed" if len(phases) > 1 else "its last attempt failed"
-            yield ev.JobEnded(job=job.id, phase=FAILED, message=f"{what}, and no restarts are left")
+            because = f" ({told})" if told else ""
+            yield ev.JobEnded(job=job.id, phase=FAILED, message=f"{what}{because}, and no restarts are left")
         else:
             yield ev.JobEnded(job=job.id, phase=SUCCEEDED)

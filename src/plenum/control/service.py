@@ -296,7 +296,12 @@ class Service:
     def _require_work(self) -> None:
         if self._failure is not None:
             raise self._stopped()
-        self.controller.require_lead()
+        self._require_term()
+
+    def _require_term(self) -> None:
+        """Raise NotLeaderError if another replica leads. A lease of our own that lapsed is asked for again before anything is refused."""
+        if not self.controller.term:
+            self.controller.require_lead()
 
     def dry_run(self, command: Command) -> tuple[ev.Event, ...]:
         """Return what a command would write now.
@@ -321,7 +326,9 @@ class Service:
             As :meth:`execute`.
         """
         self._require_work()
-        self.controller.admit(request)
+        self._require_term()
+        if self.leading:
+            self.controller.admit(request)
         for answer in request.logs:
             waiting = self._answers.get((request.agent, answer.id))
             if waiting is not None and not waiting.done():
@@ -574,11 +581,22 @@ class Service:
         for waiting in self._synced:
             first.setdefault(waiting.request.agent, waiting)
         self._synced = deque(waiting for waiting in self._synced if first[waiting.request.agent] is not waiting)
-        synced = first.values()
+        synced: list[_Synced] = []
+        records: list[Record] = []
+        for waiting in first.values():
+            try:
+                self.controller.admit(waiting.request)
+                records += self.controller.reported(waiting.request)
+                synced.append(waiting)
+            except PlenumError as error:
+                _fail((waiting,), error)
+            except Exception as error:  # what one agent says must not end the work for all
+                self._on_error(f"what agent {waiting.request.agent} said could not be taken in: {error!r}")
+                _fail((waiting,), self._stopped())
         if not synced:
             return
         try:
-            await self._append([record for waiting in synced for record in self.controller.reported(waiting.request)])
+            await self._append(records)
         except BaseException as error:
             _fail(synced, error if isinstance(error, PlenumError) else self._stopped())
             raise

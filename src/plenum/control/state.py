@@ -245,9 +245,21 @@ class Job(msgspec.Struct, kw_only=True):
             yield from unit.runs.values()
 
 
+FORMAT = 1
+"""Of snapshots; another one whenever the same records come to mean another state."""
+
+
+def _foreign(snapshot: Snapshot, why: str) -> DamagedError:
+    return DamagedError(
+        f"the snapshot at position {snapshot.position} was written by another version of Plenum ({why}); "
+        "`plenum rebuild` makes it anew from the log"
+    )
+
+
 class _Stored(msgspec.Struct, kw_only=True):
     """What a snapshot holds."""
 
+    format: int = FORMAT
     position: int = 0
     at: float = 0.0
     term: int = 0
@@ -334,7 +346,12 @@ class State(_Stored, kw_only=True, dict=True):
                 f"the snapshot at position {snapshot.position} is damaged: its digest does not fit; `plenum rebuild` makes it anew "
                 "from the log. Look at the disk, too"
             )
-        stored = _DECODER.decode(snapshot.data)
+        try:
+            stored = _DECODER.decode(snapshot.data)
+        except msgspec.MsgspecError as error:
+            raise _foreign(snapshot, str(error)) from None
+        if stored.format != FORMAT:
+            raise _foreign(snapshot, f"its format is {stored.format}, not {FORMAT}")
         return cls(**{name: getattr(stored, name) for name in _Stored.__struct_fields__})
 
     def snapshot(self) -> Snapshot:

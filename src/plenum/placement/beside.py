@@ -38,11 +38,12 @@ def place_beside(engine: Engine, replica: Workload, others: Rows) -> Placement |
             engine.keep(replica, rows)
             given_up = tuple(f"preferred apart across {a.level} given up" for a in wishes[kept:])
             return Placement(workload=replica, rows=rows, degraded=given_up)
+    beside = " beside the replicas that run" if len(others) else " now"
     return Reason(
         workload=replica.id,
         code="wait.capacity",
         constraint="",
-        sentence=f"{replica.id} waits: no place was found for it beside the replicas that run.",
+        sentence=f"{replica.id} waits: no place has room for it{beside}.",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 import pytest
 from tests.unit.control.cloud import Log, imitation, job, log
@@ -235,3 +237,11 @@ def test_units_of_a_job() -> None:
     assert (one.name, [r.name for r in one.roles], one.replicas, one.apart) == ("j#a-b-1", ["a-b"], 1, ())
     blocks = job(replicas=4, together=(Together(level="place.rack", block=2),))
     assert unit_workload(blocks, "worker-3").together == (Together(level="place.rack", block=0),)
+
+
+def test_a_snapshot_of_another_format_is_refused_with_what_to_do() -> None:
+    found = State().snapshot()
+    for data in (found.data.replace(b'"format":1', b'"format":2'), b'{"position":"seven"}'):
+        foreign = Snapshot(position=0, digest=hashlib.sha256(data).hexdigest(), data=data)
+        with pytest.raises(DamagedError, match="plenum rebuild"):
+            State.from_snapshot(foreign)
