@@ -24,7 +24,8 @@ from plenum.sim.store import MemoryStore
 
 T = TypeVar("T")
 
-SETTINGS = ApiSettings(audit_window_s=0.01, audit_most=1000, failure_rate=Rate(per_s=1e6, burst=10**6))
+MANY = Rate(per_s=1e6, burst=10**6)
+SETTINGS = ApiSettings(audit_window_s=0.01, audit_most=1000, audit_rate=MANY, failure_rate=MANY)
 """Refusals are tested by the hundred; limits on them have tests of their own."""
 
 PATIENCE_S = 20.0

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.api.lab import Lab, problem
+from tests.api.lab import MANY, Lab, problem
 
 from plenum.api import ApiSettings, Rate
 from plenum.api.parameters import MAX_INTEGER, Parameter
@@ -181,6 +181,28 @@ def test_different_refusals_cannot_flood_the_log(flooded: Lab) -> None:
         assert len(records) < 28
 
     flooded.run(many())
+
+
+def test_one_source_cannot_fill_the_log_over_time() -> None:
+    lab = Lab(
+        ApiSettings(audit_window_s=0.01, audit_rate=Rate(per_s=1e-6, burst=10), failure_rate=MANY), simulate=False
+    )
+
+    async def long() -> None:
+        refusals = lab.context.refusals
+        before = lab.service.state.position
+        for i in range(60):
+            await lab.send(("GET", "PUT", "POST")[i % 3], f"/tenants/{i}/tasks/x", "forged")
+            await refusals.flush()
+        await refusals.flush(sums=True)
+        records = await lab.service.read(before, 1000)
+        assert sum(json.loads(record.body)["times"] for record in records) == 60
+        assert len(records) <= 13
+
+    try:
+        lab.run(long())
+    finally:
+        lab.close()
 
 
 def test_refusals_wait_while_they_cannot_be_written(flooded: Lab, caplog: pytest.LogCaptureFixture) -> None:

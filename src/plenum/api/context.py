@@ -31,7 +31,7 @@ class ApiContext:
         self.settings = settings
         self.policies = Policies()
         self.metrics = Metrics(service)
-        self.refusals = Refusals(service, settings.audit_window_s, settings.audit_most)
+        self.refusals = Refusals(service, settings.audit_window_s, settings.audit_most, settings.audit_rate)
         self.backing_up = asyncio.Lock()
         self.joining = asyncio.Lock()
         self._jwt = JwtVerifier(settings.jwt, service.clock, fetch)

@@ -7,12 +7,17 @@ import contextlib
 import logging
 from dataclasses import dataclass, replace
 
+from plenum.api.rates import Rates
+from plenum.api.settings import Rate
 from plenum.control import commands
 from plenum.control.service import Service
 from plenum.model.errors import PlenumError
 
 WAITING = 1_000
 """Different refusals remembered until the next writing; any more are counted under their source alone."""
+
+SUM_S = 60.0
+"""How often the sums of sources that are refused all the time are written."""
 
 _LOG = logging.getLogger("plenum.audit")
 
@@ -55,13 +60,18 @@ class Refusals:
         Longest that a refusal waits to be written.
     most
         Records in one writing; the rest are summed up by source.
+    rate
+        Records of one source; beyond it they are summed up too, and written once in a long while.
     """
 
-    def __init__(self, service: Service, window_s: float, most: int) -> None:
+    def __init__(self, service: Service, window_s: float, most: int, rate: Rate) -> None:
         self._service = service
         self._window_s = window_s
         self._most = most
         self._waiting: dict[tuple[str, ...], Refusal] = {}
+        self._rates = Rates(rate, service.clock.monotonic)
+        self._sums: dict[str, Refusal] = {}
+        self._sums_at = 0.0
         self._writer: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
 
@@ -73,6 +83,11 @@ class Refusals:
 
     def _keep(self, refusal: Refusal) -> None:
         key = (refusal.actor, refusal.source, refusal.verb, refusal.route, refusal.code, refusal.tenant)
+        if key not in self._waiting and self._rates.take(refusal.source):
+            source = refusal.source if refusal.source in self._sums or len(self._sums) < WAITING else "many"
+            times = refusal.times + (self._sums[source].times if source in self._sums else 0)
+            self._sums[source] = replace(_summed(refusal), source=source, times=times)
+            return
         if key not in self._waiting and len(self._waiting) >= WAITING:
             refusal = _summed(refusal)
             key = ("", refusal.source)
@@ -81,11 +96,17 @@ class Refusals:
         known = self._waiting.get(key)
         self._waiting[key] = refusal if known is None else replace(known, times=known.times + refusal.times)
 
-    async def flush(self) -> None:
+    async def flush(self, *, sums: bool = False) -> None:
         """Write what waits; a replica that does not lead cannot, and keeps it until it does or ends."""
         async with self._writing:
-            if self._service.leading:
-                await self._write_all()
+            if not self._service.leading:
+                return
+            now = self._service.clock.monotonic()
+            if self._sums and (sums or now >= self._sums_at):
+                self._sums_at = now + SUM_S
+                self._waiting |= {("", source): refusal for source, refusal in self._sums.items()}
+                self._sums = {}
+            await self._write_all()
 
     async def _write_all(self) -> None:
         waiting, self._waiting = list(self._waiting.values()), {}
@@ -106,12 +127,12 @@ class Refusals:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._writer
             self._writer = None
-        await self.flush()
+        await self.flush(sums=True)
         for refusal in self._waiting.values():
             _LOG.warning("a refusal that is not in the log: %r", refusal)
 
     async def _write_soon(self) -> None:
-        while self._waiting:
+        while self._waiting or self._sums:
             await asyncio.sleep(self._window_s)
             await self.flush()
 

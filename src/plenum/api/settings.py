@@ -126,6 +126,8 @@ class ApiSettings:
         Equal refusals within this time become one record that counts them.
     audit_most
         Records of refusals in one such time, from all sources together.
+    audit_rate
+        Records of refusals of one source; what is more is summed up once a minute, as these records are kept for ever.
     backup_folder
         Where a backup is put while it is sent; empty: the system's folder for temporary files.
     """
@@ -143,6 +145,7 @@ class ApiSettings:
     follow_pause_s: float = 0.5
     audit_window_s: float = 1.0
     audit_most: int = 100
+    audit_rate: Rate = Rate(per_s=0.2, burst=1_000)
     backup_folder: str = ""
     jwt: tuple[JwtIssuer, ...] = ()
 
