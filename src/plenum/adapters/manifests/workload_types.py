@@ -161,7 +161,8 @@ class RunSpec(Strict):
 
     ``command`` is a program and its arguments; no shell reads it. ``workingDir`` defaults to a folder of the replica's own, which its
     attempts share. ``grace`` passes between SIGTERM and SIGKILL; ``timeout`` is the longest an attempt may run (0: no limit);
-    ``restarts`` is how many failures are made up for, the first after ``backoff``, each further one after twice as long.
+    ``restarts`` is how many failures are made up for, the first after ``backoff``, each further one after twice as long. ``env`` is
+    no place for secrets: everybody who may see the job sees it, and it stays in the log.
     """
 
     command: (
