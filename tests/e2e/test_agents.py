@@ -45,9 +45,16 @@ def ranks(cloud: Cloud) -> dict[str, psutil.Process]:
     )
 
 
+def told_running(cloud: Cloud, name: str) -> int:
+    """Return how many runs of a job have been told as running: a process may run before its agent has said so."""
+    story = cloud.story(f"job/default/{name}")
+    return sum(1 for kind, body in story if kind == "RunReported" and body["phase"] == "running")
+
+
 def test_a_gang_over_two_nodes_goes_on_from_its_checkpoint_when_a_rank_dies(cloud: Cloud) -> None:
-    cloud.apply("gang", gang(80, 0.03))
+    cloud.apply("gang", gang(80, 0.06))
     both = ranks(cloud)
+    until(lambda: told_running(cloud, "gang") == 2, "both ranks told as running")
     until(lambda: re.search(r"^step 1\d ", cloud.log_of("gang"), re.MULTILINE), "ten steps")
     both["worker-1"].send_signal(signal.SIGKILL)
 
@@ -80,7 +87,7 @@ def test_a_gang_over_two_nodes_goes_on_from_its_checkpoint_when_a_rank_dies(clou
 
 def test_neither_agents_nor_the_control_plane_take_what_runs_with_them(cloud: Cloud) -> None:
     agents = {name: cloud.agents[name] for name in "ab"}
-    cloud.apply("steady", gang(100, 0.05))
+    cloud.apply("steady", gang(100, 0.12))
     before = {slot: process.pid for slot, process in ranks(cloud).items()}
     cloud.comes_to("steady", "Running")
     agents["a"].end(signal.SIGKILL)
