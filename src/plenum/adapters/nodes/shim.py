@@ -188,8 +188,8 @@ class _Watch:
         if self.lease_lost:
             return False
         lease = _load(self.launch["lease"])
-        if lease is not None and lease["boot"] == self.state["boot"]:
-            self.lease_lost = elapsed_s() > lease["until_s"]
+        if lease is not None:  # one of another boot is of before the host went down: others may have its work since
+            self.lease_lost = lease["boot"] != self.state["boot"] or elapsed_s() > lease["until_s"]
         return self.lease_lost
 
     def _ask_to_end(self, cause, kill_at_s):
