@@ -26,7 +26,7 @@ def _keep_compiled_code() -> None:
         return
     sources = Path(__file__).parent
     digest = hashlib.sha1(usedforsecurity=False)
-    for room in ("model", "graph", "fabric", "placement"):
+    for room in ("model", "graph", "fabric", "placement", "serving", "sim/serving"):
         for source in sorted((sources / room).rglob("*.py")):
             digest.update(source.read_bytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "plenum" / "compiled"

@@ -1,0 +1,131 @@
+"""One serving instance: a model in given formats, spread over given devices, run by an engine with given limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from plenum.serving.architecture import Architecture
+from plenum.serving.formats import FORMATS, Precision
+from plenum.serving.hardware import Accelerator
+
+RUNTIME_FRACTION = 0.90
+"""Part of device memory that engines take for weights and cache (vLLM's ``gpu_memory_utilization`` is 0.9 unless told otherwise)."""
+
+WORKSPACE_BYTES = 2.0e9
+"""Bytes of each device for activations, graphs and communication buffers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parallelism:
+    """How one instance is spread over devices.
+
+    Parameters
+    ----------
+    tp, pp
+        Tensor parallel degree of one attention group; pipeline stages.
+    dp
+        Attention data parallelism: groups of ``tp`` devices that each hold all attention weights and their own sequences, and share
+        the experts.
+    ep
+        Expert parallelism: into how many parts the experts are dealt out; the other ``tp * dp / ep`` devices slice each expert.
+    """
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Devices of the instance."""
+        return self.tp * self.pp * self.dp
+
+    def __str__(self) -> str:
+        parts = [
+            f"{name}{size}"
+            for name, size in (("TP", self.tp), ("PP", self.pp), ("DP", self.dp), ("EP", self.ep))
+            if size > 1
+        ]
+        return " ".join(parts) or "TP1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """An engine and its limits.
+
+    Parameters
+    ----------
+    engine
+        ``vllm``, ``sglang``, ``trtllm``, ``llama.cpp``; chooses the calibration.
+    max_sequences
+        Sequences in one batch at most, over the whole instance.
+    max_batched_tokens
+        Tokens of one iteration at most (the chunk, where prefill is chunked).
+    chunked_prefill
+        Prefill shares iterations with decode; else it has iterations of its own and runs first.
+    prefix_caching
+        Blocks of shared prefixes are kept and found again.
+    block_tokens
+        Tokens of one KV block.
+    speculative_tokens, acceptance
+        Tokens drafted each step (0: none) and the chance that one is accepted, each given the one before it.
+    """
+
+    engine: str = "vllm"
+    max_sequences: int = 256
+    max_batched_tokens: int = 8192
+    chunked_prefill: bool = True
+    prefix_caching: bool = True
+    block_tokens: int = 16
+    speculative_tokens: int = 0
+    acceptance: float = 0.7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A model on devices: what the performance model predicts for."""
+
+    model: Architecture
+    hardware: Accelerator
+    precision: Precision = field(default_factory=Precision)
+    parallelism: Parallelism = field(default_factory=Parallelism)
+    settings: EngineSettings = field(default_factory=EngineSettings)
+
+    @property
+    def devices(self) -> int:
+        """Devices of the instance."""
+        return self.parallelism.devices
+
+
+def weight_bytes_per_device(instance: Instance) -> float:
+    """Bytes of weights on the fullest device."""
+    model, spread = instance.model, instance.parallelism
+    weights = FORMATS[instance.precision.weights].bytes
+    experts = FORMATS[instance.precision.experts or instance.precision.weights].bytes
+    dense = (model.attention_parameters + model.dense_parameters) * weights / (spread.tp * spread.pp)
+    routed = model.expert_parameters * experts / (spread.tp * spread.dp * spread.pp)
+    return dense + routed + model.embedding_parameters * 2.0 / spread.tp  # embeddings stay 16 bits wide
+
+
+def cache_shards(instance: Instance) -> int:
+    """Into how many parts tensor parallelism splits one token's cache: no further than there are KV heads; a latent is not split."""
+    heads = [block.attention.kv_heads for block in instance.model.blocks if block.attention.kind in ("full", "sliding")]
+    return min(instance.parallelism.tp, min(heads)) if heads else 1
+
+
+def cache_bytes_per_token(instance: Instance) -> float:
+    """Bytes that one token adds to the cache of each device that keeps it, windows not yet full."""
+    values = instance.model.cache_values_per_token * FORMATS[instance.precision.kv_cache].bytes
+    return values / (cache_shards(instance) * instance.parallelism.pp)
+
+
+def cache_capacity_tokens(instance: Instance) -> int:
+    """Tokens of KV cache that the whole instance holds; 0 or less where the weights leave no room.
+
+    Windows and states are counted as if every sequence were long: an instance may hold somewhat more.
+    """
+    free = instance.hardware.hbm_bytes * RUNTIME_FRACTION - WORKSPACE_BYTES - weight_bytes_per_device(instance)
+    growing = instance.model.cache_values(65_536.0) / 65_536.0 * FORMATS[instance.precision.kv_cache].bytes
+    each = growing / (cache_shards(instance) * instance.parallelism.pp)
+    return math.floor(free / each) * instance.parallelism.dp if each > 0 else 0

@@ -1,0 +1,4 @@
+"""Simulated LLM serving: iteration by iteration, in compiled loops.
+
+Way in: ``simulate``.
+"""
