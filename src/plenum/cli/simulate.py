@@ -15,9 +15,10 @@ class _SimulateGroup(LazyGroup):
             "plenum.cli.simulate_chaos",
             "Run the whole control plane on a virtual clock while everything goes wrong.",
         ),
+        "serving": ("plenum.cli.simulate_serving", "Replay or invent traffic on simulated LLM instances."),
     }
 
 
 @click.group(cls=_SimulateGroup)
 def command() -> None:
-    """Try the control plane on virtual machines in virtual time."""
+    """Try the control plane, or a serving cluster, in virtual time."""
