@@ -32,6 +32,10 @@ class Attention:
         Of ``mla``; ``query_rank`` 0: queries are projected directly.
     selected
         Tokens at most that a query attends to where an indexer picks them (DeepSeek sparse attention); 0: all.
+    index_heads, index_dim
+        Heads and dimension of that indexer: it keeps one key of ``index_dim`` for every token and compares all of them.
+    gated_output
+        A gate as wide as the queries multiplies the output (Qwen3-Next and after).
     """
 
     kind: AttentionKind = "full"
@@ -44,6 +48,9 @@ class Attention:
     rope_dim: int = 0
     query_rank: int = 0
     selected: int = 0
+    index_heads: int = 0
+    index_dim: int = 0
+    gated_output: bool = False
 
     @property
     def values(self) -> int:
@@ -61,17 +68,20 @@ class Attention:
             )
             down = hidden * (self.kv_rank + self.rope_dim)
             up = self.kv_rank * self.heads * (self.head_dim + self.values)
-            return query + down + up + self.heads * self.values * hidden
+            index = self.query_rank * self.index_heads * self.index_dim + hidden * (self.index_dim + self.index_heads)
+            return query + down + up + self.heads * self.values * hidden + index
         if self.kind == "linear":  # q, k of the key heads, v, gate and output of the value heads
             return hidden * (2 * self.kv_heads * self.head_dim + 3 * self.heads * self.values)
         return hidden * (
-            self.heads * self.head_dim + self.kv_heads * (self.head_dim + self.values) + self.heads * self.values
+            self.heads * self.head_dim * (2 if self.gated_output else 1)
+            + self.kv_heads * (self.head_dim + self.values)
+            + self.heads * self.values
         )
 
     def cache_values(self) -> int:
         """Values that one more token adds to the cache of one block; 0 where the state does not grow."""
         if self.kind == "mla":
-            return self.kv_rank + self.rope_dim
+            return self.kv_rank + self.rope_dim + self.index_dim
         return 0 if self.kind == "linear" else self.kv_heads * (self.head_dim + self.values)
 
     def state_values(self) -> int:
@@ -87,6 +97,10 @@ class Attention:
     def decode_pair_flops(self) -> int:
         """The same as decoding computes it: ``mla`` attends in the latent space, so that the cache need not be expanded."""
         return 2 * self.heads * (2 * self.kv_rank + self.rope_dim) if self.kind == "mla" else self.pair_flops()
+
+    def index_pair_flops(self) -> int:
+        """FLOPs of the indexer for one query token against one key token, however few are then attended to."""
+        return 2 * self.index_heads * self.index_dim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +169,12 @@ class Architecture:
         Tokens that one sequence may hold.
     weights_format
         Name of the format that its publisher ships (see :mod:`plenum.serving.formats`).
+    experts_format
+        The same for its routed experts where they are held otherwise; empty: like the rest.
     parameters_published
         Total as its publisher states it, to check the shapes by; 0 where none is stated.
+    left_out
+        Parts of the published model that are not counted: vision towers, heads that predict further tokens.
     source
         Where the shapes come from.
     """
@@ -169,7 +187,9 @@ class Architecture:
     tied_embeddings: bool = False
     max_context: int = 131_072
     weights_format: str = "bf16"
+    experts_format: str = ""
     parameters_published: float = 0.0
+    left_out: str = ""
     source: str = ""
 
     @property
