@@ -1,19 +1,30 @@
 """From an instance to the coefficients of its iterations: peaks, bytes and latencies of every operator.
 
-The roofline of Williams, Waterman and Patterson (CACM 2009) operator by operator: the time of each is the larger of its FLOPs over
-the peak and its bytes over the bandwidth, each at the part of the data sheet's figure that calibration found to be reached.
+The roofline of Williams, Waterman and Patterson (CACM 2009) operator by operator. :func:`work_of` says what an operator takes at the
+data sheet's peaks; an :class:`Efficiency` says which part of each peak is reached and what launches and collectives add.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from plenum.serving.formats import FORMATS, Format
+from plenum.serving.architecture import Architecture
+from plenum.serving.formats import FORMATS, Format, Precision
 from plenum.serving.hardware import Accelerator
-from plenum.serving.instance import Instance, cache_shards
-from plenum.serving.steps import FIELDS, StepModel
+from plenum.serving.instance import Instance, Parallelism, cache_shards
+from plenum.serving.steps import AT, FIELDS, StepModel
+
+ACTIVATION_PASSES = 12
+"""Times that a layer moves a token's hidden state through memory: norms, residuals, projections in and out."""
+
+DISPATCH_BYTES = 3
+"""Bytes for each value of a token's hidden state that visits an expert elsewhere: out in 8 bits, back in 16 (DeepSeek-V3, 3.2.2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,24 +33,75 @@ class Efficiency:
 
     Parameters
     ----------
-    compute, memory, network
-        Parts of peak FLOP/s, memory and scale-up bandwidth that are reached.
-    attention
-        Part of peak FLOP/s that prefill attention reaches.
-    layer_s, step_s, sequence_s
-        Seconds of launches for each layer, for each iteration, and for each sequence in a batch.
+    compute, experts, attention
+        Parts of peak FLOP/s that dense matrices, routed experts and prefill attention reach.
+    memory, expert_memory, cache_memory
+        Parts of memory bandwidth that reading dense weights, experts and KV cache reaches.
+    network
+        Part of scale-up bandwidth that collectives reach.
+    layer_s, expert_layer_s, step_s, sequence_s
+        Seconds that launches add for each layer, for each layer with experts besides, for each iteration, and for each sequence.
     collective_s
         Latency of one collective in the scale-up domain.
+    idle, memory_power, compute_power
+        Watts doing nothing, memory bound and compute bound, as parts of the data sheet's power.
+    request_s
+        Seconds between a request and the queue: HTTP, tokenising, scheduling; and the same of the first token on its way back.
+    queueing
+        Waiting for prefill over that of a queue with random arrivals and the same mean: below 1 where work comes evenly.
+    burst
+        Part of closed-loop requests that start together, as all do when a benchmark begins.
     """
 
     compute: float = 0.65
-    memory: float = 0.75
-    network: float = 0.6
+    experts: float = 0.5
     attention: float = 0.4
+    memory: float = 0.75
+    expert_memory: float = 0.6
+    cache_memory: float = 0.6
+    network: float = 0.5
     layer_s: float = 10e-6
+    expert_layer_s: float = 20e-6
     step_s: float = 1.0e-3
     sequence_s: float = 5e-6
     collective_s: float = 8e-6
+    idle: float = 0.12
+    memory_power: float = 0.6
+    compute_power: float = 1.0
+    request_s: float = 0.02
+    queueing: float = 1.0
+    burst: float = 0.2
+
+
+EFFICIENCY_FIELDS = tuple(f.name for f in fields(Efficiency))
+"""Names of what calibration fits, in order."""
+
+_AT_EFF = {name: index for index, name in enumerate(EFFICIENCY_FIELDS)}
+
+_DIVIDED_BY = {
+    "linear_token_s": "compute",
+    "head_token_s": "compute",
+    "expert_token_s": "experts",
+    "prefill_pair_s": "attention",
+    "prefill_pair_window_s": "attention",
+    "decode_pair_s": "attention",
+    "decode_pair_window_s": "attention",
+    "linear_weights_s": "memory",
+    "activation_token_s": "memory",
+    "head_weights_s": "memory",
+    "state_s": "cache_memory",
+    "expert_read_s": "expert_memory",
+    "decode_context_s": "cache_memory",
+    "decode_context_window_s": "cache_memory",
+    "collective_token_s": "network",
+}
+"""Which part of a peak each coefficient's time goes with."""
+
+_COUNTS = ("layers", "expert_layers", "collectives", "tdp_w")
+WORK_FIELDS = FIELDS + _COUNTS
+"""Columns of :func:`work_of`: the coefficients at data-sheet peaks, then the counts that overheads multiply."""
+
+_AT_WORK = {name: index for index, name in enumerate(WORK_FIELDS)}
 
 
 def computed_in(hardware: Accelerator, form: Format) -> str:
@@ -49,61 +111,196 @@ def computed_in(hardware: Accelerator, form: Format) -> str:
 
 def compile_steps(instance: Instance, efficiency: Efficiency | None = None) -> StepModel:
     """Compile an instance to the coefficients that :func:`plenum.serving.steps.step` reads."""
-    eff = efficiency or Efficiency()
-    model, hardware, spread, precision = instance.model, instance.hardware, instance.parallelism, instance.precision
-    weights = FORMATS[precision.weights]
-    experts = FORMATS[precision.experts or precision.weights]
-    cache = FORMATS[precision.kv_cache].bytes
-    wide = FORMATS[precision.activations].bytes
-    peak = hardware.peak_flops[computed_in(hardware, weights)] * eff.compute
-    expert_peak = hardware.peak_flops[computed_in(hardware, experts)] * eff.compute
-    attention_peak = hardware.peak_flops[computed_in(hardware, FORMATS["bf16"])] * eff.attention
-    bandwidth = hardware.hbm_bps * eff.memory
-    link = hardware.scaleup_bps * eff.network
-    groups = spread.tp * spread.dp  # devices of one stage
-    layers = model.layers
-    dense = model.attention_parameters + model.dense_parameters
+    array = coefficients(work_of(instance)[None, :], efficiency_array(efficiency or Efficiency())[None, :])[0]
+    array.flags.writeable = False
+    return StepModel(coefficients=array)
+
+
+def efficiency_array(efficiency: Efficiency) -> NDArray[np.float64]:
+    """Return an efficiency as an array in the order of :data:`EFFICIENCY_FIELDS`."""
+    return np.array(astuple(efficiency), dtype=np.float64)
+
+
+def efficiency_of(values: NDArray[np.float64]) -> Efficiency:
+    """Return what :func:`efficiency_array` made an array of."""
+    return replace(Efficiency(), **{name: float(v) for name, v in zip(EFFICIENCY_FIELDS, values, strict=True)})
+
+
+def coefficients(work: NDArray[np.float64], efficiency: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Apply efficiencies to work.
+
+    Parameters
+    ----------
+    work
+        (n, len(WORK_FIELDS)).
+    efficiency
+        (n, len(EFFICIENCY_FIELDS)), or (1, …) for one that holds for all.
+
+    Returns
+    -------
+    NDArray
+        (n, len(FIELDS)): rows are what :func:`plenum.serving.steps.step` takes.
+    """
+
+    def eff(name: str) -> NDArray[np.float64]:
+        return efficiency[:, _AT_EFF[name]]
+
+    def count(name: str) -> NDArray[np.float64]:
+        return work[:, _AT_WORK[name]]
+
+    out = work[:, : len(FIELDS)].copy()
+    for name, part in _DIVIDED_BY.items():
+        out[:, AT[name]] /= eff(part)
+    out[:, AT["fixed_s"]] = (
+        eff("step_s") + count("layers") * eff("layer_s") + count("expert_layers") * eff("expert_layer_s")
+    )
+    out[:, AT["sequence_s"]] = eff("sequence_s")
+    out[:, AT["collective_s"]] = count("collectives") * eff("collective_s")
+    out[:, AT["idle_w"]] = count("tdp_w") * eff("idle")
+    out[:, AT["memory_w"]] = count("tdp_w") * eff("memory_power")
+    out[:, AT["compute_w"]] = count("tdp_w") * eff("compute_power")
+    return out
+
+
+class _Shape(NamedTuple):
+    """Sums over the blocks of a model, which no parallelism changes."""
+
+    dense: float
+    routed_flops: float
+    one_expert: float
+    experts: float
+    active: float
+    expert_layers: float
+    pair_flops: float
+    pair_window_flops: float
+    decode_pair_flops: float
+    decode_pair_window_flops: float
+    cache_values: float
+    cache_window_values: float
+    state_values: float
+    window: float
+    layers: float
+
+
+@lru_cache(maxsize=512)
+def _shape(model: Architecture) -> _Shape:
     moe = [block for block in model.blocks if block.feed_forward.experts]
-    routed = sum(b.count * b.feed_forward.active * b.feed_forward.expert_parameters(model.hidden) for b in moe)
-    one_expert = sum(b.count * b.feed_forward.expert_parameters(model.hidden) for b in moe)
-    shards = cache_shards(instance)
+    full, window = ("full", "mla"), ("sliding",)
 
     def attended(kinds: tuple[str, ...], each: str) -> float:
         return float(sum(b.count * getattr(b.attention, each)() for b in model.blocks if b.attention.kind in kinds))
 
-    full, window = ("full", "mla"), ("sliding",)
-    collectives = 2 * layers if groups > 1 else 0
-    volume = collectives * model.hidden * wide * 2 * (groups - 1) / groups if groups > 1 else 0.0
-    values: dict[str, float] = dict.fromkeys(FIELDS, 0.0)
-    values.update(
-        stages=spread.pp,
-        fixed_s=eff.step_s + layers * eff.layer_s,
-        sequence_s=eff.sequence_s,
-        linear_token_s=2 * dense / (groups * peak),
-        linear_weights_s=dense * weights.bytes / (spread.tp * bandwidth),
-        activation_token_s=layers * 12 * model.hidden * wide / (groups * bandwidth),
-        expert_token_s=2 * routed / (groups * expert_peak),
-        expert_read_s=one_expert * experts.bytes / (groups * bandwidth),
+    return _Shape(
+        dense=model.attention_parameters + model.dense_parameters,
+        routed_flops=2.0
+        * sum(b.count * b.feed_forward.active * b.feed_forward.expert_parameters(model.hidden) for b in moe),
+        one_expert=sum(b.count * b.feed_forward.expert_parameters(model.hidden) for b in moe),
         experts=moe[0].feed_forward.experts if moe else 0,
-        experts_active=moe[0].feed_forward.active if moe else 0,
-        prefill_pair_s=attended(full, "pair_flops") / (groups * attention_peak),
-        prefill_pair_window_s=attended(window, "pair_flops") / (groups * attention_peak),
-        decode_context_s=attended(full, "cache_values") * cache / (shards * spread.dp * bandwidth),
-        decode_context_window_s=attended(window, "cache_values") * cache / (shards * spread.dp * bandwidth),
-        decode_pair_s=attended(full, "decode_pair_flops") / (groups * attention_peak),
-        decode_pair_window_s=attended(window, "decode_pair_flops") / (groups * attention_peak),
-        state_s=2 * attended(("linear",), "state_values") * cache / (groups * bandwidth),
-        head_token_s=2 * model.hidden * model.vocab / (groups * peak),
-        head_weights_s=model.hidden * model.vocab * 2.0 / (spread.tp * bandwidth),
-        collective_s=collectives * eff.collective_s,
-        collective_token_s=volume / (spread.dp * link),
+        active=moe[0].feed_forward.active if moe else 0,
+        expert_layers=sum(b.count for b in moe),
+        pair_flops=attended(full, "pair_flops"),
+        pair_window_flops=attended(window, "pair_flops"),
+        decode_pair_flops=attended(full, "decode_pair_flops"),
+        decode_pair_window_flops=attended(window, "decode_pair_flops"),
+        cache_values=attended(full, "cache_values"),
+        cache_window_values=attended(window, "cache_values"),
+        state_values=attended(("linear",), "state_values"),
         window=max((b.attention.window for b in model.blocks), default=0),
-        idle_w=hardware.idle_w * instance.devices,
-        memory_w=(hardware.idle_w + 0.6 * (hardware.tdp_w - hardware.idle_w)) * instance.devices,
-        compute_w=hardware.tdp_w * instance.devices,
-        prefill_scale=1.0,
-        decode_scale=1.0,
+        layers=model.layers,
     )
-    array = np.array([values[name] for name in FIELDS], dtype=np.float64)
-    array.flags.writeable = False
-    return StepModel(coefficients=array)
+
+
+@lru_cache(maxsize=4096)
+def _peaks(peak_flops: tuple[tuple[str, float], ...], precision: Precision) -> tuple[float, float, float]:
+    """Peak FLOP/s of dense weights, of experts and of attention."""
+    peaks: Mapping[str, float] = dict(peak_flops)
+
+    def of(name: str) -> float:
+        return next((peaks[form] for form in FORMATS[name].computes_as if form in peaks), 0.0) or min(peaks.values())
+
+    return of(precision.weights), of(precision.experts or precision.weights), of("bf16")
+
+
+def work_of(instance: Instance) -> NDArray[np.float64]:
+    """Return what one instance's operators take at the data sheet's peaks, (len(WORK_FIELDS),)."""
+    return work_of_many([instance])[0]
+
+
+def work_of_many(instances: Sequence[Instance]) -> NDArray[np.float64]:
+    """Return :func:`work_of` of many instances, (n, len(WORK_FIELDS)); equal objects are computed once."""
+    rows: dict[int, NDArray[np.float64]] = {}
+    for instance in instances:
+        if id(instance) not in rows:
+            rows[id(instance)] = _work(instance)
+    return np.array([rows[id(instance)] for instance in instances]).reshape(len(instances), len(WORK_FIELDS))
+
+
+def _work(instance: Instance) -> NDArray[np.float64]:
+    model, hardware, spread, precision = instance.model, instance.hardware, instance.parallelism, instance.precision
+    shape = _shape(model)
+    peak, expert_peak, attention_peak = _peaks(tuple(hardware.peak_flops.items()), precision)
+    weight_bytes = FORMATS[precision.weights].bytes
+    expert_bytes = FORMATS[precision.experts or precision.weights].bytes
+    cache = FORMATS[precision.kv_cache].bytes
+    wide = FORMATS[precision.activations].bytes
+    bandwidth = hardware.hbm_bps
+    width = spread.tp * spread.dp  # devices of one stage
+    context_bytes = cache / (cache_shards(instance) * spread.dp * bandwidth)
+    collectives, volume_s = _communication(model.hidden * wide, shape, spread, hardware)
+    settings = instance.settings
+    values: dict[str, float] = {
+        "stages": spread.pp,
+        "linear_token_s": 2 * shape.dense / (width * peak),
+        "linear_weights_s": shape.dense * weight_bytes / (spread.tp * bandwidth),
+        "activation_token_s": shape.layers * ACTIVATION_PASSES * model.hidden * wide / (width * bandwidth),
+        "expert_token_s": shape.routed_flops / (width * expert_peak),
+        "expert_read_s": shape.one_expert * expert_bytes / (width * bandwidth),
+        "experts": shape.experts,
+        "experts_active": shape.active,
+        "prefill_pair_s": shape.pair_flops / (width * attention_peak),
+        "prefill_pair_window_s": shape.pair_window_flops / (width * attention_peak),
+        "decode_context_s": shape.cache_values * context_bytes,
+        "decode_context_window_s": shape.cache_window_values * context_bytes,
+        "decode_pair_s": shape.decode_pair_flops / (width * attention_peak),
+        "decode_pair_window_s": shape.decode_pair_window_flops / (width * attention_peak),
+        "state_s": 2 * shape.state_values * wide / (width * bandwidth),
+        "head_token_s": 2 * model.hidden * model.vocab / (width * attention_peak),
+        "head_weights_s": model.hidden * model.vocab * 2.0 / (spread.tp * bandwidth),
+        "collective_token_s": volume_s,
+        "window": shape.window,
+        "prefill_scale": 1.0,
+        "decode_scale": 1.0,
+        "groups": spread.dp,
+        "decode_width": 1.0 + settings.speculative_tokens,
+        "draft_share": settings.speculative_tokens / shape.layers,
+        "layers": shape.layers,
+        "expert_layers": shape.expert_layers,
+        "collectives": collectives,
+        "tdp_w": hardware.tdp_w * instance.devices,
+    }
+    out = np.zeros(len(WORK_FIELDS))
+    for name, value in values.items():
+        out[_AT_WORK[name]] = value
+    return out
+
+
+def _communication(
+    token_bytes: float, shape: _Shape, spread: Parallelism, hardware: Accelerator
+) -> tuple[float, float]:
+    """Collectives of one iteration, and seconds of their volume for each token of the whole instance.
+
+    Tensor parallel groups all-reduce after attention and after the feed-forward part; where attention is data parallel, tokens are
+    sent to the experts that they visit and back instead of the second of the two.
+    """
+    width = spread.tp * spread.dp
+    if width <= 1:
+        return 0.0, 0.0
+    link = hardware.scaleup_bps if width <= max(hardware.scaleup_size, 1) else hardware.scaleout_bps
+    reduce_s = 2.0 * (spread.tp - 1) / spread.tp * token_bytes / (spread.dp * link)
+    count = shape.layers * (spread.tp > 1)
+    seconds = shape.layers * reduce_s
+    sent = shape.expert_layers if spread.dp > 1 else 0.0
+    reduced = shape.layers - sent
+    visits = min(shape.active, width - 1.0)
+    seconds += reduced * reduce_s + sent * visits * token_bytes / 2.0 * DISPATCH_BYTES / (width * link)
+    return count + reduced * (spread.tp > 1) + 2.0 * sent, seconds

@@ -6,6 +6,7 @@ simulator all call :func:`step`. That is what makes their answers agree.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,9 @@ FIELDS = (
     "compute_w",  # while compute bound
     "prefill_scale",  # what calibration found: time of prefill work over the roofline's
     "decode_scale",  # the same for decode work
+    "groups",  # attention groups of data parallelism: the busiest sets the pace
+    "decode_width",  # tokens computed for each decoding sequence: 1, or 1 + drafted ones
+    "draft_share",  # time of drafting them, as a part of the linear and expert time of the model itself
 )
 """Names of the coefficients, in the order in which the array holds them."""
 
@@ -57,8 +61,9 @@ _DEC, _DEC_W, _DPAIR, _DPAIR_W = (
 )
 _STATE, _HEAD_T, _HEAD_W = AT["state_s"], AT["head_token_s"], AT["head_weights_s"]
 _COLL, _COLL_T = AT["collective_s"], AT["collective_token_s"]
-_MEM_W, _CPU_W = AT["memory_w"], AT["compute_w"]
+_IDLE_W, _MEM_W, _CPU_W = AT["idle_w"], AT["memory_w"], AT["compute_w"]
 _PRE_SCALE, _DEC_SCALE = AT["prefill_scale"], AT["decode_scale"]
+_GROUPS, _WIDTH, _DRAFT = AT["groups"], AT["decode_width"], AT["draft_share"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,34 +112,59 @@ def step(
         Sum of their contexts; the same with no more than ``window`` each.
     """
     sequences = prefills + decodes
-    tokens = prefill_tokens + decodes
+    computed = decodes * c[_WIDTH]
+    tokens = prefill_tokens + computed
     if tokens <= 0.0:
         return 0.0, 0.0
     stages = c[_STAGES]
     n = tokens / stages  # one micro-batch; the others overlap with it on other stages
-    compute = n * c[_LIN_T]
-    memory = c[_LIN_W] + n * c[_ACT]
-    total = max(compute, memory)
-    bound = compute if compute >= memory else 0.0
+    pace = n + (_unevenness(c[_GROUPS], prefill_tokens, prefills, computed, decodes)) / stages
+    compute = pace * c[_LIN_T]
+    memory = c[_LIN_W] + pace * c[_ACT]
+    linear = smooth_max(compute, memory)
+    busy = min(compute, linear)
     if c[_EXPERTS] > 0.0:
         visited = c[_EXPERTS] * (1.0 - (1.0 - c[_ACTIVE] / c[_EXPERTS]) ** n)
         compute = n * c[_EXP_T]
-        memory = visited * c[_EXP_R]
-        total += max(compute, memory)
-        bound += compute if compute >= memory else 0.0
+        linear += smooth_max(compute, visited * c[_EXP_R])
+        busy += compute
+    total = linear * (1.0 + c[_DRAFT])
     attend = (prefill_pairs * c[_PRE] + prefill_pairs_window * c[_PRE_W]) / stages
+    if prefills > 0.0 and prefills < c[_GROUPS]:
+        attend *= c[_GROUPS] / max(prefills, 1.0)
     total += attend
-    bound += attend
-    compute = context_tokens * c[_DPAIR] + context_window_tokens * c[_DPAIR_W]
+    busy += attend
+    compute = (context_tokens * c[_DPAIR] + context_window_tokens * c[_DPAIR_W]) * c[_WIDTH]
     memory = context_tokens * c[_DEC] + context_window_tokens * c[_DEC_W] + sequences * c[_STATE]
-    total += max(compute, memory) / stages
-    total += max(sequences / stages * c[_HEAD_T], c[_HEAD_W])
-    total += c[_COLL] + n * c[_COLL_T]
+    total += smooth_max(compute, memory) / stages
+    total += smooth_max(sequences / stages * c[_HEAD_T], c[_HEAD_W])
+    work = total
+    total += c[_COLL] + n * c[_COLL_T] + c[_FIXED] + sequences * c[_SEQUENCE]
     share = prefill_tokens / tokens
     total *= share * c[_PRE_SCALE] + (1.0 - share) * c[_DEC_SCALE]
-    total += c[_FIXED] + sequences * c[_SEQUENCE]
-    busy = min(1.0, bound / total)
-    return total, total * (busy * c[_CPU_W] + (1.0 - busy) * c[_MEM_W])
+    busy = min(busy, work)
+    watts = c[_IDLE_W] + ((work - busy) * (c[_MEM_W] - c[_IDLE_W]) + busy * (c[_CPU_W] - c[_IDLE_W])) / max(work, 1e-12)
+    return total, total * watts
+
+
+@njit(cache=True)
+def smooth_max(a: float, b: float) -> float:
+    """Return a bit more than the larger of two times: compute and memory overlap, never quite (the norm of order 4)."""
+    a2, b2 = a * a, b * b
+    return math.sqrt(math.sqrt(a2 * a2 + b2 * b2))
+
+
+@njit(cache=True)
+def _unevenness(groups: float, prefill_tokens: float, prefills: float, computed: float, decodes: float) -> float:
+    """Tokens that the busiest attention group has beyond its share, times the groups."""
+    if groups <= 1.0:
+        return 0.0
+    more = 0.0
+    if prefills > 0.0 and prefills < groups:
+        more += prefill_tokens * (groups / max(prefills, 1.0) - 1.0)
+    if decodes > 0.0 and decodes < groups:
+        more += computed * (groups / max(decodes, 1.0) - 1.0)
+    return more
 
 
 @njit(cache=True)

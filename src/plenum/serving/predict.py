@@ -1,0 +1,256 @@
+"""What a deployment does under a load: time to first token, time per output token, throughput and power, with intervals.
+
+One question: :func:`predict`. Thousands of candidates at once: :func:`predict_many`. Disaggregated deployments name what prefills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from plenum.serving.calibration import Calibration, efficiency_for
+from plenum.serving.instance import Instance, cache_bytes_per_token, cache_capacity_tokens
+from plenum.serving.loads import AT_LOAD, AT_OUT, LOAD_FIELDS, solve
+from plenum.serving.roofline import Efficiency, coefficients, efficiency_array, work_of_many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predictions:
+    """What n deployments do; every column is (n,) float64 unless said otherwise.
+
+    Parameters
+    ----------
+    ttft_s, tpot_s, e2e_s
+        Mean seconds to the first token (queueing included), between later tokens, and to the last; infinite where more requests
+        come than can be served.
+    ttft_low_s, ttft_high_s, tpot_low_s, tpot_high_s
+        Interval that holds the truth with the chance of ``Calibration.coverage``.
+    requests_rps, tokens_per_s
+        Requests and answer tokens a second of the whole deployment.
+    batch
+        Mean sequences that one worker decodes.
+    prefill_busy
+        Part of their time that those who prefill do so.
+    wait_s
+        Part of ``ttft_s`` spent waiting.
+    power_w
+        Watts of all devices.
+    saturated
+        bool: the load is more than fits or can be served; some of it waits.
+    prompt_s, step_s
+        Prefill of one prompt alone; one decode iteration without prefill.
+    cache_tokens
+        Tokens of KV cache of one worker; 0 or less: its weights do not fit, and nothing else of the row means anything.
+    """
+
+    ttft_s: NDArray[np.float64]
+    ttft_low_s: NDArray[np.float64]
+    ttft_high_s: NDArray[np.float64]
+    tpot_s: NDArray[np.float64]
+    tpot_low_s: NDArray[np.float64]
+    tpot_high_s: NDArray[np.float64]
+    e2e_s: NDArray[np.float64]
+    requests_rps: NDArray[np.float64]
+    tokens_per_s: NDArray[np.float64]
+    batch: NDArray[np.float64]
+    prefill_busy: NDArray[np.float64]
+    wait_s: NDArray[np.float64]
+    power_w: NDArray[np.float64]
+    saturated: NDArray[np.bool_]
+    prompt_s: NDArray[np.float64]
+    step_s: NDArray[np.float64]
+    cache_tokens: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.ttft_s)
+
+    def row(self, index: int) -> Prediction:
+        """Return one of them."""
+        return Prediction(**{f.name: getattr(self, f.name)[index].item() for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What one deployment does: a row of :class:`Predictions`."""
+
+    ttft_s: float
+    ttft_low_s: float
+    ttft_high_s: float
+    tpot_s: float
+    tpot_low_s: float
+    tpot_high_s: float
+    e2e_s: float
+    requests_rps: float
+    tokens_per_s: float
+    batch: float
+    prefill_busy: float
+    wait_s: float
+    power_w: float
+    saturated: bool
+    prompt_s: float
+    step_s: float
+    cache_tokens: float
+
+
+def predict(
+    instance: Instance,
+    *,
+    isl: float,
+    osl: float,
+    concurrency: float = float("nan"),
+    rate_rps: float = float("nan"),
+    workers: int = 1,
+    prefill: Instance | None = None,
+    prefill_workers: int = 1,
+    cached_tokens: float = 0.0,
+    calibration: Calibration | None = None,
+) -> Prediction:
+    """Predict one deployment; see :func:`predict_many`."""
+    return predict_many(
+        [instance],
+        isl=isl,
+        osl=osl,
+        concurrency=concurrency,
+        rate_rps=rate_rps,
+        workers=workers,
+        prefill=[prefill],
+        prefill_workers=prefill_workers,
+        cached_tokens=cached_tokens,
+        calibration=calibration,
+    ).row(0)
+
+
+def predict_many(
+    instances: Sequence[Instance],
+    *,
+    isl: ArrayLike,
+    osl: ArrayLike,
+    concurrency: ArrayLike = np.nan,
+    rate_rps: ArrayLike = np.nan,
+    workers: ArrayLike = 1,
+    prefill: Sequence[Instance | None] = (),
+    prefill_workers: ArrayLike = 1,
+    cached_tokens: ArrayLike = 0.0,
+    calibration: Calibration | None = None,
+) -> Predictions:
+    """Predict n deployments under steady loads.
+
+    Parameters
+    ----------
+    instances
+        n instances that decode, and prefill too where ``prefill`` says nothing; the same object may come many times (it is then
+        compiled once).
+    isl, osl
+        Tokens of prompts and answers; a number or (n,), like all that follow.
+    concurrency
+        Requests in flight over the whole deployment, each followed by another at once (closed loop).
+    rate_rps
+        Requests a second over the whole deployment that arrive at random (open loop). Give one of the two.
+    workers, prefill_workers
+        How many ``instances[i]`` and how many ``prefill[i]`` there are.
+    prefill
+        n instances that prefill only, or None for aggregated ones; empty: all are aggregated.
+    cached_tokens
+        Prompt tokens whose cache is found (prefix reuse).
+    calibration
+        None: the shipped one.
+
+    Returns
+    -------
+    Predictions
+        One row each. What does not fit has ``cache_tokens`` <= 0, what is overloaded is ``saturated``: values, not errors.
+    """
+    n = len(instances)
+    firsts = [prefill[i] or instances[i] for i in range(n)] if len(prefill) else list(instances)
+    apart = np.array([bool(len(prefill)) and prefill[i] is not None for i in range(n)], dtype=bool)
+    effs = _efficiencies(instances, calibration)
+    first_effs = _efficiencies(firsts, calibration)
+    decode = coefficients(work_of_many(instances), effs[0])
+    first = coefficients(work_of_many(firsts), first_effs[0]) if apart.any() else decode
+    loads = np.empty((n, len(LOAD_FIELDS)))
+    columns = {
+        "concurrency": concurrency,
+        "rate_rps": rate_rps,
+        "isl": isl,
+        "osl": osl,
+        "cached": cached_tokens,
+        "workers": workers,
+        "prefill_workers": np.where(apart, prefill_workers, 0),
+    }
+    for name, values in columns.items():
+        loads[:, AT_LOAD[name]] = values
+    _describe(instances, firsts, loads)
+    loads[:, AT_LOAD["transfer_s"]] *= loads[:, AT_LOAD["isl"]] * apart
+    for k, name in enumerate(("request_s", "queueing", "burst")):
+        loads[:, AT_LOAD[name]] = effs[1][:, k]
+    out = solve(decode, first, loads)
+
+    def column(name: str) -> NDArray[np.float64]:
+        return out[:, AT_OUT[name]]
+
+    ttft, tpot, rps = column("ttft_s"), column("tpot_s"), column("rps")
+    return Predictions(
+        ttft_s=ttft,
+        ttft_low_s=ttft * 0.5,
+        ttft_high_s=ttft * 2.0,
+        tpot_s=tpot,
+        tpot_low_s=tpot * 0.6,
+        tpot_high_s=tpot * 1.6,
+        e2e_s=ttft + tpot * (loads[:, AT_LOAD["osl"]] - 1.0),
+        requests_rps=rps,
+        tokens_per_s=rps * loads[:, AT_LOAD["osl"]],
+        batch=column("batch"),
+        prefill_busy=column("prefill_busy"),
+        wait_s=column("wait_s"),
+        power_w=column("watts"),
+        saturated=column("saturated") > 0,
+        prompt_s=column("prompt_s"),
+        step_s=column("step_s"),
+        cache_tokens=loads[:, AT_LOAD["cache_tokens"]].copy(),
+    )
+
+
+def _efficiencies(
+    instances: Sequence[Instance], calibration: Calibration | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Efficiencies as rows, and of each the constants of queueing."""
+    rows: dict[int, tuple[NDArray[np.float64], tuple[float, float, float]]] = {}
+    for instance in instances:
+        if id(instance) not in rows:
+            eff: Efficiency = efficiency_for(instance, calibration)
+            rows[id(instance)] = efficiency_array(eff), (eff.request_s, eff.queueing, eff.burst)
+    return np.array([rows[id(i)][0] for i in instances]), np.array([rows[id(i)][1] for i in instances])
+
+
+def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: NDArray[np.float64]) -> None:
+    """Fill what settings and memory say."""
+    known: dict[tuple[int, int], tuple[float, ...]] = {}
+    for i, (instance, first) in enumerate(zip(instances, firsts, strict=True)):
+        key = id(instance), id(first)
+        if key not in known:
+            settings = instance.settings
+            link = instance.hardware.scaleout_bps * min(instance.devices, first.devices)
+            known[key] = (
+                # A latent is held by every device of a group, but sent once.
+                cache_bytes_per_token(first) * first.parallelism.pp / link if first is not instance else 0.0,
+                first.settings.max_batched_tokens,
+                float(settings.chunked_prefill),
+                settings.max_sequences,
+                cache_capacity_tokens(instance),
+                tokens_per_step(settings.speculative_tokens, settings.acceptance),
+            )
+        values = known[key]
+        for name, value in zip(
+            ("transfer_s", "chunk_tokens", "mixed", "sequences", "cache_tokens", "tokens_per_step"), values, strict=True
+        ):
+            loads[i, AT_LOAD[name]] = value
+
+
+def tokens_per_step(speculative_tokens: int, acceptance: float) -> float:
+    """Mean tokens that a sequence advances in one iteration, drafts that were accepted included (arXiv 2211.17192, equation 1)."""
+    if acceptance >= 1.0:
+        return speculative_tokens + 1.0
+    return (1.0 - acceptance ** (speculative_tokens + 1)) / (1.0 - acceptance)
