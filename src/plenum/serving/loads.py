@@ -230,7 +230,7 @@ def _disaggregated(
     busy = min(rps * each / servers, 1.0)
     watts = servers * (busy * prompt_j / prompt_s + (1.0 - busy) * p[_IDLE])
     watts += workers * _decode_watts(c, batch, step_s, joules)
-    _write(out, ttft + full, tpot, rps, batch, busy, queue_s + full, watts, float(full > 0.0), prompt_s, step_s)
+    _write(out, ttft + full, tpot, rps, batch, busy, queue_s + full, watts, 1.0 if full > 0.0 else 0.0, prompt_s, step_s)
 
 
 @njit(cache=True)
