@@ -82,7 +82,7 @@ def decide(
             return DEFER, YIELDS
         if pressure > SHED_FACTOR * pressure_limit:
             return SHED, SATURATED
-    if ttft_high_s <= ttft_slo_s and tpot_high_s <= tpot_slo_s:
+    if max(ttft_s, ttft_high_s) <= ttft_slo_s and max(tpot_s, tpot_high_s) <= tpot_slo_s:
         return ADMIT, KEEPS
     if ttft_s <= ttft_slo_s and tpot_s <= tpot_slo_s:
         if pressure >= CAP_PRESSURE and 0 < output_cap < output_tokens:
