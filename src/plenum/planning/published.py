@@ -1,0 +1,55 @@
+"""Published systems as presets: the constants of their papers, small, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from plenum.planning.lengths import lognormal_lengths
+from plenum.planning.prfaas import PrefillScenario
+from plenum.serving.curves import fit_quadratic
+
+MIB = 2.0**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillPreset:
+    """A scenario for ``plan prefill``, and how many local instances cost the same without the remote site (0: not known)."""
+
+    title: str
+    source: str
+    scenario: Callable[[], PrefillScenario]
+    homogeneous_instances: int
+
+
+def _prfaas_paper() -> PrefillScenario:
+    """Return the case study of arXiv 2604.15039, section on the 1T hybrid model.
+
+    Prefill seconds and cache of an 8-GPU H200 instance: table 5. Of an H20 instance none are printed; two points follow from table 6:
+    3 instances prefill 1.64 prompts of 10.2K tokens a second, 9 prefill 2.11 of 27.3K. Decode: 5 instances take 3.91 requests of 1,024
+    tokens a second. Lengths: lognormal(9.90, 1.00) in 128 to 128K (K = 1000 gives the mean of about 27K).
+    """
+    return PrefillScenario(
+        lengths=lognormal_lengths(9.90, 1.00, 128, 128_000),
+        remote_instances=4,
+        remote_prefill_s=fit_quadratic((1_000, 8_000, 32_000, 128_000), (0.44, 0.72, 1.84, 7.40)),
+        local_instances=8,
+        local_prefill_s=fit_quadratic((10_200, 27_300), (3 / 1.64, 9 / 2.11)),
+        decode_tokens_per_s=800.0,
+        output_tokens=1024.0,
+        cache_bytes=fit_quadratic(
+            (1_000, 8_000, 32_000, 128_000), tuple(mib * MIB for mib in (190.8, 308.9, 701.3, 2316.3)), degree=1
+        ),
+        link_bytes_per_s=100e9 / 8,
+    )
+
+
+PREFILL_PRESETS = {
+    "prfaas-paper": PrefillPreset(
+        title="1T hybrid model: 32 H200 prefill for 64 H20 over 100 Gbit/s",
+        source="Qin et al., arXiv 2604.15039, tables 5 and 6",
+        scenario=_prfaas_paper,
+        homogeneous_instances=12,
+    ),
+}
+"""Scenarios of ``plenum plan prefill --preset``."""
