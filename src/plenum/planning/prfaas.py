@@ -116,7 +116,8 @@ class PrefillAnswer:
     Parameters
     ----------
     best
-        The split with the highest rate; of equal ones the one with the fewest prefill instances, then the lowest threshold.
+        The split with the highest rate; of equal ones the one with the fewest prefill instances, then the threshold that leaves prefill
+        most room.
     splits
         The best threshold for every number of local prefill instances that serves at all.
     threshold_tokens, rps
@@ -154,9 +155,8 @@ def plan_prefill(scenario: PrefillScenario) -> PrefillAnswer:
     terms = _terms(scenario)
     splits = []
     for prefill in range(scenario.local_instances):
-        rates = _rates(scenario, terms, prefill)
-        at = int(np.argmax(rates))
-        if rates[at] > 0:
+        at = _best_threshold(scenario, terms, prefill)
+        if _rates(scenario, terms, prefill)[at] > 0:
             splits.append(_plan_at(scenario, terms, prefill, at))
     if not splits:
         raise FieldError("instances", "nothing can prefill: give site A instances, or site B two or more")
@@ -178,6 +178,11 @@ def plan_at(scenario: PrefillScenario, *, threshold_tokens: float, prefill_insta
     terms = _terms(scenario)
     at = min(int(np.searchsorted(terms.threshold, threshold_tokens)), len(terms.threshold) - 1)
     return _plan_at(scenario, terms, prefill_instances, at)
+
+
+def rates_over_thresholds(scenario: PrefillScenario, prefill_instances: int) -> NDArray[np.float64]:
+    """Return the rate of a split at every threshold of :class:`PrefillAnswer`."""
+    return _rates(scenario, _terms(scenario), prefill_instances)
 
 
 def all_remote(scenario: PrefillScenario) -> PrefillPlan:

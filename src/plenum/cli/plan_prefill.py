@@ -1,0 +1,356 @@
+"""``plenum plan prefill``: what to send to a remote prefill cluster, and how to split the instances that stay."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from plenum.cli.console import choose_output, write_json
+from plenum.model.errors import FieldError
+
+if TYPE_CHECKING:
+    from plenum.planning.prfaas import PrefillAnswer, PrefillPlan, PrefillScenario
+
+MAX_POINTS = 1000
+
+
+@click.command()
+@click.option("--preset", default="prfaas-paper", show_default=True, help="A published case to start from.")
+@click.option("--remote", type=click.IntRange(0), help="Instances of the remote site, which only prefill.")
+@click.option("--local", type=click.IntRange(1), help="Instances of the local site, to prefill or to decode.")
+@click.option("--link", metavar="RATE", help="From the remote site to the local one, such as 100Gb/s.")
+@click.option("--lengths", metavar="MU,SIGMA,LEAST,MOST", help="Prompts: a truncated lognormal of their tokens.")
+@click.option(
+    "--lengths-file", type=click.Path(path_type=Path), help="Prompts: a file with a number of tokens on each line."
+)
+@click.option("--osl", type=click.FloatRange(1), help="Mean tokens of an answer.")
+@click.option("--remote-points", metavar="T:S,…", help="Measured prefill of a remote instance: tokens and seconds.")
+@click.option("--local-points", metavar="T:S,…", help="The same of a local instance.")
+@click.option(
+    "--cache-points", metavar="T:BYTES,…", help="KV cache of a prompt: tokens and bytes (such as 32000:700MiB)."
+)
+@click.option(
+    "--decode", type=click.FloatRange(0, min_open=True), help="Tokens a second that a local instance decodes."
+)
+@click.option("--model", help="A model of the catalogue: curves come from the performance model instead of a preset.")
+@click.option("--remote-hardware", help="With --model: a remote instance is so many devices, such as 8xH200.")
+@click.option("--local-hardware", help="With --model: a local instance, such as 8xH20.")
+@click.option(
+    "--speed", type=click.FloatRange(0, min_open=True), default=40.0, show_default=True, help="With --model: tokens/s."
+)
+@click.option(
+    "--mean",
+    "averaging",
+    type=click.Choice(["time", "length"]),
+    default="time",
+    show_default=True,
+    help="A cluster is as fast as the mean of its prompts' times, or as a prompt of mean length (as the paper has it).",
+)
+@click.option(
+    "--threshold", type=click.FloatRange(0), help="Judge this threshold instead of finding one (with --prefill)."
+)
+@click.option(
+    "--prefill", type=click.IntRange(0), help="Judge this number of local prefill instances (with --threshold)."
+)
+@click.option(
+    "--load", type=click.FloatRange(0, 0.999), default=0.8, show_default=True, help="Part of the rate to tell waits at."
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw throughput over the threshold into this PNG.")
+@choose_output
+def command(**options: Any) -> None:
+    """Split prefill between a remote prefill cluster and a local one that also decodes.
+
+    Prompts longer than a threshold are computed at the remote site, and their KV cache crosses the link. Every split of the local
+    instances and every threshold is tried; the answer says what binds, and what a little more of each thing would bring.
+
+    \b
+    plenum plan prefill
+    plenum plan prefill --remote 6 --link 25Gb/s --plot threshold.png
+    plenum plan prefill --model Qwen3-235B-A22B --remote-hardware 8xH200 --local-hardware 8xH20 --remote 4 --local 8
+    """
+    from plenum.cli import charts
+    from plenum.planning.prfaas import plan_at, plan_prefill
+
+    if options["plot"]:
+        charts.check_png(options["plot"])
+    title, source, scenario, homogeneous = _scenario(options)
+    answer = plan_prefill(scenario)
+    shown = answer.best
+    if (options["threshold"] is None) != (options["prefill"] is None):
+        raise FieldError("--threshold", "goes with --prefill: both together are a split to judge")
+    if options["threshold"] is not None:
+        shown = plan_at(scenario, threshold_tokens=options["threshold"], prefill_instances=options["prefill"])
+    if options["plot"]:
+        _draw(options["plot"], title, scenario, answer)
+    if options["output"] == "json":
+        write_json(_as_json(title, source, scenario, answer, shown, homogeneous, options["load"]))
+        return
+    _print(title, source, scenario, answer, shown, homogeneous, options["load"])
+    if options["plot"]:
+        click.echo(f"plot: {options['plot']}")
+
+
+def _scenario(options: dict[str, Any]) -> tuple[str, str, PrefillScenario, int]:
+    """Return title, source, scenario, and how many local instances cost as much as everything (0: unknown)."""
+    from plenum.planning.published import PREFILL_PRESETS
+    from plenum.serving.curves import fit_quadratic
+
+    if options["preset"] not in PREFILL_PRESETS:
+        known = ", ".join(PREFILL_PRESETS)
+        raise FieldError("--preset", f"there is no preset {options['preset'][:60]!r}; choose from {known}")
+    preset = PREFILL_PRESETS[options["preset"]]
+    base = preset.scenario()
+    changes: dict[str, Any] = {"averaging": options["averaging"]}
+    if options["lengths"] or options["lengths_file"]:
+        changes["lengths"] = _lengths(options["lengths"], options["lengths_file"])
+    for option, field in (("remote", "remote_instances"), ("local", "local_instances"), ("osl", "output_tokens")):
+        if options[option] is not None:
+            changes[field] = options[option]
+    if options["decode"]:
+        changes["decode_tokens_per_s"] = options["decode"]
+    if options["link"]:
+        changes["link_bytes_per_s"] = _rate(options["link"])
+    for option, field, degree in (
+        ("remote", "remote_prefill_s", 2),
+        ("local", "local_prefill_s", 2),
+        ("cache", "cache_bytes", 1),
+    ):
+        if text := options[f"{option}_points"]:
+            tokens, values = _points(text, f"--{option}-points", sizes=option == "cache")
+            changes[field] = fit_quadratic(tokens, values, degree=degree)
+    if options["model"]:
+        scenario = replace(_modelled(options, base, changes), **changes)
+        title = f"{options['model']}: {options['remote_hardware']} prefill for {options['local_hardware']}"
+        return title, "the performance model, not calibrated for this", scenario, 0
+    changed = [name for name in changes if name != "averaging"]
+    title = preset.title if not changed else f"{options['preset']}, changed: {', '.join(changed)}"
+    same = not any(name in changes for name in ("remote_instances", "local_instances"))
+    return title, preset.source, replace(base, **changes), preset.homogeneous_instances if same else 0
+
+
+def _modelled(options: dict[str, Any], base: PrefillScenario, changes: dict[str, Any]) -> PrefillScenario:
+    from plenum.planning.prfaas_model import modelled_scenario
+    from plenum.serving.catalogue.models import model_named, published_precision
+    from plenum.serving.instance import Instance
+
+    model = model_named(options["model"], "--model")
+    sites = []
+    for option in ("remote_hardware", "local_hardware"):
+        name = f"--{option.replace('_', '-')}"
+        if not options[option]:
+            raise FieldError(name, "is needed with --model, such as 8xH200")
+        hardware, spread = _devices(options[option], name, bool(model.expert_parameters))
+        sites.append(Instance(model=model, hardware=hardware, precision=published_precision(model), parallelism=spread))
+    return modelled_scenario(
+        *sites,
+        remote_instances=changes.get("remote_instances", base.remote_instances),
+        local_instances=changes.get("local_instances", base.local_instances),
+        lengths=changes.get("lengths", base.lengths),
+        output_tokens=changes.get("output_tokens", base.output_tokens),
+        tokens_per_s=options["speed"],
+        link_bytes_per_s=changes.get("link_bytes_per_s", base.link_bytes_per_s),
+    )
+
+
+def _devices(text: str, option: str, routed: bool) -> tuple[Any, Any]:
+    from plenum.serving.catalogue.accelerators import accelerator_named
+    from plenum.serving.instance import Parallelism
+
+    count, times, name = text.partition("x")
+    if not times or not (count.isascii() and count.isdigit()) or not 1 <= int(count[:6]) <= 1024:
+        raise FieldError(option, f"must be devices and their kind, such as 8xH200, not {text[:60]!r}")
+    size = int(count[:6])
+    return accelerator_named(name, option), Parallelism(tp=size, ep=size if routed else 1)
+
+
+def _lengths(text: str | None, path: Path | None) -> Any:
+    from plenum.planning.lengths import lognormal_lengths
+
+    if text and path:
+        raise FieldError("--lengths", "give a distribution or a file, not both")
+    if path:
+        from plenum.adapters.prompt_lengths import read_lengths
+
+        return read_lengths(path)
+    try:
+        mu, sigma, shortest, longest = (float(part) for part in (text or "").split(","))
+    except ValueError:
+        sentence = f"must be four numbers such as 9.9,1.0,128,128000, not {(text or '')[:60]!r}"
+        raise FieldError("--lengths", sentence) from None
+    return lognormal_lengths(mu, sigma, shortest, longest)
+
+
+def _points(text: str, option: str, *, sizes: bool) -> tuple[list[float], list[float]]:
+    from plenum.model.units import parse
+
+    tokens, values = [], []
+    for part in text.split(",", MAX_POINTS):
+        left, colon, right = part.partition(":")
+        try:
+            tokens.append(float(left))
+            values.append(float(parse(right, "bytes", option)) if sizes else float(right))
+        except ValueError:
+            colon = ""
+        if not colon:
+            example = "1000:190MiB,32000:700MiB" if sizes else "1000:0.44,32000:1.84"
+            raise FieldError(option, f"must be points such as {example}, not {part[:60]!r}")
+    return tokens, values
+
+
+def _rate(text: str) -> float:
+    from plenum.model.units import parse
+
+    rate = parse(text, "bps", "--link") / 8
+    if rate <= 0:
+        raise FieldError("--link", "must be above 0")
+    return rate
+
+
+def _rivals(scenario: PrefillScenario, homogeneous: int) -> dict[str, PrefillPlan]:
+    from plenum.planning.prfaas import all_local, all_remote
+
+    rivals = {}
+    if scenario.remote_instances:
+        rivals["all prefill remote"] = all_remote(scenario)
+    local = homogeneous or scenario.local_instances
+    if local > 1:
+        same = " (as costly)" if homogeneous else ""
+        rivals[f"no remote site, {local} local{same}"] = all_local(scenario, local)
+    return rivals
+
+
+def _as_json(
+    title: str,
+    source: str,
+    scenario: PrefillScenario,
+    answer: PrefillAnswer,
+    shown: PrefillPlan,
+    homogeneous: int,
+    load: float,
+) -> dict[str, Any]:
+    from plenum.planning.prfaas import gains, queueing_s
+
+    wait = queueing_s(scenario, shown, load * shown.rps)
+    return {
+        "title": title,
+        "source": source,
+        "lengths": {"label": scenario.lengths.label, "mean_tokens": scenario.lengths.mean},
+        "plan": _finite(asdict(shown)) | {"load": load, "wait_mean_s": wait},
+        "best": _finite(asdict(answer.best)),
+        "splits": [_finite(asdict(plan)) for plan in answer.splits],
+        "compared": {name: _finite(asdict(plan)) for name, plan in _rivals(scenario, homogeneous).items()},
+        "gains": gains(scenario),
+    }
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values for JSON, which has no infinity: null is no limit."""
+    return {name: None if value == float("inf") else value for name, value in values.items()}
+
+
+def _print(
+    title: str,
+    source: str,
+    scenario: PrefillScenario,
+    answer: PrefillAnswer,
+    shown: PrefillPlan,
+    homogeneous: int,
+    load: float,
+) -> None:
+    from plenum.cli.sentences import write_sentences
+    from plenum.cli.tables import Column, write_table
+    from plenum.planning.prfaas import gains, queueing_s
+
+    write_sentences(title, f"{source}; prompts {scenario.lengths.label}, mean {scenario.lengths.mean:,.0f} tokens", "")
+    rivals = _rivals(scenario, homogeneous)
+    name = "found" if shown is answer.best else "given"
+    rows = {name: shown} | ({} if shown is answer.best else {"best": answer.best}) | rivals
+    least = min(plan.rps for plan in rows.values()) or float("nan")
+    heads = ("SYSTEM", "THRESHOLD", "PREFILL", "DECODE", "AWAY %", "REQ/S", "RATIO", "LINK", "TTFT", "P90")
+    columns = [Column(head=head, right=i > 0, fold=i == 0) for i, head in enumerate(heads)]
+    columns.append(Column(head="BINDS", fold=True, below=True))
+    write_table(columns, [[label, *_cells(plan, least), ", ".join(plan.bounds)] for label, plan in rows.items()])
+    sentences = _reasons(scenario, shown)
+    if shown.rps > 0:
+        wait = queueing_s(scenario, shown, load * shown.rps)
+        rate = f"at {load:.0%} of that rate ({load * shown.rps:.2f} req/s)"
+        sentences.append(f"{rate} prompts wait {wait:.2f} s on average before prefill")
+    more = ", ".join(f"{what} {100 * (factor - 1):+.1f} %" for what, factor in gains(scenario).items())
+    write_sentences("", *sentences, f"what more would bring: {more}")
+
+
+def _cells(plan: PrefillPlan, least: float) -> list[str]:
+    return [
+        _threshold(plan.threshold_tokens),
+        str(plan.prefill_instances),
+        str(plan.decode_instances),
+        f"{100 * plan.remote_share:.1f}",
+        f"{plan.rps:.2f}",
+        f"{plan.rps / least:.2f}x",
+        f"{plan.egress_bytes_per_s * 8e-9:.1f} Gb/s",
+        f"{plan.ttft_mean_s:.2f} s",
+        f"{plan.ttft_p90_s:.2f} s",
+    ]
+
+
+def _threshold(tokens: float) -> str:
+    return "none away" if tokens == float("inf") else "all away" if tokens == 0 else f"{tokens:,.0f}"
+
+
+def _reasons(scenario: PrefillScenario, plan: PrefillPlan) -> list[str]:
+    lines = [
+        f"requests that each part could take: remote prefill {_of(plan.remote_rps, plan.remote_share)}, link "
+        f"{_of(plan.link_rps, plan.remote_share)}, local prefill {_of(plan.local_rps, 1 - plan.remote_share)}, decode "
+        f"{plan.decode_rps:.2f} a second"
+    ]
+    away = [name for name in plan.bounds if name in ("remote prefill", "link")]
+    if away and "local prefill" in plan.bounds:
+        lines.append(
+            f"why this threshold: prompts above it have {plan.remote_tokens:,.0f} tokens on average, the others "
+            f"{plan.local_tokens:,.0f}; a lower one overloads {' and '.join(away)}, a higher one local prefill"
+        )
+    elif plan.bounds:
+        lines.append(f"what binds is {' and '.join(plan.bounds)}; the rest has room")
+    if plan.rps > 0 and plan.decode_rps < float("inf"):
+        used = plan.egress_bytes_per_s / scenario.link_bytes_per_s
+        lines.append(f"decode is used to {plan.rps / plan.decode_rps:.0%}, the link to {used:.0%}")
+    return lines
+
+
+def _of(rps: float, share: float) -> str:
+    if share <= 0:
+        return "(none asked)"
+    return f"{rps:.2f}/{share:.3f} = {rps / share:.2f}" if rps < float("inf") else "any"
+
+
+def _draw(path: Path, title: str, scenario: PrefillScenario, answer: PrefillAnswer) -> None:
+    import numpy as np
+
+    from plenum.cli import charts
+    from plenum.planning.prfaas import rates_over_thresholds
+
+    inside = (answer.threshold_tokens > 0) & np.isfinite(answer.threshold_tokens)
+    x = answer.threshold_tokens[inside] / 1000
+    near = sorted(answer.splits, key=lambda plan: -plan.rps)[:5]
+    curves = []
+    for plan in sorted(near, key=lambda plan: plan.prefill_instances):
+        rates = rates_over_thresholds(scenario, plan.prefill_instances)[inside]
+        label = f"{plan.prefill_instances} prefill, {plan.decode_instances} decode"
+        curves.append(charts.Curve(label=label, x=x, y=rates))
+    best = answer.best
+    mark = charts.Curve(
+        label=f"best: {best.rps:.2f} req/s at {_threshold(best.threshold_tokens)} tokens",
+        x=x,
+        y=np.full(len(x), best.rps),
+    )
+    panel = charts.Panel(
+        title="Throughput over the threshold",
+        x_label="threshold, thousand tokens",
+        y_label="requests/s",
+        curves=curves,
+        ideal=mark,
+    )
+    charts.write_png(path, title, (panel,))
