@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from plenum.model.errors import FieldError
 from plenum.serving.architecture import Architecture
-from plenum.serving.catalogue import latent, llama, other_models, qwen
+from plenum.serving.catalogue import dense_models, expert_models, latent, llama, qwen
 from plenum.serving.formats import Precision
 
 MODELS: dict[str, Architecture] = {
-    model.name: model for model in (*llama.MODELS, *qwen.MODELS, *latent.MODELS, *other_models.MODELS)
+    model.name: model
+    for model in (*llama.MODELS, *qwen.MODELS, *latent.MODELS, *expert_models.MODELS, *dense_models.MODELS)
 }
 """Architectures by name."""
 
@@ -21,8 +22,30 @@ ALIASES: dict[str, str] = {
     "DeepSeek-R1-Distill-Llama-8B": "Llama-3.1-8B",
     "DeepSeek-R1-Distill-Llama-70B": "Llama-3.1-70B",
     "DeepSeek-V3-Base": "DeepSeek-V3",
-    "Kimi-K2-Base": "Kimi-K2",
-    "QwQ-32B-Preview": "Qwen2.5-32B",
+    "DeepSeek-R1-Distill-Qwen-7B": "Qwen2.5-7B",
+    "DeepSeek-R1-Distill-Qwen-14B": "Qwen2.5-14B",
+    "DeepSeek-R1-Distill-Qwen-32B": "Qwen2.5-32B",
+    "GLM-4.6": "GLM-4.5",
+    "GLM-5.1": "GLM-5",
+    "Kimi-K2-Thinking": "Kimi-K2.5",
+    "Kimi-K2.6": "Kimi-K2.5",
+    "Llama-3.3-Nemotron-70B": "Llama-3.1-70B",
+    "Llama-4-Maverick-17B-128E": "Llama-4-Maverick",
+    "Llama-4-Scout-17B-16E": "Llama-4-Scout",
+    "MiniMax-M2": "MiniMax-M2.5",
+    "MiniMax-M2.1": "MiniMax-M2.5",
+    "MiniMax-M2.7": "MiniMax-M2.5",
+    "Mistral-Nemo-12B": "Mistral-Nemo",
+    "Phi-3-mini-4k": "Phi-3-mini",
+    "Phi-3-mini-128k": "Phi-3-mini",
+    "Phi-3.5-mini": "Phi-3-mini",
+    "Phi-3-medium-128k": "Phi-3-medium",
+    "Phi-3-medium-4k": "Phi-3-medium",
+    "Qwen2-7B": "Qwen2.5-7B",
+    "Qwen2-72B": "Qwen2.5-72B",
+    "Qwen3.6-27B": "Qwen3.5-27B",
+    "Qwen3.6-35B-A3B": "Qwen3.5-35B-A3B",
+    "QwQ-32B": "Qwen2.5-32B",
 }
 """Other names of the same shapes."""
 
@@ -30,8 +53,10 @@ NAME_LIMIT = 200
 """Characters of a name at most."""
 
 _NOISE = frozenset(
-    ("meta", "instruct", "chat", "hf", "it", "base", "dynamic", "static", "quantized", "thinking", "gguf", "preview")
-    + ("original", "exp", "speciale", "terminus", "bf16")
+    (
+        *("meta", "instruct", "chat", "hf", "it", "base", "dynamic", "static", "quantized", "gguf", "preview"),
+        *("original", "exp", "speciale", "terminus", "bf16", "pt"),
+    )
 )
 """Words in names of repositories that leave the shapes as they are."""
 
