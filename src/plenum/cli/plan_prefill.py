@@ -334,7 +334,7 @@ def _draw(path: Path, title: str, scenario: PrefillScenario, answer: PrefillAnsw
 
     inside = (answer.threshold_tokens > 0) & np.isfinite(answer.threshold_tokens)
     x = answer.threshold_tokens[inside] / 1000
-    near = sorted(answer.splits, key=lambda plan: -plan.rps)[:5]
+    near = sorted(answer.splits, key=lambda plan: -plan.rps)[:4]
     curves = []
     for plan in sorted(near, key=lambda plan: plan.prefill_instances):
         rates = rates_over_thresholds(scenario, plan.prefill_instances)[inside]

@@ -346,6 +346,14 @@ def _rates(scenario: PrefillScenario, terms: _Terms, prefill: int) -> NDArray[np
     return np.minimum(np.minimum(remote, link), np.minimum(local, decode))
 
 
+def _best_threshold(scenario: PrefillScenario, terms: _Terms, prefill: int) -> int:
+    """Return the index of the threshold of the highest rate; where decode binds over many, the one that leaves prefill most room."""
+    remote, link, local, decode = _limits(scenario, terms, prefill)
+    others = np.minimum(np.minimum(remote, link), local)
+    rates = np.minimum(others, decode)
+    return int(np.argmax(np.where(rates >= rates.max(), others, -1.0)))
+
+
 def _plan_at(scenario: PrefillScenario, terms: _Terms, prefill: int, at: int) -> PrefillPlan:
     remote, link, local, decode = _limits(scenario, terms, prefill)
     limits = {
