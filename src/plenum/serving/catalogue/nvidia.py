@@ -63,7 +63,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
     ),
     Accelerator(
         name="H200", vendor="NVIDIA", aliases=("h200_sxm", "H200-SXM", "H200-141GB", "NVIDIA-H200", "DGX-H200", "HGX-H200"),
-        peak_flops=_HOPPER, hbm_bytes=141e9, hbm_bps=4.8e12, scaleup_bps=450e9, scaleup_size=8, scaleout_bps=50e9,
+        peak_flops=_HOPPER, hbm_bytes=143_771 * 2**20, hbm_bps=4.8e12, scaleup_bps=450e9, scaleup_size=8, scaleout_bps=50e9,
         host_bps=64e9, tdp_w=700, idle_w=75, server_devices=8, server_overhead_w=4600, server_usd=300e3, usd_per_hour=3.59,
         sources=priced(
             "NVIDIA H200 data sheet (SXM)", scaleup_bps=_HGX_LINK.format(900),
@@ -80,7 +80,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
     ),
     Accelerator(
         name="B200", vendor="NVIDIA", aliases=("b200_sxm", "B200-SXM", "NVIDIA-B200", "DGX-B200", "HGX-B200"),
-        peak_flops=_BLACKWELL, hbm_bytes=180e9, hbm_bps=7.7e12, scaleup_bps=900e9, scaleup_size=8, scaleout_bps=50e9,
+        peak_flops=_BLACKWELL, hbm_bytes=183_359 * 2**20, hbm_bps=7.7e12, scaleup_bps=900e9, scaleup_size=8, scaleout_bps=50e9,
         host_bps=64e9, tdp_w=1000, idle_w=110, server_devices=8, server_overhead_w=6300, server_usd=400e3, usd_per_hour=5.98,
         sources=priced(
             "NVIDIA Blackwell data sheet (HGX B200)", scaleup_bps=_HGX_LINK.format(1800),
