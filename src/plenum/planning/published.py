@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from plenum.planning.experts import Platform
 from plenum.planning.lengths import lognormal_lengths
 from plenum.planning.prfaas import PrefillScenario
 from plenum.serving.curves import fit_quadratic
 
-MIB = 2.0**20
+MIB, GIB, TIB = 2.0**20, 2.0**30, 2.0**40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +54,61 @@ PREFILL_PRESETS = {
     ),
 }
 """Scenarios of ``plenum plan prefill --preset``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertsPreset:
+    """A composition of equal experts and the platforms to compare."""
+
+    title: str
+    source: str
+    experts: int
+    expert_bytes: float
+    pinned_bytes: float
+    platforms: tuple[Platform, ...]
+
+
+_SN40L_TIMES = (
+    "table 5 gives the ratios of expert times at 20 and 200 tokens, table 4 the tokens a second of an 8B model on SN40L; the time of "
+    "one prompt pass there is fitted to one row of table 5 (overall, one prompt, 20 tokens, against DGX A100)"
+)
+
+EXPERTS_PRESETS = {
+    "sn40l": ExpertsPreset(
+        title="150 experts of 14 GB, all alike popular, the router counted as one of them",
+        source="Prabhakar et al., arXiv 2405.07518, tables 4 and 5",
+        experts=150,
+        expert_bytes=14e9,
+        pinned_bytes=0.0,
+        platforms=(
+            Platform(
+                name="SN40L-node",
+                hbm_bytes=8 * 64 * GIB,
+                pool_bytes=8 * 1.5 * TIB,
+                switch_bytes_per_s=1e12,
+                prompt_s=0.0310,
+                token_s=1 / 1042,
+                source=f"eight sockets, over 1 TB/s from DDR to HBM; {_SN40L_TIMES}",
+            ),
+            Platform(
+                name="DGX-H100",
+                hbm_bytes=640e9,
+                pool_bytes=2 * TIB,
+                switch_bytes_per_s=64e9,
+                prompt_s=0.0269,
+                token_s=0.00243,
+                source=f"64 GB/s from the host; {_SN40L_TIMES}",
+            ),
+            Platform(
+                name="DGX-A100",
+                hbm_bytes=640e9,
+                pool_bytes=2 * TIB,
+                switch_bytes_per_s=32e9,
+                prompt_s=0.0324,
+                token_s=0.00340,
+                source=f"32 GB/s from the host; {_SN40L_TIMES}",
+            ),
+        ),
+    ),
+}
+"""Compositions of ``plenum plan experts --preset``."""

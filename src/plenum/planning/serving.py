@@ -1,0 +1,204 @@
+"""``plan_serving``: from a question to a plan (hardware, parallelism, batching, pools), or to the limit that forbids one.
+
+Way in: :func:`plan_serving`. The search is analytic; the caller's simulator confirms the finalists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plenum.planning.serving_confirm import (
+    Confirmed,
+    Replay,
+    Verify,
+    confirm_most,
+    confirm_rate,
+    finalists_of,
+    replays_of,
+)
+from plenum.planning.serving_layout import Layout, limited
+from plenum.planning.serving_limits import Limit, context_limit, fit_limit, promise_limit, size_limit
+from plenum.planning.serving_margins import Break, Driver, bottleneck, capacity_interval, drivers_of, first_break
+from plenum.planning.serving_options import Option, Predictor, options_of
+from plenum.planning.serving_points import Interval, Point, frontier_of, point_of, points_of
+from plenum.planning.serving_question import Question
+from plenum.planning.serving_reasons import Step, reasons_of, steps_of
+from plenum.planning.serving_search import Candidate, Search, search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ServingPlan:
+    """A plan.
+
+    Parameters
+    ----------
+    question
+        What was asked.
+    recommended
+        What to run, with its engines' limits, and what it does at the planned rate.
+    capacity_rps
+        Requests a second that it bears: if the prediction errs to the bad side, as planned, and if to the good side.
+    alternatives
+        Other layouts, best first, as planned analytically.
+    frontier
+        Points that keep the promises and that no other beats (see :func:`~plenum.planning.serving_points.frontier_of`).
+    points
+        All that were looked at, for plots.
+    reasons
+        Why this one, in sentences.
+    breaks
+        What breaks first as traffic grows.
+    drivers
+        What each change would give, most first.
+    replays
+        The planned traffic simulated at 1x and 1.3x; empty where no simulator was given.
+    trials
+        Every simulated run on the way there.
+    steps
+        The four steps of a plan: measure, model, verify, correct.
+    options, tried
+        Ways to run one instance, and pools under loads that were computed.
+    """
+
+    question: Question
+    recommended: Point
+    capacity_rps: Interval
+    alternatives: tuple[Point, ...]
+    frontier: tuple[Point, ...]
+    points: tuple[Point, ...]
+    reasons: tuple[str, ...]
+    breaks: Break
+    drivers: tuple[Driver, ...]
+    replays: tuple[Replay, ...]
+    trials: tuple[Replay, ...]
+    steps: tuple[Step, ...]
+    options: int
+    tried: int
+
+    @property
+    def headroom(self) -> float:
+        """Times the planned traffic that it bears before a promise breaks."""
+        return self.capacity_rps.typical / self.recommended.rate_rps
+
+    @property
+    def verified(self) -> bool:
+        """Whether a simulator kept every promise at the planned rate."""
+        return any(replay.keeps and abs(replay.times - 1.0) < 1e-9 for replay in self.replays)
+
+
+def plan_serving(question: Question, predict: Predictor, verify: Verify | None = None) -> ServingPlan | Limit:
+    """Answer how to serve a model.
+
+    Parameters
+    ----------
+    question
+        Where ``traffic.rps`` is 0: the most requests a second on the stock; else the cheapest that serve the rate.
+    predict
+        Coefficients of instances, and how far they may be off.
+    verify
+        A simulator; None: the plan rests on the analytic model alone.
+
+    Returns
+    -------
+    ServingPlan or Limit
+        Where nothing will do, the limit that binds, with its numbers.
+
+    Notes
+    -----
+    Every instance that holds the model is enumerated; pools, splits and loads are searched with :mod:`plenum.planning.serving_load`
+    (milliseconds), then at most :data:`~plenum.planning.serving_confirm.MAX_FINALISTS` layouts are simulated.
+    """
+    if limit := context_limit(question):
+        return limit
+    options = [option for stock in question.stocks for option in options_of(question, stock, predict)]
+    if not options:
+        return fit_limit(question, predict)
+    if limit := promise_limit(question, options):
+        return limit
+    state, candidates = search(question, options)
+    if not candidates:
+        return size_limit(question, options, predict)
+    chosen, confirmed = _chosen(state, candidates, verify)
+    if chosen is None:
+        return _unconfirmed(question, candidates[0])
+    return _plan(state, options, candidates, chosen, confirmed, predict, verify)
+
+
+def _chosen(
+    state: Search, candidates: Sequence[Candidate], verify: Verify | None
+) -> tuple[Confirmed | None, list[Confirmed]]:
+    """Return the layout to recommend, and all that were simulated with success."""
+    if verify is None:
+        first = candidates[0]
+        return Confirmed(candidate=first, rate_rps=first.rate, replays=()), []
+    finalists = finalists_of(candidates)
+    confirm = confirm_rate if state.question.traffic.rps > 0 else confirm_most
+    confirmed = confirm(state, finalists, verify)
+    return (confirmed[0] if confirmed else None), confirmed
+
+
+def _unconfirmed(question: Question, candidate: Candidate) -> Limit:
+    layout = candidate.layout
+    return Limit(
+        code="serving.unconfirmed",
+        sentence=(
+            f"The nearest layout ({layout.devices} devices) bears {candidate.capacity_rps:,.3g} requests a second by the analytic model, "
+            "but kept its promises in no simulated run within the stock and the budget."
+        ),
+        asked=question.traffic.rps,
+        bound=candidate.capacity_rps,
+        unit="requests/s",
+        helps=(
+            "Add devices, or relax the promises.",
+            "Traffic in bursts needs more room than its mean rate says: look at the trace.",
+        ),
+    )
+
+
+def _plan(
+    state: Search,
+    options: Sequence[Option],
+    candidates: Sequence[Candidate],
+    chosen: Confirmed,
+    confirmed: Sequence[Confirmed],
+    predict: Predictor,
+    verify: Verify | None,
+) -> ServingPlan:
+    question, layout, rate = state.question, chosen.candidate.layout, chosen.rate_rps
+    capped = question.traffic.rps <= 0
+    figures = state.figures(layout, rate)
+    final = limited(layout, figures)
+    recommended = point_of(state, final, figures)
+    scale = (
+        rate / chosen.candidate.capacity_rps if capped else 1.0
+    )  # what the simulator took off, it takes off both ends
+    capacity = Interval(*(bound * scale for bound in capacity_interval(state, layout)))
+    points = points_of(state, list(candidates))
+    replays = replays_of(state, layout, rate, verify, chosen.replays) if verify else ()
+    breaks = first_break(state, layout, rate, capacity.typical)
+    others = _others(state, candidates, layout)
+    return ServingPlan(
+        question=question,
+        recommended=recommended,
+        capacity_rps=capacity,
+        alternatives=others,
+        frontier=tuple(frontier_of(points)),
+        points=tuple(points),
+        reasons=reasons_of(question, recommended, others, bottleneck(state, layout), confirmed),
+        breaks=breaks,
+        drivers=tuple(drivers_of(state, layout, options, predict, capped)),
+        replays=replays,
+        trials=tuple(replay for each in confirmed for replay in each.replays),
+        steps=steps_of(question, recommended, replays),
+        options=len(options),
+        tried=state.tried,
+    )
+
+
+MAX_ALTERNATIVES = 5
+
+
+def _others(state: Search, candidates: Sequence[Candidate], layout: Layout) -> tuple[Point, ...]:
+    others = [c for c in candidates if c.layout is not layout][:MAX_ALTERNATIVES]
+    return tuple(point_of(state, limited(c.layout, c.figures), c.figures) for c in others)

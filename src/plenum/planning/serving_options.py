@@ -1,0 +1,162 @@
+"""Every sensible way to run one instance of a model on a kind of device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Protocol
+
+from plenum.planning.serving_question import Question, Stock
+from plenum.serving.architecture import Architecture
+from plenum.serving.formats import FORMATS, Precision
+from plenum.serving.hardware import Accelerator
+from plenum.serving.instance import EngineSettings, Instance, Parallelism, cache_capacity_tokens
+from plenum.serving.roofline import computed_in
+from plenum.serving.steps import StepModel
+
+DEGREES = (1, 2, 4, 8, 16, 32)
+"""Degrees of parallelism that engines are run with."""
+
+MAX_TENSOR = 16
+"""Beyond it every engine's all-reduce costs more than the split saves."""
+
+MAX_STAGES = 8
+MAX_DEVICES = 64
+"""Of one instance."""
+
+CHUNKS = (2048, 4096, 8192, 16384)
+"""Tokens of one iteration at most; vLLM's defaults lie among them (2,048 … 16,384 by hardware and use)."""
+
+PREFILL_CHUNKS = (8192, 16384)
+MAX_OPTIONS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """How to predict one instance: its coefficients, and how far off they may be.
+
+    Parameters
+    ----------
+    steps
+        See :class:`plenum.serving.steps.StepModel`.
+    ttft, tpot
+        What a prediction is multiplied by to get the ends of the interval that holds the truth in nine cases of ten.
+    measured
+        What the coefficients rest on, in words.
+    """
+
+    steps: StepModel
+    ttft: tuple[float, float]
+    tpot: tuple[float, float]
+    measured: str
+
+
+class Predictor(Protocol):
+    """Where coefficients come from."""
+
+    def __call__(self, instance: Instance) -> Prediction:
+        """Return how to predict ``instance``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Option:
+    """One way to run an instance.
+
+    Parameters
+    ----------
+    instance
+        The model on devices; ``settings.max_batched_tokens`` is the largest of ``chunks`` until one is chosen.
+    prediction
+        How long its iterations take.
+    cache_tokens
+        Tokens of KV cache that it holds.
+    """
+
+    instance: Instance
+    prediction: Prediction
+    cache_tokens: int
+
+    @property
+    def hardware(self) -> Accelerator:
+        """What it runs on."""
+        return self.instance.hardware
+
+    @property
+    def devices(self) -> int:
+        """Devices of one instance."""
+        return self.instance.devices
+
+    @property
+    def usd_per_hour(self) -> float:
+        """Price of one instance."""
+        return self.devices * self.hardware.usd_per_hour
+
+
+def options_of(question: Question, stock: Stock, predict: Predictor) -> list[Option]:
+    """Return the options on one kind of device that hold the model and its longest request; possibly none."""
+    fitting = [
+        (instance, cache)
+        for instance in islice(instances_of(question, stock), MAX_OPTIONS)
+        if (cache := cache_capacity_tokens(instance)) >= question.traffic.longest_tokens
+    ]
+    if not question.pipelines:
+        fitting = list(_fewest_stages(fitting))
+    return [Option(instance=instance, prediction=predict(instance), cache_tokens=cache) for instance, cache in fitting]
+
+
+def _fewest_stages(fitting: list[tuple[Instance, int]]) -> Iterator[tuple[Instance, int]]:
+    """Yield, of each format, those with as few pipeline stages as hold the model."""
+    fewest: dict[Precision, int] = {}
+    for instance, _ in fitting:
+        stages = instance.parallelism.pp
+        fewest[instance.precision] = min(stages, fewest.get(instance.precision, stages))
+    for instance, cache in fitting:
+        if instance.parallelism.pp == fewest[instance.precision]:
+            yield instance, cache
+
+
+def instances_of(question: Question, stock: Stock) -> Iterator[Instance]:
+    """Yield instances in every format and spread that the hardware has devices and arithmetic for, fitting or not."""
+    for precision in precisions_of(question, stock.hardware):
+        for spread in spreads_of(question.model, stock):
+            yield Instance(
+                model=question.model,
+                hardware=stock.hardware,
+                precision=precision,
+                parallelism=spread,
+                settings=EngineSettings(engine=question.engine, max_batched_tokens=CHUNKS[-1]),
+            )
+
+
+def precisions_of(question: Question, hardware: Accelerator) -> list[Precision]:
+    """Return the formats asked for that ``hardware`` can compute, if only by widening them."""
+    return [
+        Precision(weights=weights, kv_cache=cache)
+        for weights in question.weights
+        if computed_in(hardware, FORMATS[weights])
+        for cache in question.caches
+    ]
+
+
+def spreads_of(model: Architecture, stock: Stock) -> Iterator[Parallelism]:
+    """Yield the spreads that divide the model evenly and keep tensor and expert parallelism in one scale-up domain."""
+    heads = min(block.attention.heads for block in model.blocks)
+    experts = max(block.feed_forward.experts for block in model.blocks)
+    domain = stock.hardware.scaleup_size
+    limit = min(stock.count or MAX_DEVICES, MAX_DEVICES)
+    for tensor in (d for d in DEGREES if d <= min(MAX_TENSOR, domain) and heads % d == 0):
+        for stages in (d for d in DEGREES if d <= min(MAX_STAGES, model.layers)):
+            for groups in DEGREES if experts else (1,):
+                if tensor * groups > domain or tensor * groups * stages > limit:
+                    continue
+                yield Parallelism(tp=tensor, pp=stages, dp=groups)
+                if experts and tensor * groups > 1 and experts % (tensor * groups) == 0:
+                    yield Parallelism(tp=tensor, pp=stages, dp=groups, ep=tensor * groups)
+
+
+def with_limits(option: Option, *, sequences: int, chunk: int) -> Option:
+    """Return the option with an engine's limits set."""
+    settings = replace(option.instance.settings, max_sequences=sequences, max_batched_tokens=chunk)
+    return replace(option, instance=replace(option.instance, settings=settings))
