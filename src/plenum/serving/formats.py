@@ -225,6 +225,16 @@ _GGUF = (
     _gguf("q4_k", 144, 256, "small"),
     _gguf("q5_k", 176, 256, "small"),
     _gguf("q6_k", 210, 256, "none to speak of"),
+    _gguf("iq1_s", 50, 256, "very large"),
+    _gguf("iq1_m", 56, 256, "very large"),
+    _gguf("iq2_xxs", 66, 256, "large"),
+    _gguf("iq2_xs", 74, 256, "large"),
+    _gguf("iq2_s", 82, 256, "large"),
+    _gguf("iq3_xxs", 98, 256, "plain to see"),
+    _gguf("iq3_s", 110, 256, "plain to see"),
+    _gguf("iq4_xs", 136, 256, "small"),
+    _gguf("iq4_nl", 18, 32, "small"),
+    _gguf("tq2_0", 66, 256, "none to speak of where trained for it"),
 )
 
 FORMATS: dict[str, Format] = {form.name: form for form in (*_PLAIN, *_GROUPED, *_GGUF)}

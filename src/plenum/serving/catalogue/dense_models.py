@@ -17,7 +17,7 @@ def _mistral(name: str, *shape: int, total: float, context: int, repo: str, head
 
 def _smol(name: str, *shape: int, total: float) -> Architecture:
     return plain(
-        name, "llama", *shape, 49_152, tied_embeddings=True, max_context=8192, parameters_published=total,
+        name, "llama", *shape, vocab=49_152, tied_embeddings=True, max_context=8192, parameters_published=total,
         source=f"config.json of HuggingFaceTB/{name}; arXiv 2502.02737",
     )  # fmt: skip
 
@@ -45,7 +45,7 @@ def _phi(name: str, *shape: int, total: float, context: int, repo: str, tied: bo
 
 def _falcon(name: str, *shape: int, total: float, repo: str) -> Architecture:
     return plain(
-        name, "falcon", *shape, 65_024, head_dim=64, gated=False, tied_embeddings=True, max_context=2048,
+        name, "falcon", *shape, vocab=65_024, head_dim=64, gated=False, tied_embeddings=True, max_context=2048,
         parameters_published=total, source=f"config.json of tiiuae/{repo}; arXiv 2311.16867 table 16",
     )  # fmt: skip
 

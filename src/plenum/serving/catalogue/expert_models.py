@@ -29,14 +29,13 @@ def _mixtral(
 def _llama4(name: str, count: int, every: int, context: int, total: float, repo: str) -> Architecture:
     """Three layers of four attend within chunks of 8,192 tokens; every ``every``-th has experts, the others a wider network."""
     routed = FeedForward(width=8192, experts=count, active=1, shared_width=8192)
-    wide = routed if every == 1 else FeedForward(width=16_384)
     whole = Attention(heads=40, kv_heads=8, head_dim=128)
     chunked = Attention(kind="sliding", heads=40, kv_heads=8, head_dim=128, window=8192)
-    blocks = (  # layers 4, 8, … attend to everything; they are among those with experts
-        Block(count=12, attention=whole, feed_forward=routed),
-        Block(count=12, attention=chunked, feed_forward=routed),
-        Block(count=24, attention=chunked, feed_forward=wide),
-    )
+    both = {  # layers 4, 8, … attend to everything; they are among those with experts
+        1: ((12, whole, routed), (36, chunked, routed)),
+        2: ((12, whole, routed), (12, chunked, routed), (24, chunked, FeedForward(width=16_384))),
+    }
+    blocks = tuple(Block(count=n, attention=a, feed_forward=f) for n, a, f in both[every])
     return Architecture(
         name=name, family="llama4", hidden=5120, vocab=202_048, blocks=blocks, max_context=context,
         parameters_published=total, left_out="vision tower", source=f"config.json of meta-llama/{repo}",
