@@ -98,10 +98,10 @@ def test_conversations_grow_and_find_their_prefixes_again():
         assert before < i
         assert talk.session[before] == talk.session[i]
         assert talk.prompt_tokens[i] > talk.prompt_tokens[before] + talk.output_tokens[before]
-        mine, theirs = blocks_of(talk, i), blocks_of(talk, before)
+        mine, theirs = blocks_of(talk, int(i)), blocks_of(talk, int(before))
         assert mine[: len(theirs)] == theirs
         assert len(mine) == talk.prompt_tokens[i] // 100
-    others = [set(blocks_of(talk, i)[12:]) for i in np.flatnonzero(talk.after < 0)]
+    others = [set(blocks_of(talk, int(i))[12:]) for i in np.flatnonzero(talk.after < 0)]
     assert sum(map(len, others)) == len(set().union(*others)), "nothing is shared but the system prompts"
 
 
