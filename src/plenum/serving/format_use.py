@@ -59,15 +59,12 @@ def format_use(hardware: Accelerator, name: str) -> FormatUse:
 
 def _why(hardware: Accelerator, form: Format, computed: str, native: bool) -> str:
     if not computed:
-        return f"{hardware.name} computes in none of {', '.join(form.computes_as)}"
+        return f"computes in none of {', '.join(form.computes_as)}"
     teraflops = f"{hardware.peak_flops[computed] / 1e12:,.0f} TFLOP/s"
     if native:
-        return f"{hardware.name} computes in it: {teraflops}"
-    saved = f"weights take {form.bits:.4g} bits"
+        return f"multiplied as it is held: {teraflops}"
     if form.weight_only:
-        return f"{saved}; they are expanded to {computed} before they are multiplied: {teraflops}, no less compute"
-    best = hardware.peak_flops.get("bf16", 0.0)
-    cost = "no faster than BF16" if best == hardware.peak_flops[computed] else f"{teraflops}"
-    return (
-        f"{hardware.name} has no units for {form.computes_as[0]}; {saved} all the same, computed in {computed}: {cost}"
-    )
+        return f"expanded to {computed} before it is multiplied: memory is saved, compute is not ({teraflops})"
+    slow = hardware.peak_flops[computed] <= hardware.peak_flops.get("bf16", 0.0)
+    cost = "memory is saved, compute is not" if slow else "memory is saved, and some compute"
+    return f"no units for {form.computes_as[0]}: expanded to {computed}; {cost} ({teraflops})"

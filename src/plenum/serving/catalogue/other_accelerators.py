@@ -19,14 +19,14 @@ _TPU_WATTS = "estimate: Google states none; chip and its share of the board"
 ACCELERATORS: tuple[Accelerator, ...] = (
     Accelerator(
         name="MI300X", vendor="AMD", aliases=("AMD-Instinct-MI300X", "mi300x_oam"),
-        peak_flops=_CDNA3, hbm_bytes=192e9, hbm_bps=5.3e12, scaleup_bps=448e9, scaleup_size=8, scaleout_bps=50e9,
+        peak_flops=_CDNA3, hbm_bytes=192 * 2**30, hbm_bps=5.3e12, scaleup_bps=448e9, scaleup_size=8, scaleout_bps=50e9,
         host_bps=64e9, tdp_w=750, idle_w=140, server_devices=8, server_overhead_w=3500, server_usd=200e3, usd_per_hour=1.85,
         sources=priced("AMD Instinct MI300X data sheet", scaleup_bps=_MESH.format(64), host_bps="PCIe 5.0 x16",
                        usd_per_hour="Vultr's on-demand price, 2026"),
     ),
     Accelerator(
         name="MI325X", vendor="AMD", aliases=("AMD-Instinct-MI325X", "mi325x_oam"),
-        peak_flops=_CDNA3, hbm_bytes=256e9, hbm_bps=6.0e12, scaleup_bps=448e9, scaleup_size=8, scaleout_bps=50e9,
+        peak_flops=_CDNA3, hbm_bytes=256 * 2**30, hbm_bps=6.0e12, scaleup_bps=448e9, scaleup_size=8, scaleout_bps=50e9,
         host_bps=64e9, tdp_w=1000, idle_w=150, server_devices=8, server_overhead_w=3800, server_usd=230e3, usd_per_hour=2.25,
         sources=priced("AMD Instinct MI325X data sheet", scaleup_bps=_MESH.format(64), host_bps="PCIe 5.0 x16"),
     ),
@@ -36,7 +36,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
             "bf16": 2516.6 * T, "fp16": 2516.6 * T, "fp32": 157.3 * T, "fp8": 5033.2 * T, "mxfp8": 5033.2 * T,
             "int8": 5033.2 * T, "mxfp4": 10_066.3 * T,
         },
-        hbm_bytes=288e9, hbm_bps=8e12, scaleup_bps=537.6e9, scaleup_size=8, scaleout_bps=50e9, host_bps=64e9, tdp_w=1400,
+        hbm_bytes=288 * 2**30, hbm_bps=8e12, scaleup_bps=537.6e9, scaleup_size=8, scaleout_bps=50e9, host_bps=64e9, tdp_w=1400,
         idle_w=180, server_devices=8, server_overhead_w=4500, server_usd=320e3, usd_per_hour=3.5,
         sources=priced("AMD Instinct MI355X data sheet", scaleup_bps=_MESH.format(76.8), host_bps="PCIe 5.0 x16",
                        **{"peak_flops.nvfp4": "none: CDNA 4 computes the OCP formats only"}),
@@ -44,7 +44,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
     Accelerator(
         name="Gaudi3", vendor="Intel", aliases=("Gaudi-3", "HL-325L", "Intel-Gaudi-3"),
         peak_flops={"bf16": 1835 * T, "fp16": 459 * T, "fp8": 1835 * T, "fp32": 229 * T},
-        hbm_bytes=128e9, hbm_bps=3.7e12, scaleup_bps=525e9, scaleup_size=8, scaleout_bps=75e9, host_bps=64e9, tdp_w=900,
+        hbm_bytes=128 * 2**30, hbm_bps=3.7e12, scaleup_bps=525e9, scaleup_size=8, scaleout_bps=75e9, host_bps=64e9, tdp_w=900,
         idle_w=150, server_devices=8, server_overhead_w=3500, server_usd=160e3, usd_per_hour=1.75,
         sources=priced("Intel Gaudi 3 white paper and Hot Chips 2024", scaleup_bps="21 of 24 ports of 200 Gb/s",
                        scaleout_bps="3 of 24 ports of 200 Gb/s", host_bps="PCIe 5.0 x16",
