@@ -115,7 +115,7 @@ def _platform(text: str) -> Platform:
     sizes = {"hbm": "hbm_bytes", "pool": "pool_bytes", "switch": "switch_bytes_per_s"}
     plain = ("prompt_s", "token_s", "usd")
     name, _, rest = text[:1000].partition(":")
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")
         if key in sizes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from plenum.planning.agents import AgentKind
 from plenum.planning.experts import Platform
 from plenum.planning.lengths import lognormal_lengths
 from plenum.planning.prfaas import PrefillScenario
@@ -112,3 +113,72 @@ EXPERTS_PRESETS = {
     ),
 }
 """Compositions of ``plenum plan experts --preset``."""
+
+
+_ASSUMED = "tokens and tool seconds are assumptions of ours: the paper's traces are not published"
+
+AGENT_KINDS = {
+    kind.name: kind
+    for kind in (
+        AgentKind(name="single", question_tokens=230, output_tokens=200, source=f"one turn of a chat; {_ASSUMED}"),
+        AgentKind(
+            name="cot", shared_tokens=1_000, output_tokens=180, source=f"chain of thought: the paper's unit; {_ASSUMED}"
+        ),
+        AgentKind(
+            name="react",
+            steps=6.2,
+            tools=1,
+            shared_tokens=1_500,
+            output_tokens=80,
+            observation_tokens=150,
+            tool_s=0.5,
+            source=f"with reflexion and llmcompiler 9.2 times the calls of cot on average (arXiv 2506.04301); {_ASSUMED}",
+        ),
+        AgentKind(
+            name="reflexion",
+            steps=5.6,
+            trials=3,
+            reflects=True,
+            tools=1,
+            shared_tokens=1_500,
+            output_tokens=100,
+            observation_tokens=150,
+            tool_s=0.5,
+            source=f"see react; {_ASSUMED}",
+        ),
+        AgentKind(
+            name="lats",
+            steps=7.1,
+            branches=5,
+            judges=1,
+            tools=1,
+            shared_tokens=1_500,
+            output_tokens=80,
+            judge_tokens=40,
+            observation_tokens=150,
+            tool_s=0.5,
+            source=f"71.0 calls a request on average (arXiv 2506.04301); {_ASSUMED}",
+        ),
+        AgentKind(
+            name="llmcompiler",
+            steps=2.6,
+            tools=3,
+            shared_tokens=1_800,
+            output_tokens=160,
+            observation_tokens=450,
+            tool_s=0.5,
+            source=f"plan, tools side by side, join, perhaps again; see react; {_ASSUMED}",
+        ),
+    )
+}
+"""Kinds of agents of ``plenum plan agents``."""
+
+QUERY_WH = {
+    ("Llama-3.1-8B", "ShareGPT"): 0.32,
+    ("Llama-3.1-8B", "Reflexion"): 41.53,
+    ("Llama-3.1-8B", "LATS"): 22.76,
+    ("Llama-3.1-70B", "ShareGPT"): 2.55,
+    ("Llama-3.1-70B", "Reflexion"): 348.41,
+    ("Llama-3.1-70B", "LATS"): 158.48,
+}
+"""Measured Wh a query, GPUs alone: Kim et al., arXiv 2506.04301, table 3 (8B on one A100-40GB, 70B on eight; vLLM 0.6.6)."""

@@ -131,12 +131,13 @@ def prefill_curve(steps: StepModel, *, chunk_tokens: int = 8192) -> Curve:
 def prefill_steps(curve: Quadratic, *, idle_w: float = 0.0, busy_w: float = 0.0) -> StepModel:
     """Return coefficients of an instance that prefills a prompt alone in just the seconds of ``curve``.
 
-    The square goes to attention (n (n + 1) / 2 pairs of n tokens), the line to the matrices, the rest to launches. In chunks a prompt
-    pays for launches once a chunk: let ``max_batched_tokens`` be as large as the longest prompt to keep the curve.
+    The square goes to attention (n (n + 1) / 2 pairs of n tokens), the rest to what is read once an iteration and once a token: terms that
+    :func:`~plenum.serving.steps.step` adds up. In chunks a prompt pays for the fixed part once a chunk, and prompts in one batch share it:
+    let ``max_batched_tokens`` be as large as the longest prompt, and ``max_sequences`` 1, to keep the curve.
     """
     return steps_of(
-        fixed_s=curve.fixed,
-        linear_token_s=max(curve.linear - curve.square, 0.0),
+        linear_weights_s=curve.fixed,
+        activation_token_s=max(curve.linear - curve.square, 0.0),
         prefill_pair_s=2 * curve.square,
         idle_w=idle_w,
         memory_w=busy_w,
@@ -154,8 +155,8 @@ def decode_steps(
 ) -> StepModel:
     """Return coefficients of an instance whose decode iterations take ``fixed_s + sequences sequence_s + context context_token_s``."""
     return steps_of(
-        fixed_s=fixed_s,
-        sequence_s=sequence_s,
+        linear_weights_s=fixed_s,
+        activation_token_s=sequence_s,
         decode_context_s=context_token_s,
         idle_w=idle_w,
         memory_w=busy_w,

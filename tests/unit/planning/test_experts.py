@@ -48,7 +48,7 @@ def oracle(trace: list[int], slots: list[int]) -> list[int]:
     return counts
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(0, 11), max_size=200),
     st.lists(st.integers(1, 6), min_size=1, max_size=3),
@@ -100,6 +100,7 @@ def test_edges_of_che() -> None:
     assert hit_rate(zipf(10, 0.0), 5) == pytest.approx(0.5, abs=1e-9)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 60), st.floats(0, 3), st.integers(0, 59))
 def test_more_slots_never_hit_less(count: int, skew: float, slots: int) -> None:
     popularity = zipf(count, skew)
