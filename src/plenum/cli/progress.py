@@ -34,9 +34,9 @@ def bar(total: int) -> Iterator[Callable[[str, int], None]]:
 
 
 @contextmanager
-def compile_note() -> Iterator[None]:
+def compile_note(what: str = "the scoring loops") -> Iterator[None]:
     """Say what takes so long where the body takes longer than loading compiled code does."""
-    note = "compiling the scoring loops; the result is cached, so only the first run pays for this"
+    note = f"compiling {what}; the result is cached, so only the first run pays for this"
     timer = threading.Timer(PATIENCE_S, lambda: click.echo(note, err=True))
     timer.daemon = True
     timer.start()

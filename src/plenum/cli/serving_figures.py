@@ -1,0 +1,276 @@
+"""What came of simulated serving: tables, curves and JSON."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from plenum.cli import charts
+from plenum.cli.sentences import write_sentences
+from plenum.cli.serving_cluster import words_of
+from plenum.cli.tables import Column, write_table
+from plenum.model.units import show_duration
+from plenum.sim.serving import REASONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from plenum.cli.serving_traffic import NamedTraffic
+    from plenum.serving.pools import Serving
+    from plenum.serving.report import ServingReport
+    from plenum.serving.workload import Slo
+    from plenum.sim.serving import Outcome
+
+LATENCIES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("ITL", "itl_s"), ("E2E", "e2e_s"), ("WAIT", "queue_s"))
+POINTS = 200
+"""Of a drawn curve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """One promise: what was seen at its percentile, and whether it was kept."""
+
+    what: str
+    percentile: float
+    promised_s: float
+    seen_s: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether it was; what was never measured was not."""
+        return self.seen_s <= self.promised_s
+
+
+def promises_kept(outcome: Outcome, slo: Slo) -> list[Promise]:
+    """Return the promises that were made. A request that was refused counts as one that is for ever late."""
+    rows: list[Promise] = []
+    e2e_s = outcome.finish_s - outcome.ready_s
+    lost = outcome.reason != 0
+    for what, promised_s, values in (
+        ("TTFT", slo.ttft_s, outcome.ttft_s),
+        ("TPOT", slo.tpot_s, outcome.tpot_s),
+        ("E2E", slo.e2e_s, e2e_s),
+    ):
+        if promised_s == float("inf"):
+            continue
+        late = np.where(lost, np.inf, values)
+        seen_s = _percentile(late[~np.isnan(late)], slo.percentile)
+        rows.append(Promise(what=what, percentile=slo.percentile, promised_s=promised_s, seen_s=seen_s))
+    return rows
+
+
+def print_run(
+    traffic: NamedTraffic,
+    serving: Serving,
+    outcomes: Mapping[str, Outcome],
+    slo: Slo,
+    wall_s: float,
+    *,
+    chart: bool,
+) -> None:
+    """Print what came of every policy, for people."""
+    requests = traffic.requests
+    reports = {name: outcome.report(slo) for name, outcome in outcomes.items()}
+    span_s = float(requests.arrival_s[-1] - requests.arrival_s[0])
+    rate = f" ({len(requests) / span_s:.2f}/s)" if span_s > 0 else ""
+    write_sentences(
+        words_of(serving),
+        f"{traffic.label}: {len(requests):,} requests in {show_duration(span_s)}{rate}, prompts "
+        f"{requests.prompt_tokens.mean():,.0f} tokens and outputs {requests.output_tokens.mean():,.0f} on average",
+        "",
+    )
+    _print_latencies(reports)
+    click.echo()
+    _print_use(reports)
+    click.echo()
+    _print_cost(reports, serving)
+    sentences = [*_promise_sentences(outcomes, slo), *_refusal_sentences(outcomes)]
+    if sentences:
+        write_sentences("", *sentences)
+    if chart and charts.has_terminal_charts():
+        click.echo()
+        click.echo(charts.terminal_text(_panel(outcomes, "ttft_s"), colour=sys.stdout.isatty()))
+    total = len(requests) * len(outcomes)
+    write_sentences("", f"simulated {total:,} requests in {show_duration(wall_s)}")
+
+
+def as_json(
+    traffic: NamedTraffic,
+    serving: Serving,
+    outcomes: Mapping[str, Outcome],
+    slo: Slo,
+    seed: int,
+    wall_s: float,
+) -> dict[str, Any]:
+    """Return the same for programs; what was not measured is null."""
+    requests = traffic.requests
+    runs: list[dict[str, Any]] = []
+    for name, outcome in outcomes.items():
+        report = outcome.report(slo)
+        promises = [asdict(row) | {"kept": row.kept} for row in promises_kept(outcome, slo)]
+        run = {"routing": name, **asdict(report), "hit_rate": _hit_rate(report)}
+        runs.append(run | {"promises": promises, "refused_because": _refusals(outcome)})
+    return _finite(
+        {
+            "serving": words_of(serving),
+            "devices": sum(pool.count * pool.instance.devices for pool in serving.pools),
+            "traffic": {
+                "label": traffic.label,
+                "requests": len(requests),
+                "prompt_tokens": int(requests.prompt_tokens.sum(dtype=np.int64)),
+                "output_tokens": int(requests.output_tokens.sum(dtype=np.int64)),
+            },
+            "seed": seed,
+            "wall_s": round(wall_s, 3),
+            "runs": runs,
+        }
+    )
+
+
+def draw(path: Path, title: str, outcomes: Mapping[str, Outcome]) -> None:
+    """Draw which part of the requests was at least so fast: to the first token, between tokens, to the end."""
+    charts.write_png(path, title, [_panel(outcomes, name) for name in ("ttft_s", "tpot_s", "e2e_s")])
+
+
+def _print_latencies(reports: Mapping[str, ServingReport]) -> None:
+    several = len(reports) > 1
+    heads = ("MEAN", "P50", "P90", "P95", "P99")
+    columns = [Column(head="LATENCY"), *([Column(head="ROUTING")] if several else [])]
+    columns += [Column(head=head, right=True) for head in heads]
+    rows = [
+        [label, *([name] if several else []), *(_time(value) for value in asdict(getattr(report, field)).values())]
+        for label, field in LATENCIES
+        for name, report in reports.items()
+    ]
+    write_table(columns, rows)
+
+
+def _print_use(reports: Mapping[str, ServingReport]) -> None:
+    heads = ("DONE", "REFUSED", "PREEMPT", "GOOD/S", "KEPT", "HIT", "PREFILL", "DECODE", "KV", "KV MAX")
+    columns = [Column(head="ROUTING"), *(Column(head=head, right=True) for head in heads)]
+    rows = [
+        [
+            name,
+            f"{report.finished:,}",
+            f"{report.refused:,}",
+            f"{report.preemptions:,}",
+            f"{report.goodput_rps:.2f}",
+            _part(report.slo_attained),
+            _part(_hit_rate(report)),
+            _part(report.busy_prefill),
+            _part(report.busy_decode),
+            _part(report.cache_used_mean),
+            _part(report.cache_used_max),
+        ]
+        for name, report in reports.items()
+    ]
+    write_table(columns, rows)
+
+
+def _print_cost(reports: Mapping[str, ServingReport], serving: Serving) -> None:
+    heads = ("DEVICES", "OUT TOK/S", "TOK/S/DEV", "KWH", "J/TOK", "USD", "USD/M TOK")
+    columns = [Column(head="ROUTING"), *(Column(head=head, right=True) for head in heads)]
+    rows = []
+    for name, report in reports.items():
+        span_s = report.duration_s or float("nan")
+        devices = report.device_s / span_s
+        rows.append(
+            [
+                name,
+                f"{devices:.1f}".removesuffix(".0"),
+                f"{report.output_tokens / span_s:,.0f}",
+                f"{report.output_tokens / report.device_s if report.device_s else float('nan'):,.1f}",
+                f"{report.energy_j / 3.6e6:,.2f}",
+                f"{report.energy_j / max(report.output_tokens, 1):,.1f}",
+                f"{report.usd:,.2f}",
+                f"{report.usd_per_million_tokens:,.3f}",
+            ]
+        )
+    write_table(columns, rows)
+
+
+def _promise_sentences(outcomes: Mapping[str, Outcome], slo: Slo) -> list[str]:
+    sentences: list[str] = []
+    for name, outcome in outcomes.items():
+        rows = promises_kept(outcome, slo)
+        if not rows:
+            continue
+        seen = ", ".join(
+            f"{row.what} p{row.percentile:g} {_time(row.seen_s)} {'<=' if row.kept else '>'} {_time(row.promised_s)}"
+            for row in rows
+        )
+        kept = "kept" if all(row.kept for row in rows) else "NOT KEPT"
+        sentences.append(f"{name}: {kept}: {seen}")
+    return sentences
+
+
+def _refusal_sentences(outcomes: Mapping[str, Outcome]) -> list[str]:
+    sentences: list[str] = []
+    for name, outcome in outcomes.items():
+        refused = _refusals(outcome)
+        if refused:
+            sentences.append(f"{name} refused: " + ", ".join(f"{count:,} x {why}" for why, count in refused.items()))
+    return sentences
+
+
+def _refusals(outcome: Outcome) -> dict[str, int]:
+    counts = np.bincount(outcome.reason, minlength=len(REASONS))
+    return {REASONS[k]: int(counts[k]) for k in range(1, len(REASONS)) if counts[k]}
+
+
+def _hit_rate(report: ServingReport) -> float:
+    """Part of the prompt tokens that needed a prefill and were found in a cache."""
+    total = report.prompt_tokens + report.cached_tokens
+    return report.cached_tokens / total if total else 0.0
+
+
+def _panel(outcomes: Mapping[str, Outcome], name: str) -> charts.Panel:
+    titles = {"ttft_s": "To the first token", "tpot_s": "For each token after it", "e2e_s": "To the last token"}
+    curves: list[charts.Curve] = []
+    share = np.linspace(0, 100, POINTS)
+    for routing, outcome in outcomes.items():
+        values = _values(outcome, name)
+        if len(values):
+            curves.append(charts.Curve(label=routing, x=share, y=np.percentile(values, share)))
+    return charts.Panel(title=titles[name], x_label="% of requests, fastest first", y_label="seconds", curves=curves)
+
+
+def _values(outcome: Outcome, name: str) -> NDArray[np.float64]:
+    values = outcome.finish_s - outcome.ready_s if name == "e2e_s" else getattr(outcome, name)
+    return values[np.isfinite(values) & outcome.finished]
+
+
+def _percentile(values: NDArray[np.float64], percentile: float) -> float:
+    """Return a percentile of values that may be infinite: the least that so many do not exceed."""
+    if not len(values):
+        return float("nan")
+    place = int(np.ceil(percentile / 100 * len(values))) - 1
+    return float(np.sort(values)[max(place, 0)])
+
+
+def _time(seconds: float) -> str:
+    if not np.isfinite(seconds):
+        return "-" if np.isnan(seconds) else "never"
+    if seconds < 1:
+        return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:,.0f} s"
+
+
+def _part(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _finite(value: Any) -> Any:
+    """Return a value for JSON, which has neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
