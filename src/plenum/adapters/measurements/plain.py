@@ -141,8 +141,8 @@ def _splitwise(row: Row) -> Measurement:
         osl=_real(row, "token_size"),
         prompt_s=_real(row, "prompt_time") / 1e3,
         token_s=_real(row, "token_time") / 1e3,
-        peak_w=_real(row, "peak_power") * _splitwise_tdp(row),
-        average_w=_real(row, "average_power") * _splitwise_tdp(row),
+        peak_w=(_real(row, "peak_power") or math.nan) * _splitwise_tdp(row),  # 0: not measured
+        average_w=(_real(row, "average_power") or math.nan) * _splitwise_tdp(row),
         source="power capped" if capped else "",
     )
 
