@@ -25,6 +25,7 @@ from plenum.planning.serving_points import Interval, Point, frontier_of, point_o
 from plenum.planning.serving_question import Question
 from plenum.planning.serving_reasons import Step, reasons_of, steps_of
 from plenum.planning.serving_search import Candidate, Search, search
+from plenum.planning.serving_words import figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,7 +144,7 @@ def _unconfirmed(question: Question, candidate: Candidate) -> Limit:
     return Limit(
         code="serving.unconfirmed",
         sentence=(
-            f"The nearest layout ({layout.devices} devices) bears {candidate.capacity_rps:,.3g} requests a second by the analytic model, "
+            f"The nearest layout ({layout.devices} devices) bears {figure(candidate.capacity_rps)} requests a second analytically, "
             "but kept its promises in no simulated run within the stock and the budget."
         ),
         asked=question.traffic.rps,

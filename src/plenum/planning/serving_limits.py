@@ -10,6 +10,7 @@ from plenum.planning.serving_load import TPOT_TAIL, TTFT_TAIL
 from plenum.planning.serving_options import MAX_DEVICES, Option, Predictor, instances_of, options_of
 from plenum.planning.serving_question import Question, Stock
 from plenum.planning.serving_search import Search, search
+from plenum.planning.serving_words import duration, figure
 from plenum.serving.formats import FORMATS
 from plenum.serving.hardware import Accelerator
 from plenum.serving.instance import (
@@ -170,7 +171,7 @@ def promise_limit(question: Question, options: Sequence[Option]) -> Limit | None
 
 
 def _alone(option: Option) -> Layout:
-    chunk = option.instance.settings.max_batched_tokens
+    chunk = option.instance.settings.max_batched_tokens * option.instance.parallelism.dp
     return Layout(pools=(PoolChoice(option=option, count=1, chunk=chunk),))
 
 
@@ -207,15 +208,15 @@ def _ttft_floor(question: Question, floor: float, option: Option) -> Limit:
     return Limit(
         code="serving.ttft-floor",
         sentence=(
-            f"A time to first token of {_ms(question.slo.ttft_s)} is below the physical floor: the arithmetic of {tokens:,.0f} prompt "
-            f"tokens takes {_ms(floor)} on {_number(option.devices)} {option.hardware.name} at the data sheet's peak, the widest "
+            f"A time to first token of {duration(question.slo.ttft_s)} is below the physical floor: the arithmetic of {tokens:,.0f} prompt "
+            f"tokens takes {duration(floor)} on {_number(option.devices)} {option.hardware.name} at the data sheet's peak, the widest "
             "instance there is to choose."
         ),
         asked=question.slo.ttft_s,
         bound=floor,
         unit="s",
         helps=(
-            f"Allow more than {_ms(floor)}; engines reach about half of the peak, and queues come on top.",
+            f"Allow more than {duration(floor)}; engines reach about half of the peak, and queues come on top.",
             "Shorten prompts, or keep their common prefix cached: only tokens that are not found need computing.",
             "Choose hardware with more FLOP/s or a larger scale-up domain.",
         ),
@@ -227,15 +228,15 @@ def _tpot_floor(question: Question, floor: float, option: Option) -> Limit:
     return Limit(
         code="serving.tpot-floor",
         sentence=(
-            f"A time per output token of {_ms(question.slo.tpot_s)} is below the physical floor: reading the weights that a token visits "
-            f"({form}) and its context takes {_ms(floor)} on {_number(option.devices)} {option.hardware.name} at "
+            f"A time per output token of {duration(question.slo.tpot_s)} is below the physical floor: reading what a token visits "
+            f"(weights in {form}, its context) takes {duration(floor)} on {_number(option.devices)} {option.hardware.name} at "
             f"{option.hardware.hbm_bps / 1e12:.3g} TB/s each."
         ),
         asked=question.slo.tpot_s,
         bound=floor,
         unit="s",
         helps=(
-            f"Allow more than {_ms(floor)} per token.",
+            f"Allow more than {duration(floor)} per token.",
             "Hold weights in a narrower format, or choose hardware with more memory bandwidth.",
             "Draft tokens (speculative decoding): several tokens then share one reading of the weights.",
         ),
@@ -245,11 +246,11 @@ def _tpot_floor(question: Question, floor: float, option: Option) -> Limit:
 def _unloaded(
     question: Question, code: str, words: str, asked: float, bound: float, option: Option, floor: float
 ) -> Limit:
-    physics = f" The physical floor is {_ms(floor)}." if floor > 0 else ""
+    physics = f" The physical floor is {duration(floor)}." if floor > 0 else ""
     return Limit(
         code=f"serving.{code}",
         sentence=(
-            f"A {words} of {_ms(asked)} is not reached even by a single request: {question.engine} is predicted to take {_ms(bound)} on "
+            f"A {words} of {duration(asked)} is not reached even by one request alone: {question.engine} takes {duration(bound)} on "
             f"{_number(option.devices)} {option.hardware.name} ({option.instance.parallelism}, {option.instance.precision.weights}), "
             f"the fastest there is to choose.{physics}"
         ),
@@ -257,7 +258,7 @@ def _unloaded(
         bound=bound,
         unit="s",
         helps=(
-            f"Allow at least {_ms(bound)}.",
+            f"Allow at least {duration(bound)}.",
             "Choose faster hardware or narrower formats, or allow wider instances.",
             "Measure it: the prediction is no better than its calibration (`plenum plan calibrate`).",
         ),
@@ -284,9 +285,9 @@ def size_limit(question: Question, options: Sequence[Option], predict: Predictor
     return Limit(
         code="serving.stock",
         sentence=(
-            f"{_stocks(question)} serve at most {best:,.3g} requests a second within these promises"
+            f"{_stocks(question)} serve at most {figure(best)} requests a second within these promises"
             + (f" and ${question.usd_per_hour:,.0f} an hour" if question.usd_per_hour < float("inf") else "")
-            + f"; {question.traffic.rps:,.3g} were asked for."
+            + f"; {figure(question.traffic.rps)} were asked for."
         ),
         asked=question.traffic.rps,
         bound=best,
@@ -340,8 +341,8 @@ def _together_limit(question: Question, options: Sequence[Option]) -> Limit:
         code="serving.together",
         sentence=(
             f"No option keeps all promises together: the nearest is {_number(option.devices)} {option.hardware.name} "
-            f"({option.instance.parallelism}, {option.instance.precision.weights}), alone with {_ms(ttft)} to the first token and "
-            f"{_ms(tpot)} for each further one."
+            f"({option.instance.parallelism}, {option.instance.precision.weights}), alone with {duration(ttft)} to the first token and "
+            f"{duration(tpot)} for each further one."
         ),
         asked=1.0,
         bound=worst,
@@ -369,7 +370,3 @@ def _number(devices: int) -> str:
 
 def _gb(count: float) -> str:
     return f"{count / 1e9:,.1f} GB"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:,.3g} ms" if seconds < 1 else f"{seconds:,.3g} s"

@@ -14,6 +14,7 @@ from plenum.planning.serving_options import Option, Predictor, options_of
 from plenum.planning.serving_points import error_of
 from plenum.planning.serving_question import Question
 from plenum.planning.serving_search import Search, search
+from plenum.planning.serving_words import figure
 from plenum.serving.steps import AT
 
 RESOURCES: dict[str, tuple[str, ...]] = {
@@ -137,10 +138,10 @@ def first_break(state: Search, layout: Layout, planned_rps: float, capacity_rps:
     else:
         code, why = "e2e", f"the end-to-end time ({resource})"
     more = f"at {times:.2f}x the planned traffic"
-    sentence = f"What breaks first: {why}. It does so above {capacity_rps:,.3g} requests a second, {more}."
+    sentence = f"What breaks first: {why}. It does so above {figure(capacity_rps)} requests a second, {more}."
     if times < 1.005:
         sentence = (
-            f"What breaks first: {why}. The planned {planned_rps:,.3g} requests a second leave no room by design."
+            f"What breaks first: {why}. The planned {figure(planned_rps)} requests a second leave no room by design."
         )
     return Break(code=code, resource=resource, rate_rps=capacity_rps, times=times, sentence=sentence)
 

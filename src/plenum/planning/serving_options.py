@@ -133,11 +133,21 @@ def instances_of(question: Question, stock: Stock) -> Iterator[Instance]:
 def precisions_of(question: Question, hardware: Accelerator) -> list[Precision]:
     """Return the formats asked for that ``hardware`` can compute, if only by widening them."""
     return [
-        Precision(weights=weights, kv_cache=cache)
+        _precision(question.model, weights, cache)
         for weights in question.weights
         if computed_in(hardware, FORMATS[weights])
         for cache in question.caches
     ]
+
+
+def _precision(model: Architecture, weights: str, cache: str) -> Precision:
+    """Return formats: those of the publisher's checkpoint if its weights are asked for, else all weights alike.
+
+    What is multiplied as FP8 has activations in FP8; what is expanded first keeps wide ones.
+    """
+    activations = "fp8" if FORMATS[weights].computes_as[0] == "fp8" else "bf16"
+    experts = model.experts_format if weights == model.weights_format else ""
+    return Precision(weights=weights, activations=activations, experts=experts, kv_cache=cache)
 
 
 def spreads_of(model: Architecture, stock: Stock) -> Iterator[Parallelism]:

@@ -9,6 +9,7 @@ from plenum.planning.serving_confirm import Confirmed, Replay
 from plenum.planning.serving_layout import Layout, PoolChoice
 from plenum.planning.serving_points import Point
 from plenum.planning.serving_question import Question
+from plenum.planning.serving_words import duration, figure
 from plenum.serving.formats import FORMATS
 
 
@@ -47,9 +48,9 @@ def _reasons(
     asked = question.traffic.rps > 0
     if asked:
         price = f"${best.usd_per_hour:,.2f} an hour"
-        yield f"It is the cheapest found that serves {best.rate_rps:,.3g} requests a second within the promises: {price}."
+        yield f"It is the cheapest found that serves {figure(best.rate_rps)} requests a second within the promises: {price}."
     else:
-        yield f"It serves the most requests within the promises of all that were found: {best.rate_rps:,.3g} a second."
+        yield f"It serves the most requests within the promises of all that were found: {figure(best.rate_rps)} a second."
     apart = best.layout.disaggregated
     other = next((p for p in others if p.layout.disaggregated != apart), None)
     if other:
@@ -65,7 +66,7 @@ def _reasons(
     name, part = bound
     yield f"What it has too little of is {name}: a tenth more of it would give {part * 10:.0f} % more requests."
     if len(confirmed) > 1:
-        rest = "; ".join(f"{layout_words(c.candidate.layout)}: {c.rate_rps:,.3g}" for c in confirmed[1:])
+        rest = "; ".join(f"{layout_words(c.candidate.layout)}: {figure(c.rate_rps)}" for c in confirmed[1:])
         yield f"Simulated beside it, in requests a second: {rest}."
     precision = best.layout.pools[0].option.instance.precision
     if precision.weights != question.model.weights_format and FORMATS[precision.weights].error:
@@ -78,7 +79,7 @@ def _reasons(
 def _versus(asked: bool, best: Point, other: Point) -> str:
     if asked:
         return f"${best.usd_per_hour:,.2f} against ${other.usd_per_hour:,.2f} an hour"
-    return f"{best.rate_rps:,.3g} against {other.rate_rps:,.3g} requests a second, the latter unsimulated"
+    return f"{figure(best.rate_rps)} against {figure(other.rate_rps)} requests a second, the latter unsimulated"
 
 
 def steps_of(question: Question, best: Point, replays: Sequence[Replay]) -> tuple[Step, ...]:
@@ -87,11 +88,11 @@ def steps_of(question: Question, best: Point, replays: Sequence[Replay]) -> tupl
     ttft, tpot = best.ttft_s, best.tpot_s
     run = "; ".join(
         f"at {r.times:g}x {'every promise is kept' if r.keeps else 'a promise breaks'} "
-        f"(TTFT p99 {_ms(r.report.ttft_s.p99)}, TPOT p99 {_ms(r.report.tpot_s.p99)})"
+        f"(TTFT p99 {duration(r.report.ttft_s.p99)}, TPOT p99 {duration(r.report.tpot_s.p99)})"
         for r in replays
     )
     width = max(tpot.high / tpot.typical - 1.0, ttft.high / ttft.typical - 1.0) if tpot.typical > 0 else 0.0
-    loads = f"{best.rate_rps * 0.5:,.3g}, {best.rate_rps * 0.8:,.3g} and {best.rate_rps:,.3g}"
+    loads = f"{figure(best.rate_rps * 0.5)}, {figure(best.rate_rps * 0.8)} and {figure(best.rate_rps)}"
     traffic = question.traffic
     return (
         Step(
@@ -117,7 +118,3 @@ def steps_of(question: Question, best: Point, replays: Sequence[Replay]) -> tupl
             ),
         ),
     )
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:,.3g} ms" if seconds < 1 else f"{seconds:,.3g} s"

@@ -110,17 +110,14 @@ class Search:
 
     def best_chunk(self, option: Option, role: Role, count: int) -> int:
         """Return the chunk with which ``count`` instances bear most."""
-        if role == "decode":
-            return CHUNKS[-1]
-        chunks = PREFILL_CHUNKS if role == "prefill" else CHUNKS
-        return max(chunks, key=lambda chunk: (self.rate_of(option, role, chunk, count), -chunk))
+        return max(chunks_of(option, role), key=lambda chunk: (self.rate_of(option, role, chunk, count), -chunk))
 
     def fewest(self, option: Option, role: Role, rate: float, most: int) -> tuple[int, int]:
         """Return the fewest instances that bear ``rate`` with the chunk they do it with; (0, 0): not even ``most`` do."""
         best = (0, 0)
         if most < 1:
             return best
-        for chunk in CHUNKS[-1:] if role == "decode" else PREFILL_CHUNKS if role == "prefill" else CHUNKS:
+        for chunk in chunks_of(option, role):
             one = self.rate_of(option, role, chunk, 1)
             if one <= 0.0:
                 continue
@@ -140,6 +137,13 @@ class Search:
             return self.keeps(self.figures(_single(option, role, chunk, count), rate), bound)
 
         return enough
+
+
+def chunks_of(option: Option, role: Role) -> tuple[int, ...]:
+    """Return the tokens of one iteration that are tried, over all attention groups of an instance."""
+    groups = option.instance.parallelism.dp
+    chunks = CHUNKS[:1] if role == "decode" else PREFILL_CHUNKS if role == "prefill" else CHUNKS
+    return tuple(chunk * groups for chunk in chunks)
 
 
 def _bound_for(role: Role, bound: Bound) -> Bound:
@@ -288,7 +292,7 @@ def _pairs(state: Search) -> Iterator[tuple[Option, Option]]:
     best: dict[tuple[str, object, str, int], tuple[float, Option]] = {}
     for option in state.options:
         for role in ("prefill", "decode"):
-            rate = state.rate_of(option, role, CHUNKS[-1], 1)
+            rate = state.rate_of(option, role, chunks_of(option, role)[-1], 1)
             if rate <= 0:
                 continue
             value = rate / max(option.usd_per_hour, 1e-9)
@@ -311,7 +315,7 @@ def _two_pools(state: Search, first: Option, then: Option, prefills: int, decode
     return Layout(
         pools=(
             PoolChoice(option=first, count=prefills, role="prefill", chunk=chunk),
-            PoolChoice(option=then, count=decodes, role="decode", chunk=CHUNKS[-1]),
+            PoolChoice(option=then, count=decodes, role="decode", chunk=chunks_of(then, "decode")[-1]),
         )
     )
 
@@ -320,15 +324,16 @@ def _best_split(state: Search, first: Option, then: Option) -> tuple[int, int] |
     """Return how many of each bear most within stock and budget."""
     question = state.question
     same = first.hardware.name == then.hardware.name
-    one_decode = state.rate_of(then, "decode", CHUNKS[-1], 1)
+    one_decode = state.rate_of(then, "decode", chunks_of(then, "decode")[-1], 1)
     best: tuple[float, int, int] | None = None
     low, high = 1, _room(question, first)
-    one_prefill = state.rate_of(first, "prefill", PREFILL_CHUNKS[-1], 1)
+    widest = chunks_of(first, "prefill")[-1]
+    one_prefill = state.rate_of(first, "prefill", widest, 1)
     for prefills in _around(low, high, one_prefill, one_decode, first, then, same):
         decodes = _rest(question, first, then, prefills)
         if decodes < 1:
             continue
-        rate = min(state.rate_of(first, "prefill", PREFILL_CHUNKS[-1], prefills), decodes * one_decode)
+        rate = min(state.rate_of(first, "prefill", widest, prefills), decodes * one_decode)
         if not same:  # no more of either than the other can use
             decodes = min(decodes, math.ceil(rate / one_decode))
         if best is None or rate > best[0] * (1 + 1e-9):

@@ -1,0 +1,380 @@
+"""``plenum plan serving``: how to serve a model, and why so."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from plenum.cli.console import choose_output
+from plenum.cli.exits import NO
+from plenum.cli.units import SECONDS
+from plenum.model.errors import FieldError, FileError, Where
+
+if TYPE_CHECKING:
+    from plenum.planning.serving import ServingPlan
+    from plenum.planning.serving_confirm import Verify
+    from plenum.planning.serving_question import Question, Stock, Traffic
+    from plenum.serving.architecture import Architecture
+    from plenum.serving.workload import Requests
+
+ENGINES = ("vllm", "sglang", "trtllm")
+DEFAULT_TTFT_S, DEFAULT_TPOT_S = 1.0, 0.05
+MAX_DEVICES = 100_000
+MAX_TOKENS = 10_000_000
+MAX_RPS = 1e6
+
+LEAST_REQUESTS, MOST_REQUESTS = 2_000, 20_000
+"""Simulated in one run: enough for a 99th percentile, few enough for a second."""
+
+ANSWERS_LONG = 3.0
+"""A run lasts at least so many times as long as a slow request: batches must fill before they tell anything."""
+
+
+@click.command()
+@click.option("--model", required=True, help="A model's name, a folder with its config.json, or a GGUF file.")
+@click.option("--hardware", required=True, metavar="NAME[:N],…", help="What to choose from: H200, or H200:32,H100:16.")
+@click.option(
+    "--gpus", type=click.IntRange(1, MAX_DEVICES), help="How many there are, where --hardware names one kind."
+)
+@click.option("--rps", type=click.FloatRange(0, MAX_RPS, min_open=True), help="Requests a second to serve.")
+@click.option(
+    "--trace", help="Traffic instead: azure-conv, mooncake, a CSV or JSONL file, or bursty:RATE and the like."
+)
+@click.option("--isl", type=click.IntRange(1, MAX_TOKENS), help="Tokens of a prompt.  [default: 1024]")
+@click.option("--osl", type=click.IntRange(1, MAX_TOKENS), help="Tokens of an answer.  [default: 256]")
+@click.option(
+    "--spread", type=click.FloatRange(0, 3), default=0.0, help="Variation of both lengths (0.8 is usual).  [default: 0]"
+)
+@click.option(
+    "--prefix",
+    type=click.IntRange(0, MAX_TOKENS),
+    default=0,
+    help="Prompt tokens that a prefix cache holds, on average.",
+)
+@click.option("--ttft-p99", type=SECONDS, help="Promise: time to first token.  [default: 1s]")
+@click.option("--tpot-p99", type=SECONDS, help="Promise: time per output token.  [default: 50ms]")
+@click.option("--e2e-p99", type=SECONDS, help="Promise: time to the last token.")
+@click.option(
+    "--engine", type=click.Choice(ENGINES), default="vllm", show_default=True, help="Calibration, and --manifest."
+)
+@click.option("--formats", help="Of the weights, best liked first, such as fp8,bf16.  [default: as published, and fp8]")
+@click.option("--kv-formats", default="bf16", show_default=True, help="Of the KV cache, such as bf16,fp8.")
+@click.option(
+    "--mode",
+    type=click.Choice(["any", "together", "apart"]),
+    default="any",
+    show_default=True,
+    help="Where prefill and decode run.",
+)
+@click.option("--pipelines", is_flag=True, help="Try pipeline stages even where the model fits without.")
+@click.option("--max-usd-per-hour", type=click.FloatRange(0, min_open=True), help="Most that the devices may cost.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="A file that `plenum plan calibrate` wrote.")
+@click.option("--simulate/--no-simulate", default=True, help="Confirm the finalists in the simulator.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of simulated traffic.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the traces. Default: $PLENUM_DATA, then ../shared/data."
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the frontier into this PNG.")
+@click.option("--chart/--no-chart", default=True, help="Draw it in the terminal too.")
+@click.option(
+    "--manifest", type=click.Path(path_type=Path), help="Write Endpoint manifests for `plenum apply` into this file."
+)
+@click.option(
+    "--launch",
+    type=click.Path(path_type=Path),
+    help="Write scripts of the engines and Kubernetes YAML into this folder.",
+)
+@click.option(
+    "--model-folder", help="Where the weights are on the nodes, for --manifest and --launch.  [default: /models/NAME]"
+)
+@choose_output
+def command(**options: Any) -> None:
+    """Find how to serve a model: hardware, parallelism, batching, pools, together or apart, and what it costs.
+
+    With so many GPUs: the most requests a second within the promises. With --rps or --trace and no number of GPUs: the cheapest
+    that serve it. The search is analytic; finalists are replayed in the simulator. Exits with 1, and says which limit binds, where
+    nothing will do.
+
+    \b
+    plenum plan serving --model Llama-3.1-70B --hardware H200 --gpus 32 --isl 4000 --osl 500 --ttft-p99 1s --tpot-p99 40ms
+    plenum plan serving --model Llama-3.1-8B --hardware H100,L40S --rps 50 --isl 2000 --osl 300 --ttft-p99 500ms
+    plenum plan serving --model Qwen3-32B --hardware H200:32,H100:16 --trace azure-conv --plot frontier.png --launch out/
+    """
+    from plenum.cli import charts
+    from plenum.cli.plan_serving_pages import print_limit, print_plan, write_limit, write_plan
+    from plenum.cli.progress import compile_note
+    from plenum.planning.serving import plan_serving
+    from plenum.planning.serving_limits import Limit
+    from plenum.planning.serving_prediction import calibrated
+
+    if options["plot"]:
+        charts.check_png(options["plot"])
+    _check_folder(options)
+    asked = _asked(options)
+    with _watched(asked, options) as verify, compile_note():
+        answer = plan_serving(asked.question, calibrated(_calibration(options["calibration"])), verify)
+    json = options["output"] == "json"
+    if isinstance(answer, Limit):
+        (write_limit if json else print_limit)(answer)
+        sys.exit(NO)
+    written = list(_write_files(answer, options))
+    if json:
+        write_plan(answer, asked.label, written)
+    else:
+        print_plan(answer, asked.label, written, chart=options["chart"])
+
+
+# -- the question ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    question: Question
+    label: str
+    requests: Requests | None
+    """Of a trace; None: made for each run."""
+
+
+def _asked(options: dict[str, Any]) -> _Asked:
+    from plenum.adapters.models import find_architecture
+    from plenum.planning.serving_question import Question
+    from plenum.serving.formats import format_named
+    from plenum.serving.workload import Slo
+
+    model = find_architecture(options["model"], "--model")
+    stocks = _stocks(options["hardware"], options["gpus"])
+    label, requests = _trace(options)
+    traffic = _traffic(options, requests, stocks)
+    promised = {name: options[f"{name}_p99"] for name in ("ttft", "tpot", "e2e")}
+    if any(value == 0 for value in promised.values()):
+        raise FieldError("--ttft-p99", "promises must be longer than 0 s")
+    if not any(value is not None for value in promised.values()):
+        promised |= {"ttft": DEFAULT_TTFT_S, "tpot": DEFAULT_TPOT_S}
+    slo = Slo(**{f"{name}_s": value for name, value in promised.items() if value is not None})
+    weights = _names(options["formats"]) if options["formats"] else _default_formats(model, stocks)
+    caches = _names(options["kv_formats"])
+    question = Question(
+        model=model,
+        stocks=stocks,
+        traffic=traffic,
+        slo=slo,
+        engine=options["engine"],
+        weights=tuple(format_named(name, "--formats").name for name in weights),
+        caches=tuple(format_named(name, "--kv-formats").name for name in caches),
+        usd_per_hour=options["max_usd_per_hour"] or float("inf"),
+        disaggregated={"any": None, "together": False, "apart": True}[options["mode"]],
+        pipelines=options["pipelines"],
+    )
+    return _Asked(question=question, label=label, requests=requests)
+
+
+def _stocks(text: str, gpus: int | None) -> tuple[Stock, ...]:
+    """Read ``H200:32,H100:16``, or ``H200`` with ``--gpus 32``."""
+    from plenum.planning.serving_question import Stock
+    from plenum.serving.catalogue.accelerators import accelerator_named
+
+    found: dict[str, Stock] = {}
+    for part in _names(text):
+        name, colon, number = part.partition(":")
+        if colon and not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= MAX_DEVICES):
+            raise FieldError("--hardware", f"{part[:60]!r} must be a name and a number of devices, such as H200:32")
+        hardware = accelerator_named(name, "--hardware")
+        if hardware.name in found:
+            raise FieldError("--hardware", f"{hardware.name} is named twice")
+        found[hardware.name] = Stock(hardware=hardware, count=int(number[:9]) if colon else 0)
+    if gpus is not None:
+        if len(found) > 1 or any(stock.count for stock in found.values()):
+            raise FieldError(
+                "--gpus", "goes with one kind of hardware; of several say how many with each, such as H200:32,H100:16"
+            )
+        found = {name: replace(stock, count=gpus) for name, stock in found.items()}
+    return tuple(found.values())
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(names) > 20:
+        raise FieldError("--hardware", f"give names separated by commas, not {text[:60]!r}")
+    return list(dict.fromkeys(names))
+
+
+def _default_formats(model: Architecture, stocks: tuple[Stock, ...]) -> list[str]:
+    """Return the published format, and FP8 before it where that is wider and some hardware multiplies FP8."""
+    from plenum.serving.formats import FORMATS
+
+    narrower = FORMATS[model.weights_format].bits > 8 and not model.experts_format
+    native = any("fp8" in stock.hardware.peak_flops for stock in stocks)
+    return ["fp8", model.weights_format] if narrower and native else [model.weights_format]
+
+
+def _trace(options: dict[str, Any]) -> tuple[str, Requests | None]:
+    from plenum.cli.serving_traffic import INVENTED, traffic_named
+
+    text = options["trace"]
+    if not text:
+        return "", None
+    prompts = outputs = None
+    if text.partition(":")[0] in INVENTED:
+        prompts, outputs = _length(options, "isl"), _length(options, "osl")
+    elif options["isl"] or options["osl"]:
+        raise FieldError("--isl", f"goes without --trace: {text[:60]} has lengths of its own")
+    named = traffic_named(text, prompts=prompts, outputs=outputs, seed=options["seed"], data=options["data"])
+    if len(named.requests) < 2:
+        raise FieldError("--trace", f"{text[:60]} has one request only; a rate needs two")
+    return named.label, named.requests
+
+
+def _length(options: dict[str, Any], which: str) -> str | None:
+    tokens = options[which]
+    spread = f":{options['spread']:g}" if options["spread"] else ""
+    return f"{tokens}{spread}" if tokens else None
+
+
+def _traffic(options: dict[str, Any], requests: Requests | None, stocks: tuple[Stock, ...]) -> Traffic:
+    from plenum.planning.serving_question import traffic_of
+
+    counted = all(stock.count for stock in stocks)
+    if requests is None and not options["rps"] and not counted:
+        raise FieldError(
+            "--rps",
+            "say how many requests a second to serve, or how many GPUs there are (--gpus 32, or H200:32,H100:16)",
+        )
+    if requests is None:
+        requests = _invented(options, options["rps"] or 1.0, LEAST_REQUESTS)
+        traffic = replace(traffic_of(requests, found_tokens=options["prefix"]), burst2=1.0, rps=0.0)
+    else:
+        traffic = traffic_of(requests, found_tokens=options["prefix"])
+        if counted and not options["rps"]:
+            traffic = replace(traffic, rps=0.0)
+    return replace(traffic, rps=options["rps"]) if options["rps"] else traffic
+
+
+def _invented(options: dict[str, Any], rate: float, count: int) -> Requests:
+    """Return Poisson requests of the lengths asked for; the same for the same seed."""
+    import numpy as np
+
+    from plenum.serving.workload import requests_of
+    from plenum.sim.serving import traffic
+
+    rng = np.random.default_rng(options["seed"])
+    arrivals = np.cumsum(rng.exponential(1.0 / rate, count))
+    lengths = []
+    for tokens in (options["isl"] or 1024, options["osl"] or 256):
+        spread = options["spread"]
+        lengths.append(traffic.lognormal(rng, count, tokens, spread) if spread else traffic.fixed(count, tokens))
+    return requests_of(arrivals, *lengths)
+
+
+def _calibration(path: Path | None) -> Any:
+    if path is None:
+        return None
+    raise FileError("reading calibrations is not there yet", Where(file=str(path)))
+
+
+# -- the simulator -----------------------------------------------------------------------------------------------------
+
+
+class _watched:  # noqa: N801 - used as a function
+    """Shows progress while a plan is confirmed; its value simulates, or is None where nothing is to be simulated."""
+
+    def __init__(self, asked: _Asked, options: dict[str, Any]) -> None:
+        self._asked, self._options = asked, options
+        self._bar: Any = None
+
+    def __enter__(self) -> Verify | None:
+        from plenum.cli.progress import bar
+        from plenum.planning.serving_confirm import MAX_SIMULATIONS
+
+        if not self._options["simulate"]:
+            return None
+        self._bar = bar(MAX_SIMULATIONS)
+        move: Callable[[str, int], None] = self._bar.__enter__()
+        runs = 0
+
+        def verify(serving: Any, rate_rps: float) -> Any:
+            nonlocal runs
+            from plenum.planning.serving_words import figure
+            from plenum.sim.serving.simulate import simulate
+
+            move(f"simulating {figure(rate_rps)} requests/s", runs)
+            requests = simulated_requests(self._asked.question, self._asked.requests, rate_rps, self._options)
+            report = simulate(requests, serving, seed=self._options["seed"]).report()
+            runs += 1
+            move("simulated", runs)
+            return report
+
+        return verify
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+
+def simulated_requests(
+    question: Question, requests: Requests | None, rate_rps: float, options: dict[str, Any]
+) -> Requests:
+    """Return traffic for one run: a trace made denser or thinner, or Poisson arrivals long enough to fill the batches."""
+    from plenum.sim.serving import slices
+
+    if requests is not None:
+        own = (len(requests) - 1) / float(requests.arrival_s[-1] - requests.arrival_s[0])
+        return slices.first(slices.scaled(requests, rate_rps / own), MOST_REQUESTS)
+    slo, traffic = question.slo, question.traffic
+    token_s = slo.tpot_s if slo.tpot_s < 10 else DEFAULT_TPOT_S
+    slow_s = min(slo.ttft_s, 10.0) + traffic.output_tail * token_s
+    count = int(min(max(LEAST_REQUESTS, ANSWERS_LONG * slow_s * rate_rps), MOST_REQUESTS))
+    return _invented(options, rate_rps, count)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _check_folder(options: dict[str, Any]) -> None:
+    """Refuse, before any work is done, files that could not be written."""
+    manifest, launch = options["manifest"], options["launch"]
+    if manifest and not manifest.parent.is_dir():
+        raise FileError("there is no such folder to write the manifest into", Where(file=str(manifest.parent)))
+    if launch and launch.exists() and not launch.is_dir():
+        raise FileError("--launch writes several files; name a folder", Where(file=str(launch)))
+
+
+def _write_files(plan: ServingPlan, options: dict[str, Any]) -> Any:
+    """Write what was asked for; yield the path of each file."""
+    from plenum.planning.serving_launch import PROGRAMS, launch_script
+    from plenum.planning.serving_manifests import endpoints_of, kubernetes_of
+
+    folder = options["model_folder"] or f"/models/{plan.question.model.name}"
+    if options["plot"]:
+        from plenum.cli.plan_serving_plot import draw
+
+        draw(options["plot"], plan)
+        yield options["plot"]
+    if options["manifest"]:
+        documents = endpoints_of(plan.question, plan.recommended, engine=options["engine"], model_folder=folder)
+        yield _written(options["manifest"], _yaml(documents))
+    if options["launch"]:
+        launch: Path = options["launch"]
+        launch.mkdir(parents=True, exist_ok=True)
+        for engine in PROGRAMS:
+            yield _written(launch / f"{engine}.sh", launch_script(engine, plan.question, plan.recommended))
+        objects = kubernetes_of(plan.question, plan.recommended, engine=options["engine"], model_folder=folder)
+        yield _written(launch / "kubernetes.yaml", _yaml(objects))
+
+
+def _yaml(documents: list[dict[str, Any]]) -> str:
+    import yaml
+
+    return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _written(path: Path, text: str) -> Path:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot be written: {error.strerror or error}", Where(file=str(path))) from None
+    return path
