@@ -17,6 +17,9 @@ from plenum.serving.steps import AT, chunk_pairs, chunk_pairs_window, step
 ROUNDS = 60
 """Rounds of fixed-point iteration at most."""
 
+SETTLED = 1e-7
+"""Relative change of time and throughput from one round to the next below which iteration ends."""
+
 LOAD_FIELDS = (
     "concurrency",  # requests in flight; NaN: open loop
     "rate_rps",  # requests a second; NaN: closed loop
@@ -135,7 +138,11 @@ def _aggregated(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[
     offered = 0.0 if closed else load[_RATE] / workers
     batch, rps, service, queue_s, step_s = max(active * 0.7, 1.0), 0.0, prompt_s, 0.0, 0.0
     added, joules, ttft, decode_s, limit = prompt_s, 0.0, prompt_s, 0.0, 0.0
+    before_s, before_rps = 0.0, 0.0
     for _ in range(ROUNDS):
+        if abs(ttft - before_s) <= SETTLED * ttft and abs(rps - before_rps) <= SETTLED * rps:
+            break
+        before_s, before_rps = ttft, rps
         step_s, joules = _decode_step(c, max(batch, 1e-3), isl, osl)
         # A data-parallel instance prefills as many prompts at once as it has groups, if there are so many.
         together = min(max(rps * ttft, 1.0), c[_GROUPS])
@@ -199,7 +206,11 @@ def _disaggregated(
     offered = 0.0 if closed else load[_RATE]
     batch, rps, queue_s, ttft, step_s, joules = max(inflight / workers * 0.7, 1.0), 0.0, 0.0, prompt_s, 0.0, 0.0
     each, decode_s, full = prompt_s, 0.0, 0.0
+    before_s, before_rps = 0.0, 0.0
     for _ in range(ROUNDS):
+        if abs(ttft - before_s) <= SETTLED * ttft and abs(rps - before_rps) <= SETTLED * rps:
+            break
+        before_s, before_rps = ttft, rps
         step_s, joules = _decode_step(c, max(batch, 1e-3), isl, osl)
         decode_s = steps * step_s
         together = min(max(rps * (queue_s + prompt_s) / servers, 1.0), p[_GROUPS])
@@ -230,7 +241,9 @@ def _disaggregated(
     busy = min(rps * each / servers, 1.0)
     watts = servers * (busy * prompt_j / prompt_s + (1.0 - busy) * p[_IDLE])
     watts += workers * _decode_watts(c, batch, step_s, joules)
-    _write(out, ttft + full, tpot, rps, batch, busy, queue_s + full, watts, 1.0 if full > 0.0 else 0.0, prompt_s, step_s)
+    _write(
+        out, ttft + full, tpot, rps, batch, busy, queue_s + full, watts, 1.0 if full > 0.0 else 0.0, prompt_s, step_s
+    )
 
 
 @njit(cache=True)

@@ -6,6 +6,7 @@ data sheet's peaks; an :class:`Efficiency` says which part of each peak is reach
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
@@ -34,13 +35,16 @@ class Efficiency:
     Parameters
     ----------
     compute, experts, attention
-        Parts of peak FLOP/s that dense matrices, routed experts and prefill attention reach.
+        Parts of peak FLOP/s that dense matrices, routed experts and prefill attention reach in 16 bits.
+    narrow
+        What is left of that part each time that a narrower format doubles the peak.
     memory, expert_memory, cache_memory
         Parts of memory bandwidth that reading dense weights, experts and KV cache reaches.
     network
         Part of scale-up bandwidth that collectives reach.
-    layer_s, expert_layer_s, step_s, sequence_s
-        Seconds that launches add for each layer, for each layer with experts besides, for each iteration, and for each sequence.
+    layer_s, expert_layer_s, latent_layer_s, step_s, sequence_s
+        Seconds that launches add for each layer, besides for each layer with experts and for each whose attention is latent or
+        linear (more and smaller kernels); seconds of the host, which overlap, for each iteration and for each sequence.
     collective_s
         Latency of one collective in the scale-up domain.
     idle, memory_power, compute_power
@@ -56,14 +60,16 @@ class Efficiency:
     compute: float = 0.65
     experts: float = 0.5
     attention: float = 0.4
+    narrow: float = 0.8
     memory: float = 0.75
     expert_memory: float = 0.6
     cache_memory: float = 0.6
     network: float = 0.5
-    layer_s: float = 10e-6
+    layer_s: float = 20e-6
     expert_layer_s: float = 20e-6
-    step_s: float = 1.0e-3
-    sequence_s: float = 5e-6
+    latent_layer_s: float = 20e-6
+    step_s: float = 2.0e-3
+    sequence_s: float = 30e-6
     collective_s: float = 8e-6
     idle: float = 0.12
     memory_power: float = 0.6
@@ -97,7 +103,7 @@ _DIVIDED_BY = {
 }
 """Which part of a peak each coefficient's time goes with."""
 
-_COUNTS = ("layers", "expert_layers", "collectives", "tdp_w")
+_COUNTS = ("narrow", "expert_narrow", "layers", "expert_layers", "latent_layers", "collectives", "tdp_w")
 WORK_FIELDS = FIELDS + _COUNTS
 """Columns of :func:`work_of`: the coefficients at data-sheet peaks, then the counts that overheads multiply."""
 
@@ -151,9 +157,14 @@ def coefficients(work: NDArray[np.float64], efficiency: NDArray[np.float64]) -> 
     out = work[:, : len(FIELDS)].copy()
     for name, part in _DIVIDED_BY.items():
         out[:, AT[name]] /= eff(part)
+    for name, halvings in (("linear_token_s", "narrow"), ("expert_token_s", "expert_narrow")):
+        out[:, AT[name]] /= eff("narrow") ** count(halvings)
     out[:, AT["fixed_s"]] = (
-        eff("step_s") + count("layers") * eff("layer_s") + count("expert_layers") * eff("expert_layer_s")
+        count("layers") * eff("layer_s")
+        + count("expert_layers") * eff("expert_layer_s")
+        + count("latent_layers") * eff("latent_layer_s")
     )
+    out[:, AT["host_s"]] = eff("step_s")
     out[:, AT["sequence_s"]] = eff("sequence_s")
     out[:, AT["collective_s"]] = count("collectives") * eff("collective_s")
     out[:, AT["idle_w"]] = count("tdp_w") * eff("idle")
@@ -171,6 +182,7 @@ class _Shape(NamedTuple):
     experts: float
     active: float
     expert_layers: float
+    latent_layers: float
     pair_flops: float
     pair_window_flops: float
     decode_pair_flops: float
@@ -198,6 +210,7 @@ def _shape(model: Architecture) -> _Shape:
         experts=moe[0].feed_forward.experts if moe else 0,
         active=moe[0].feed_forward.active if moe else 0,
         expert_layers=sum(b.count for b in moe),
+        latent_layers=sum(b.count for b in model.blocks if b.attention.kind in ("mla", "linear")),
         pair_flops=attended(full, "pair_flops"),
         pair_window_flops=attended(window, "pair_flops"),
         decode_pair_flops=attended(full, "decode_pair_flops"),
@@ -273,8 +286,11 @@ def _work(instance: Instance) -> NDArray[np.float64]:
         "groups": spread.dp,
         "decode_width": 1.0 + settings.speculative_tokens,
         "draft_share": settings.speculative_tokens / shape.layers,
+        "narrow": math.log2(max(peak / attention_peak, 1.0)),
+        "expert_narrow": math.log2(max(expert_peak / attention_peak, 1.0)),
         "layers": shape.layers,
         "expert_layers": shape.expert_layers,
+        "latent_layers": shape.latent_layers,
         "collectives": collectives,
         "tdp_w": hardware.tdp_w * instance.devices,
     }

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 FIELDS = (
     "stages",  # pipeline stages: a batch is cut into so many micro-batches, which overlap
-    "fixed_s",  # launches, sampling, scheduling of one iteration
-    "sequence_s",  # the same for each sequence in the batch
+    "fixed_s",  # gaps between kernels of one iteration
+    "sequence_s",  # work of the host for each sequence of the batch: scheduling, sampling, turning tokens into text
     "linear_token_s",  # dense matrices: compute of one token
     "linear_weights_s",  # reading their weights once
     "activation_token_s",  # moving one token's activations through memory
@@ -43,6 +43,7 @@ FIELDS = (
     "decode_scale",  # the same for decode work
     "groups",  # attention groups of data parallelism: the busiest sets the pace
     "decode_width",  # tokens computed for each decoding sequence: 1, or 1 + drafted ones
+    "host_s",  # work of the host for one iteration, which overlaps with that of the devices
     "draft_share",  # time of drafting them, as a part of the linear and expert time of the model itself
 )
 """Names of the coefficients, in the order in which the array holds them."""
@@ -63,7 +64,7 @@ _STATE, _HEAD_T, _HEAD_W = AT["state_s"], AT["head_token_s"], AT["head_weights_s
 _COLL, _COLL_T = AT["collective_s"], AT["collective_token_s"]
 _IDLE_W, _MEM_W, _CPU_W = AT["idle_w"], AT["memory_w"], AT["compute_w"]
 _PRE_SCALE, _DEC_SCALE = AT["prefill_scale"], AT["decode_scale"]
-_GROUPS, _WIDTH, _DRAFT = AT["groups"], AT["decode_width"], AT["draft_share"]
+_GROUPS, _WIDTH, _DRAFT, _HOST = AT["groups"], AT["decode_width"], AT["draft_share"], AT["host_s"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -139,7 +140,7 @@ def step(
     total += smooth_max(compute, memory) / stages
     total += smooth_max(sequences / stages * c[_HEAD_T], c[_HEAD_W])
     work = total
-    total += c[_COLL] + n * c[_COLL_T] + c[_FIXED] + sequences * c[_SEQUENCE]
+    total = smooth_max(total + c[_COLL] + n * c[_COLL_T] + c[_FIXED], c[_HOST] + sequences * c[_SEQUENCE])
     share = prefill_tokens / tokens
     total *= share * c[_PRE_SCALE] + (1.0 - share) * c[_DEC_SCALE]
     busy = min(busy, work)
