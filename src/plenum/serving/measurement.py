@@ -41,7 +41,7 @@ class Measurement:
     engine, engine_version
         ``vllm``, ``sglang``, ``trtllm`` …, and the version as the source writes it; empty: not stated.
     precision
-        None: not stated, so what the model is published in.
+        None: not stated, so what the model is published in. An empty ``kv_cache``: not stated.
     mode
         ``aggregated``: ``workers`` do everything. ``disaggregated``: ``prefill`` computes prompts and ``workers`` decode.
     workers, prefill

@@ -293,7 +293,7 @@ def test_faults_of_tables(table, sentence, tmp_path):
 def test_the_shared_tables():
     found = read_measurements(PROFILES / "end_to_end_ttft_tpot.csv.gz")
     assert len(found) == 2705
-    assert sum(point.stated for point in found) == 2227
+    assert sum(point.stated for point in found) == 2238
     dp = next(point for point in found if point.id == "dsr1_b200_trtllm_fp8_disagg_8192x1024_c128_cfg666")
     assert dp.workers is not None
     assert dp.workers.parallelism == Parallelism(tp=1, dp=8, ep=8)

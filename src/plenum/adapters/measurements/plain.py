@@ -33,6 +33,7 @@ COLUMNS = (
 MEASURED = ("ttft_ms", "tpot_ms", "prompt_ms", "token_ms")
 
 _MOST = 1e9
+_LABEL = re.compile(r"_tp(\d{1,4})(?:_0)?_ep")
 _CONCURRENCY = re.compile(r"silicon_concurrency=(\d{1,9})")
 
 
@@ -116,16 +117,36 @@ def _dealt(row: Row, pre: str, stated: re.Match[str] | None) -> tuple[Workers | 
     """Return the workers of one side and how many attention groups each has; None where the columns contradict one another."""
     tp, pp, dp = _whole(row, f"{pre}tp_size"), _whole(row, f"{pre}pp_size") or 1, _whole(row, f"{pre}attention_dp_size")
     moe_tp, moe_ep = _whole(row, f"{pre}moe_tp_size"), _whole(row, f"{pre}moe_ep_size")
-    if not dp and stated:  # not stated, but the load of one group and of all are
+    count = 1 if not pre else _whole(row, f"{pre}num_workers")
+    if not dp and stated:  # not stated, but the load of one group (or of one replica) and of all are
         dp = max(1, round(int(stated[1]) / max(1, _whole(row, "batch_size"))))
+        dp = 1 if moe_tp * moe_ep == tp else dp
     dp = dp or 1
+    if stated and not pre:
+        count = max(1, round(int(stated[1]) / max(1, _whole(row, "batch_size") * dp)))
     if not tp:
         return None, dp
+    tp, dp, moe_tp, moe_ep = _unsquared(row.text("id"), tp, dp, moe_tp, moe_ep)
     ep = moe_ep if moe_tp * moe_ep == tp * dp else 1 if moe_tp * moe_ep <= 1 else 0
     if not ep:
         return None, dp
-    count = 1 if not pre else _whole(row, f"{pre}num_workers")
     return Workers(parallelism=Parallelism(tp=tp, pp=pp, dp=dp, ep=ep), count=count), dp
+
+
+def _unsquared(name: str, tp: int, dp: int, moe_tp: int, moe_ep: int) -> tuple[int, int, int, int]:
+    """Undo what the table does to runs whose experts are dealt out over as many devices as attention takes.
+
+    Their width is in it as its square (``tp8_ep8`` as 64 devices of 8 x 8); the same measurements stand elsewhere in it with the
+    width that was run.
+    """
+    labelled = _LABEL.search(name)
+    if labelled and int(labelled[1]) == tp and dp == 1:
+        return tp, dp, moe_tp, moe_ep
+    if moe_tp == moe_ep > 1 and tp * dp == moe_tp * moe_ep:
+        return (moe_ep, 1, 1, moe_ep) if dp == 1 else (1, moe_ep, 1, moe_ep)
+    if tp == dp > 1 and moe_tp == 1 and moe_ep == tp * dp:
+        return tp, 1, 1, tp
+    return tp, dp, moe_tp, moe_ep
 
 
 def _splitwise(row: Row) -> Measurement:
@@ -176,7 +197,7 @@ def _precision(row: Row, weights: str, experts: str, cache: str) -> Precision | 
     try:
         dense = format_named(stated, weights).name
         routed = format_named(row.text(experts), experts).name if row.text(experts) else ""
-        kept = format_named(row.text(cache), cache).name if cache and row.text(cache) else "bf16"
+        kept = format_named(row.text(cache), cache).name if cache and row.text(cache) else ""  # not stated
     except FieldError as error:
         raise error.located(file=row.file, line=row.line) from None
     return Precision(weights=dense, experts=routed if routed != dense else "", kv_cache=kept)
