@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from plenum.planning.prfaas import PrefillAnswer, PrefillPlan, PrefillScenario
 
 MAX_POINTS = 1000
+SIMULATED, OVERLOAD = 6000, 1.3
+"""Prompts of a simulated run, and the part of the plan's rate that is asked to see what is served."""
 
 
 @click.command()
@@ -39,7 +41,11 @@ MAX_POINTS = 1000
 @click.option("--remote-hardware", help="With --model: a remote instance is so many devices, such as 8xH200.")
 @click.option("--local-hardware", help="With --model: a local instance, such as 8xH20.")
 @click.option(
-    "--speed", type=click.FloatRange(0, min_open=True), default=40.0, show_default=True, help="With --model: tokens/s."
+    "--speed",
+    type=click.FloatRange(0, min_open=True),
+    default=40.0,
+    show_default=True,
+    help="Tokens a second promised to each answer (with --model and --simulate).",
 )
 @click.option(
     "--mean",
@@ -58,6 +64,8 @@ MAX_POINTS = 1000
 @click.option(
     "--load", type=click.FloatRange(0, 0.999), default=0.8, show_default=True, help="Part of the rate to tell waits at."
 )
+@click.option("--simulate", is_flag=True, help="Let the simulator check the plan, beyond its rate and at --load of it.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulated prompts.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw throughput over the threshold into this PNG.")
 @choose_output
 def command(**options: Any) -> None:
@@ -85,10 +93,18 @@ def command(**options: Any) -> None:
         shown = plan_at(scenario, threshold_tokens=options["threshold"], prefill_instances=options["prefill"])
     if options["plot"]:
         _draw(options["plot"], title, scenario, answer)
+    checked = _simulated(scenario, shown, options) if options["simulate"] and shown.rps > 0 else None
     if options["output"] == "json":
-        write_json(_as_json(title, source, scenario, answer, shown, homogeneous, options["load"]))
+        told = _as_json(title, source, scenario, answer, shown, homogeneous, options["load"])
+        write_json(told | ({"simulated": checked} if checked else {}))
         return
     _print(title, source, scenario, answer, shown, homogeneous, options["load"])
+    if checked:
+        click.echo(
+            f"simulated: {checked['rps']:.2f} req/s when more are asked ({100 * (checked['rps'] / shown.rps - 1):+.1f} %); at "
+            f"{options['load']:.0%} TTFT {checked['ttft_mean_s']:.2f} s, p90 {checked['ttft_p90_s']:.2f} s, "
+            f"{checked['wait_mean_s']:.2f} s of it waiting"
+        )
     if options["plot"]:
         click.echo(f"plot: {options['plot']}")
 
@@ -220,6 +236,33 @@ def _rivals(scenario: PrefillScenario, homogeneous: int) -> dict[str, PrefillPla
         same = " (as costly)" if homogeneous else ""
         rivals[f"no remote site, {local} local{same}"] = all_local(scenario, local)
     return rivals
+
+
+def _simulated(scenario: PrefillScenario, plan: PrefillPlan, options: dict[str, Any]) -> dict[str, float]:
+    import numpy as np
+
+    from plenum.cli.progress import compile_note
+    from plenum.planning.prfaas_check import serving_of, traffic_of
+    from plenum.sim.serving import Policies, simulate
+
+    threshold = int(plan.threshold_tokens) if plan.remote_share > 0 else -1
+    serving = serving_of(scenario, plan, tokens_per_s=options["speed"])
+    rng = np.random.default_rng(options["seed"])
+    policies = Policies(remote_above_tokens=threshold)
+
+    with compile_note():
+        full, part = (
+            simulate(traffic_of(scenario, SIMULATED, load * plan.rps, rng), serving, policies, seed=options["seed"])
+            for load in (OVERLOAD, max(options["load"], 0.01))
+        )
+    finish = np.sort(full.finish_s[full.finished])
+    first, last = len(finish) // 5, 4 * len(finish) // 5  # neither filling up nor running dry
+    return {
+        "rps": float((last - first) / (finish[last] - finish[first])),
+        "ttft_mean_s": float(np.nanmean(part.ttft_s)),
+        "ttft_p90_s": float(np.nanquantile(part.ttft_s, 0.9)),
+        "wait_mean_s": float(np.nanmean(part.queue_s)),
+    }
 
 
 def _as_json(
