@@ -56,8 +56,8 @@ ANSWERS_LONG = 3.0
     default=0,
     help="Prompt tokens that a prefix cache holds, on average.",
 )
-@click.option("--ttft-p99", type=SECONDS, help="Promise: time to first token.  [default: 1s]")
-@click.option("--tpot-p99", type=SECONDS, help="Promise: time per output token.  [default: 50ms]")
+@click.option("--ttft-p99", type=SECONDS, help="Promise: time to first token.  [default: 1s, unless --e2e-p99]")
+@click.option("--tpot-p99", type=SECONDS, help="Promise: time per output token.  [default: 50ms, likewise]")
 @click.option("--e2e-p99", type=SECONDS, help="Promise: time to the last token.")
 @click.option(
     "--engine", type=click.Choice(ENGINES), default="vllm", show_default=True, help="Calibration, and --manifest."
@@ -153,8 +153,9 @@ def _asked(options: dict[str, Any]) -> _Asked:
     promised = {name: options[f"{name}_p99"] for name in ("ttft", "tpot", "e2e")}
     if any(value == 0 for value in promised.values()):
         raise FieldError("--ttft-p99", "promises must be longer than 0 s")
-    if not any(value is not None for value in promised.values()):
-        promised |= {"ttft": DEFAULT_TTFT_S, "tpot": DEFAULT_TPOT_S}
+    if promised["e2e"] is None:
+        unsaid = {"ttft": DEFAULT_TTFT_S, "tpot": DEFAULT_TPOT_S}
+        promised |= {name: default for name, default in unsaid.items() if promised[name] is None}
     slo = Slo(**{f"{name}_s": value for name, value in promised.items() if value is not None})
     weights = _names(options["formats"]) if options["formats"] else _default_formats(model, stocks)
     caches = _names(options["kv_formats"])

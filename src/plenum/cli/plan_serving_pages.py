@@ -13,7 +13,7 @@ import click
 
 from plenum.cli.console import write_json
 from plenum.cli.sentences import write_sentences
-from plenum.cli.tables import Column, write_table
+from plenum.cli.tables import Column, terminal_width, write_table
 from plenum.planning.serving_words import duration, figure
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _print_chart(plan: ServingPlan) -> None:
     from plenum.cli import charts
     from plenum.cli.plan_serving_plot import panels_of
 
-    if not charts.has_terminal_charts():
+    if not charts.has_terminal_charts() or (terminal_width() or charts.TERMINAL_SIZE[0]) < charts.TERMINAL_SIZE[0]:
         return
     click.echo()
     click.echo(charts.terminal_text(panels_of(plan)[0], colour=sys.stdout.isatty()))

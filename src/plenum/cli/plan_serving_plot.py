@@ -59,6 +59,7 @@ def draw(path: Path, plan: ServingPlan) -> None:
     charts.check_png(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
     figure = Figure(figsize=(11.5, 5.0), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -77,7 +78,8 @@ def draw(path: Path, plan: ServingPlan) -> None:
         xlabel="time to first token, p99 (ms)", ylabel="$ per million answer tokens", title="price against first token"
     )
     right.set_yscale("log")
-    right.set_xscale("log")
+    right.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    right.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     try:
@@ -104,5 +106,5 @@ def _panel(axes: Any, plan: ServingPlan, time_of: Any, value_of: Any, promise_s:
     axes.errorbar([time.typical * 1e3], [value_of(best)], xerr=errors, label="recommended, 9 of 10 within", **style)
     if np.isfinite(promise_s):
         axes.axvline(promise_s * 1e3, color="0.4", linewidth=1, linestyle="--", label="promise")
-        axes.set_xlim(right=promise_s * 1e3 * 2.2)
+        axes.set_xlim(0, promise_s * 1e3 * 2.2)
     axes.grid(alpha=0.25)

@@ -136,7 +136,7 @@ def _chosen(
     finalists = finalists_of(candidates)
     confirm = confirm_rate if state.question.traffic.rps > 0 else confirm_most
     confirmed = confirm(state, finalists, verify)
-    return (confirmed[0] if confirmed else None), confirmed
+    return (confirmed[0] if confirmed and confirmed[0].keeps else None), confirmed
 
 
 def _unconfirmed(question: Question, candidate: Candidate) -> Limit:
@@ -178,7 +178,8 @@ def _plan(
     points = points_of(state, list(candidates))
     replays = replays_of(state, layout, rate, verify, chosen.replays) if verify else ()
     breaks = first_break(state, layout, rate, capacity.typical)
-    others = _others(state, candidates, layout)
+    failed = [c.candidate.layout for c in confirmed if not c.keeps]
+    others = _others(state, candidates, [layout, *failed])
     return ServingPlan(
         question=question,
         recommended=recommended,
@@ -200,6 +201,6 @@ def _plan(
 MAX_ALTERNATIVES = 5
 
 
-def _others(state: Search, candidates: Sequence[Candidate], layout: Layout) -> tuple[Point, ...]:
-    others = [c for c in candidates if c.layout is not layout][:MAX_ALTERNATIVES]
+def _others(state: Search, candidates: Sequence[Candidate], known: Sequence[Layout]) -> tuple[Point, ...]:
+    others = [c for c in candidates if not any(c.layout is layout for layout in known)][:MAX_ALTERNATIVES]
     return tuple(point_of(state, limited(c.layout, c.figures), c.figures) for c in others)

@@ -55,7 +55,7 @@ class Confirmed:
     Parameters
     ----------
     rate_rps
-        Requests a second at which it kept every promise.
+        Requests a second at which it kept every promise; where none of its runs did, the lowest that was tried.
     replays
         In the order they were run.
     """
@@ -63,6 +63,11 @@ class Confirmed:
     candidate: Candidate
     rate_rps: float
     replays: tuple[Replay, ...]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether any run kept every promise."""
+        return any(replay.keeps for replay in self.replays)
 
 
 def at_percentile(latencies: Latencies, percentile: float) -> float:
@@ -95,17 +100,17 @@ def finalists_of(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def confirm_most(state: Search, finalists: Sequence[Candidate], verify: Verify) -> list[Confirmed]:
-    """Return, best first, what each finalist bears in simulation; those that keep no promise are left out."""
+    """Return what each finalist bears in simulation, best first, and last those that broke a promise in every run."""
     found: list[Confirmed] = []
     for candidate in finalists:
-        best = max((c.rate_rps for c in found), default=0.0)
+        best = max((c.rate_rps for c in found if c.keeps), default=0.0)
         if candidate.capacity_rps <= best:
             continue
         replays = list(_climb(state, candidate, verify, best))
         kept = [replay.rate_rps for replay in replays if replay.keeps]
-        if kept:
-            found.append(Confirmed(candidate=candidate, rate_rps=max(kept), replays=tuple(replays)))
-    return sorted(found, key=lambda c: -c.rate_rps)
+        rate = max(kept) if kept else min(replay.rate_rps for replay in replays)
+        found.append(Confirmed(candidate=candidate, rate_rps=rate, replays=tuple(replays)))
+    return sorted(found, key=lambda c: (not c.keeps, -c.rate_rps))
 
 
 def _climb(state: Search, candidate: Candidate, verify: Verify, best: float) -> Iterator[Replay]:
@@ -141,7 +146,7 @@ def _run(state: Search, layout: Layout, rate: float, planned: float, verify: Ver
 
 
 def confirm_rate(state: Search, finalists: Sequence[Candidate], verify: Verify) -> list[Confirmed]:
-    """Return the cheapest finalist that keeps every promise at the asked rate, as a list of one; empty: none of those tried.
+    """Return the cheapest finalist that keeps every promise at the asked rate, then those that were tried before it and broke one.
 
     A finalist that fails comes back with one more instance of what fell short, in its place by price.
     """
@@ -149,17 +154,20 @@ def confirm_rate(state: Search, finalists: Sequence[Candidate], verify: Verify) 
     waiting = [(preference(state.question, c), index, c) for index, c in enumerate(finalists)]
     heapq.heapify(waiting)
     serial = len(waiting)
+    failed: list[Confirmed] = []
     for _ in range(MAX_SIMULATIONS):
         if not waiting:
             break
         _, _, candidate = heapq.heappop(waiting)
         replay = _run(state, candidate.layout, rate, rate, verify)
+        tried = Confirmed(candidate=candidate, rate_rps=rate, replays=(replay,))
         if replay.keeps:
-            return [Confirmed(candidate=candidate, rate_rps=rate, replays=(replay,))]
+            return [tried, *failed]
+        failed.append(tried)
         for grown in _grown(state, candidate.layout, replay.report):
             heapq.heappush(waiting, (preference(state.question, grown), serial, grown))
             serial += 1
-    return []
+    return failed
 
 
 def _grown(state: Search, layout: Layout, report: ServingReport) -> Iterator[Candidate]:

@@ -65,9 +65,14 @@ def _reasons(
         yield f"Next of its kind: {layout_words(same.layout)} ({_versus(asked, best, same)})."
     name, part = bound
     yield f"What it has too little of is {name}: a tenth more of it would give {part * 10:.0f} % more requests."
-    if len(confirmed) > 1:
-        rest = "; ".join(f"{layout_words(c.candidate.layout)}: {figure(c.rate_rps)}" for c in confirmed[1:])
-        yield f"Simulated beside it, in requests a second: {rest}."
+    beside = "; ".join(f"{layout_words(c.candidate.layout)}: {figure(c.rate_rps)}" for c in confirmed[1:] if c.keeps)
+    if beside:
+        yield f"Simulated beside it, in requests a second: {beside}."
+    for broken in (c for c in confirmed if not c.keeps):
+        report = broken.replays[-1].report
+        seen = f"TTFT p99 {duration(report.ttft_s.p99)}, TPOT p99 {duration(report.tpot_s.p99)}"
+        price = f"${broken.candidate.layout.usd_per_hour:,.2f} an hour"
+        yield f"{layout_words(broken.candidate.layout)} ({price}) broke a promise in simulation ({seen})."
     precision = best.layout.pools[0].option.instance.precision
     if precision.weights != question.model.weights_format and FORMATS[precision.weights].error:
         yield (

@@ -1,0 +1,224 @@
+"""The planner: what it recommends, within what it is given, and why it recommends nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.unit.planning.serving_cases import predict, question
+
+from plenum.planning.serving import ServingPlan, plan_serving
+from plenum.planning.serving_layout import Layout, PoolChoice
+from plenum.planning.serving_limits import Limit
+from plenum.planning.serving_load import TPOT_TAIL, TTFT_TAIL
+from plenum.planning.serving_options import options_of
+from plenum.planning.serving_question import Question
+from plenum.planning.serving_search import Search, chunks_of, search
+from plenum.serving.pools import Serving
+from plenum.serving.report import Latencies, ServingReport
+
+
+def planned(asked: Question) -> ServingPlan:
+    answer = plan_serving(asked, predict)
+    assert isinstance(answer, ServingPlan), answer
+    return answer
+
+
+def refused(asked: Question) -> Limit:
+    answer = plan_serving(asked, predict)
+    assert isinstance(answer, Limit)
+    return answer
+
+
+# -- what it recommends --------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_keeps_its_promises_within_the_stock() -> None:
+    plan = planned(question())
+    best = plan.recommended
+    assert best.meets
+    assert best.ttft_s.typical <= 1.0
+    assert best.tpot_s.typical <= 0.04
+    assert best.devices <= 32
+    assert best.ttft_s.low < best.ttft_s.typical < best.ttft_s.high
+    assert plan.capacity_rps.low <= plan.capacity_rps.typical <= plan.capacity_rps.high
+    assert len(plan.reasons) >= 3
+    assert [step.name for step in plan.steps] == ["measure", "model", "verify", "correct"]
+
+
+def test_no_other_split_of_the_same_options_bears_more() -> None:
+    """Every aggregated pool and every split of 16 devices between two pools, tried one by one."""
+    asked = question("H200:16")
+    options = options_of(asked, asked.stocks[0], predict)
+    state = Search(question=asked, options=options)
+    most = 0.0
+    for option in options:
+        for chunk in chunks_of(option, "both"):
+            pool = PoolChoice(option=option, count=16 // option.devices, chunk=chunk)
+            most = max(most, state.capacity(Layout(pools=(pool,))))
+    for first in options:
+        for then in options:
+            for prefills in range(1, 16 // first.devices):
+                decodes = (16 - prefills * first.devices) // then.devices
+                if decodes < 1:
+                    continue
+                for chunk in chunks_of(first, "prefill"):
+                    pools = (
+                        PoolChoice(option=first, count=prefills, role="prefill", chunk=chunk),
+                        PoolChoice(option=then, count=decodes, role="decode", chunk=2048),
+                    )
+                    most = max(most, state.capacity(Layout(pools=pools)))
+    assert search(asked, options)[1][0].capacity_rps == pytest.approx(most, rel=0.01)
+
+
+def test_one_instance_less_would_not_bear_the_rate() -> None:
+    asked = question("H200", rps=20.0)
+    options = options_of(asked, asked.stocks[0], predict)
+    state, found = search(asked, options)
+    layout = found[0].layout
+    assert state.keeps(found[0].figures)
+    for index, pool in enumerate(layout.pools):
+        if pool.count > 1:
+            pools = tuple(replace(p, count=p.count - (i == index)) for i, p in enumerate(layout.pools))
+            assert not state.keeps(state.figures(Layout(pools=pools), 20.0))
+
+
+def test_a_budget_is_kept() -> None:
+    plan = planned(question("H200:32", usd_per_hour=60.0))
+    assert plan.recommended.usd_per_hour <= 60.0
+    assert plan.recommended.rate_rps < planned(question("H200:32")).recommended.rate_rps
+
+
+def test_hardware_is_mixed_where_neither_kind_is_enough() -> None:
+    alone = max(planned(question(kind)).recommended.rate_rps for kind in ("H200:8", "H100:16"))
+    plan = planned(question("H200:8,H100:16", rps=alone * 1.15))
+    assert plan.recommended.layout.mixed
+    assert plan.recommended.layout.devices_of("H200") <= 8
+    assert plan.recommended.layout.devices_of("H100") <= 16
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_mode_can_be_given(apart: bool) -> None:
+    assert planned(question(disaggregated=apart)).recommended.layout.disaggregated == apart
+
+
+def test_pipelines_are_used_where_nothing_else_holds_the_model() -> None:
+    plan = planned(question("H100:16", model="Llama-3.1-405B", weights=("bf16",), ttft_s=10.0, tpot_s=0.5))
+    assert {pool.option.instance.parallelism.pp for pool in plan.recommended.layout.pools} == {2}
+    assert all(pool.option.instance.parallelism.pp == 1 for pool in planned(question()).recommended.layout.pools)
+
+
+def test_more_load_costs_latency_and_what_helps_is_ordered() -> None:
+    asked = question()
+    plan = planned(asked)
+    state = Search(question=asked, options=[])
+    totals = [
+        state.figures(plan.recommended.layout, plan.recommended.rate_rps * part).total for part in (0.2, 0.6, 1.0)
+    ]
+    for field in (TTFT_TAIL, TPOT_TAIL):
+        assert np.all(np.diff([total[field] for total in totals]) > 0)
+    gains = [driver.gain for driver in plan.drivers]
+    assert gains
+    assert gains == sorted(gains, reverse=True)
+    assert plan.breaks.code in {"ttft", "tpot", "cache", "queue", "link", "e2e"}
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    first, second = planned(question()), planned(question())
+    assert first.reasons == second.reasons
+    assert first.drivers == second.drivers
+    assert [p.rate_rps for p in first.frontier] == [p.rate_rps for p in second.frontier]
+
+
+# -- the simulator's word --------------------------------------------------------------------------------------------------
+
+
+def report(ttft_s: float, tpot_s: float) -> ServingReport:
+    def same(value: float) -> Latencies:
+        return Latencies(mean=value, p50=value, p90=value, p95=value, p99=value)
+
+    return ServingReport(
+        requests=10, finished=10, refused=0, preemptions=0, duration_s=1.0, ttft_s=same(ttft_s), tpot_s=same(tpot_s),
+        itl_s=same(tpot_s), e2e_s=same(1.0), queue_s=same(0.0), goodput_rps=1.0, slo_attained=1.0, prompt_tokens=1,
+        output_tokens=1, cached_tokens=0, busy_prefill=0.5, busy_decode=0.5, cache_used_mean=0.1, cache_used_max=0.2,
+        energy_j=1.0, device_s=1.0, usd=1.0, usd_per_million_tokens=1.0,
+    )  # fmt: skip
+
+
+class StricterSimulator:
+    """Says that every device bears so many requests a second less than the analytic model thinks."""
+
+    def __init__(self, rps_per_device: float) -> None:
+        self.rps_per_device = rps_per_device
+        self.runs = 0
+
+    def __call__(self, serving: Serving, rate_rps: float) -> ServingReport:
+        self.runs += 1
+        devices = sum(pool.count * pool.instance.devices for pool in serving.pools)
+        return report(0.5, 0.04 * rate_rps / (self.rps_per_device * devices))
+
+
+def test_a_plan_is_loaded_less_where_simulation_breaks_a_promise() -> None:
+    hoped = planned(question()).recommended.rate_rps
+    strict = StricterSimulator(0.75 * hoped / 32)
+    plan = plan_serving(question(), predict, strict)
+    assert isinstance(plan, ServingPlan)
+    assert plan.verified
+    assert 0.6 * hoped < plan.recommended.rate_rps <= 0.75 * hoped
+    assert [replay.keeps for replay in plan.replays] == [True, False]
+    assert strict.runs <= 3 * 4 + 2
+
+
+def test_a_rate_gets_more_instances_where_simulation_breaks_a_promise() -> None:
+    asked = question("H200", rps=20.0)
+    hoped = planned(asked).recommended
+    plan = plan_serving(asked, predict, StricterSimulator(20.0 / hoped.devices * 0.95))
+    assert isinstance(plan, ServingPlan)
+    assert plan.verified
+    assert plan.recommended.devices > hoped.devices
+    assert any("broke a promise in simulation" in sentence for sentence in plan.reasons)
+
+
+def test_a_plan_that_no_run_confirms_is_none() -> None:
+    answer = plan_serving(question(), predict, StricterSimulator(1e-6))
+    assert isinstance(answer, Limit)
+    assert answer.code == "serving.unconfirmed"
+
+
+# -- what cannot be ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "words"),
+    [
+        (question("L40S:1", weights=("fp16",)), "serving.memory", "141.1 GB"),
+        (question("L40S:2", weights=("fp8",), isl=100_000), "serving.cache", "KV cache"),
+        (question(isl=140_000), "serving.context", "131,072"),
+        (question("A100:2", weights=("fp32",)), "serving.memory", "fp32"),
+        (question(ttft_s=0.02), "serving.ttft-floor", "physical floor"),
+        (question(tpot_s=0.001), "serving.tpot-floor", "physical floor"),
+        (question(ttft_s=0.08), "serving.ttft", "request alone"),
+        (question(tpot_s=0.004), "serving.tpot", "request alone"),
+        (question(rps=500.0), "serving.stock", "500 were asked"),
+        (question("H200", rps=20.0, usd_per_hour=20.0), "serving.budget", "$20.00"),
+    ],
+)
+def test_the_impossible_is_answered_with_the_limit_that_binds(asked: Question, code: str, words: str) -> None:
+    limit = refused(asked)
+    assert limit.code == code
+    assert words in limit.sentence
+    assert limit.helps
+    assert not np.isfinite(limit.asked) or limit.asked != limit.bound
+
+
+def test_what_helps_would_help() -> None:
+    limit = refused(question("L40S:1", weights=("fp16",)))
+    assert limit.helps[0].startswith("4 L40S hold it")
+    assert not isinstance(plan_serving(question("L40S:4", weights=("fp16",), ttft_s=20, tpot_s=1), predict), Limit)
+
+
+def test_a_floor_is_the_arithmetic_over_the_peak() -> None:
+    """Llama-3.1-70B: 2 x 69.5e9 FLOPs for each of 4,000 tokens on 8 x 1,979 TFLOP/s."""
+    limit = refused(question(ttft_s=0.02))
+    assert limit.bound == pytest.approx(2 * 68.5e9 * 4000 / (8 * 1979e12), rel=0.02)

@@ -1,0 +1,96 @@
+"""What a plan is written as: manifests that the project's own parser takes, shell that a shell takes, Kubernetes objects."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+
+import pytest
+import yaml
+from tests.unit.planning.serving_cases import predict, question
+
+from plenum.adapters.manifests.workloads import parse_jobs
+from plenum.planning.serving import ServingPlan, plan_serving
+from plenum.planning.serving_launch import PROGRAMS, launch_script, vllm_arguments
+from plenum.planning.serving_manifests import endpoints_of, kubernetes_of
+
+
+def plan_for(name: str) -> ServingPlan:
+    asked = {
+        "together": question(disaggregated=False),
+        "apart": question(disaggregated=True, caches=("fp8",)),
+        "experts": question("GB200:72", model="DeepSeek-V3", tpot_s=0.05),
+        "stages": question("H100:32", model="Llama-3.1-405B", weights=("bf16",), ttft_s=10.0, tpot_s=0.5),
+    }[name]
+    plan = plan_serving(asked, predict)
+    assert isinstance(plan, ServingPlan)
+    return plan
+
+
+PLANS = ("together", "apart", "experts", "stages")
+
+
+@pytest.mark.parametrize("engine", PROGRAMS)
+@pytest.mark.parametrize("name", PLANS)
+def test_manifests_are_what_apply_takes(name: str, engine: str) -> None:
+    plan = plan_for(name)
+    text = yaml.safe_dump_all(endpoints_of(plan.question, plan.recommended, engine=engine, model_folder="/models/m"))
+    jobs = parse_jobs(text)
+    assert {job.kind for job in jobs} == {"Endpoint"}
+    gpus = sum(role.replicas * role.request.gpus for job in jobs for role in job.workload.roles)
+    assert gpus == plan.recommended.devices
+
+
+@pytest.mark.parametrize("engine", PROGRAMS)
+@pytest.mark.parametrize("name", PLANS)
+def test_scripts_are_shell_and_tell_how_they_are_used(name: str, engine: str) -> None:
+    plan = plan_for(name)
+    script = launch_script(engine, plan.question, plan.recommended)
+    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
+    told = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "usage" in told.stderr
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_kubernetes_objects_hold_all_devices(name: str) -> None:
+    plan = plan_for(name)
+    objects = kubernetes_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
+    sets = [each for each in objects if each["kind"] in ("Deployment", "StatefulSet")]
+    limits = [s["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for s in sets]
+    counts = [s["spec"]["replicas"] for s in sets]
+    assert sum(int(gpus) * count for gpus, count in zip(limits, counts, strict=True)) == plan.recommended.devices
+    for each in sets:
+        assert each["spec"]["selector"]["matchLabels"] == each["spec"]["template"]["metadata"]["labels"]
+    assert "&id" not in yaml.safe_dump_all(objects)
+
+
+def test_limits_are_those_of_each_rank() -> None:
+    plan = plan_for("experts")
+    pool = plan.recommended.layout.pools[-1]
+    spread, settings = pool.option.instance.parallelism, pool.option.instance.settings
+    assert spread.dp > 1
+    words = vllm_arguments(pool, 5120)
+    assert words[words.index("--data-parallel-size") + 1] == str(spread.dp)
+    assert int(words[words.index("--max-num-seqs") + 1]) * spread.dp >= settings.max_sequences
+
+
+def test_apart_names_who_sends_and_who_takes_the_cache() -> None:
+    plan = plan_for("apart")
+    roles = []
+    for pool in plan.recommended.layout.pools:
+        words = vllm_arguments(pool, 5120)
+        roles.append(json.loads(words[words.index("--kv-transfer-config") + 1])["kv_role"])
+        assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
+    assert roles == ["kv_producer", "kv_consumer"]
+    assert "--pd-disaggregation" in launch_script("sglang", plan.question, plan.recommended)
+    assert "context_servers" in launch_script("trtllm", plan.question, plan.recommended)
+
+
+def test_commands_are_words_again_after_a_shell() -> None:
+    plan = plan_for("apart")
+    endpoint = endpoints_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")[0]
+    command = endpoint["spec"]["run"]["command"]
+    assert command[:2] == ["sh", "-c"]
+    assert '{"kv_connector":"NixlConnector","kv_role":"kv_producer"}' in shlex.split(command[2].partition("exec ")[2])
