@@ -73,6 +73,16 @@ ACCELERATORS: tuple[Accelerator, ...] = (
         ),
     ),
     Accelerator(
+        name="H800", vendor="NVIDIA", aliases=("h800_sxm", "H800-SXM", "NVIDIA-H800"),
+        peak_flops=_HOPPER, hbm_bytes=80 * 2**30, hbm_bps=3.35e12, scaleup_bps=200e9, scaleup_size=8, scaleout_bps=50e9,
+        host_bps=64e9, tdp_w=700, idle_w=75, server_devices=8, server_overhead_w=4600, server_usd=250e3, usd_per_hour=2.0,
+        sources=priced(
+            "NVIDIA H800 data sheet (SXM): an H100 with less NVLink", scaleup_bps=_HGX_LINK.format(400),
+            scaleout_bps="eight ConnectX-7 of 400 Gb/s a server", idle_w=_IDLE,
+            usd_per_hour="arXiv 2412.19437 section 1 assumes 2 USD",
+        ),
+    ),
+    Accelerator(
         name="H20", vendor="NVIDIA", aliases=("h20_sxm", "H20-96GB", "NVIDIA-H20"),
         peak_flops={"bf16": 148 * T, "fp16": 148 * T, "tf32": 74 * T, "fp32": 44 * T, "fp8": 296 * T, "int8": 296 * T},
         hbm_bytes=97_871 * 2**20, hbm_bps=4.0e12, scaleup_bps=450e9, scaleup_size=8, scaleout_bps=50e9, host_bps=64e9, tdp_w=400,
