@@ -1,0 +1,179 @@
+"""Letting waiting requests into a batch: prefixes found, blocks taken, caches fetched."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from plenum.sim.serving import fields as f
+from plenum.sim.serving.batch import (
+    add_prefill,
+    cache_bytes,
+    dequeue,
+    first_waiting,
+    let_go,
+    preempt,
+    swap,
+    uncount,
+)
+from plenum.sim.serving.events import LOADED, TRANSFERRED, push
+from plenum.sim.serving.memory import available, blocks_for, found, take, take_prefix
+from plenum.sim.serving.world import World
+
+
+@njit(cache=True)
+def admit_one(w: World, i: int, now_s: float) -> int:
+    """Let the next waiting request in, if there is one and room for it; returns it, or -1."""
+    q = i
+    r = first_waiting(w, i)
+    if r < 0 and w.clock[f.CENTRAL] == 1.0 and w.ni[f.ROLE, i] != f.DECODE:
+        q = w.ni.shape[1] + w.ni[f.MODEL, i]
+        r = first_waiting(w, q)
+        if r >= 0 and not fits(w, i, r):
+            r = -1
+    if r < 0:
+        return -1
+    while w.ni[f.RUNNING, i] >= w.ni[f.MOST, i] or not _let_in(w, i, r, now_s):
+        if w.clock[f.PREEMPT] == 1.0 and preempt(w, i, w.ri[r, f.RANK]):
+            continue
+        if w.ni[f.RUNNING, i] == 0 and release_held(w, i, w.ri[r, f.AFTER], now_s):
+            continue
+        return -1
+    dequeue(w, q, r)
+    w.ri[r, f.AT] = i
+    if w.rf[r, f.STARTED_AT] != w.rf[r, f.STARTED_AT]:  # NaN: not begun before
+        w.rf[r, f.STARTED_AT] = now_s
+        w.ri[r, f.CACHED] = w.ri[r, f.FILLED]
+    return r
+
+
+@njit(cache=True)
+def fits(w: World, i: int, r: int) -> bool:
+    """Whether an instance could ever serve a request alone."""
+    tokens = w.ri[r, f.TARGET] if w.ni[f.ROLE, i] == f.PREFILL else w.ri[r, f.PROMPT] + w.ri[r, f.LIMIT] - 1
+    return blocks_for(w, i, tokens) <= w.ni[f.BLOCKS, i]
+
+
+@njit(cache=True)
+def release_held(w: World, i: int, spared: int, now_s: float) -> bool:
+    """Free the cache that was kept longest for a follower, one spared if possible; False if none is kept here."""
+    oldest = -1
+    if w.ni[f.HOLDS, i] == 0:
+        return False
+    for a in range(w.ri.shape[0]):
+        if w.ri[a, f.STATE] == f.HELD and w.ri[a, f.AT] == i:
+            if oldest < 0 or oldest == spared or (a != spared and w.rf[a, f.FINISHED] < w.rf[oldest, f.FINISHED]):
+                oldest = a
+    let_go(w, oldest, now_s)
+    return True
+
+
+@njit(cache=True)
+def _let_in(w: World, i: int, r: int, now_s: float) -> bool:
+    if w.ri[r, f.NEEDS] == f.PULLED:
+        return _pull(w, i, r, now_s)
+    if w.ri[r, f.NEEDS] == f.SWAPPED:
+        return _swap_in(w, i, r)
+    before = w.ri[r, f.AFTER]
+    if before >= 0 and w.ri[before, f.STATE] == f.HELD and w.ri[before, f.AT] == i:
+        if w.ri[r, f.PROMPT] > w.ri[before, f.PROMPT]:
+            return _take_over(w, i, r, before)
+        let_go(w, before, now_s)
+    return _start(w, i, r, now_s)
+
+
+@njit(cache=True)
+def _wanted(w: World, i: int, r: int) -> int:
+    """Return the tokens that must fit before a request is let in."""
+    if w.clock[f.RESERVE] == 1.0 and w.ni[f.ROLE, i] != f.PREFILL:
+        return w.ri[r, f.TARGET] + max(w.ri[r, f.LIMIT] - w.ri[r, f.GENERATED] - 1, 0)
+    return w.ri[r, f.TARGET]
+
+
+@njit(cache=True)
+def _start(w: World, i: int, r: int, now_s: float) -> bool:
+    hbm, dram, nvme = 0, 0, 0
+    if w.ni[f.CACHES_PREFIXES, i] == 1:
+        hbm, dram, nvme = found(w, i, r)
+    blocks = hbm + dram + nvme
+    shared = blocks * w.count[f.PREFIX_BLOCK]
+    private = blocks_for(w, i, _wanted(w, i, r) - shared)
+    if not take_prefix(w, i, r, blocks, private):
+        return False
+    w.ri[r, f.FILLED] = shared
+    uncount(w, i, r, w.ri[r, f.COUNTED] - (w.ri[r, f.TARGET] - shared))
+    if dram + nvme == 0:
+        add_prefill(w, i, r)
+        return True
+    each = cache_bytes(w, i, w.count[f.PREFIX_BLOCK])
+    load_s = dram * each / w.nf[f.HOST_BPS, i] + nvme * each / w.clock[f.NVME_BPS]
+    ready_s = max(now_s, w.nf[f.HOST_LINK, i]) + load_s
+    w.nf[f.HOST_LINK, i] = ready_s
+    _expect(w, i, r, f.LOADING, ready_s, LOADED)
+    return True
+
+
+@njit(cache=True)
+def _take_over(w: World, i: int, r: int, before: int) -> bool:
+    """Go on in the cache that the request before was allowed to keep."""
+    shared = w.ri[before, f.SHARED]
+    kept = w.ri[before, f.PRIVATE]
+    private = blocks_for(w, i, _wanted(w, i, r) - shared * w.count[f.PREFIX_BLOCK])
+    if private - kept > available(w, i):
+        return False
+    filled = w.ri[before, f.PROMPT] + w.ri[before, f.LIMIT] - 1
+    take(w, i, private - kept)
+    w.ri[r, f.PRIVATE], w.ri[r, f.SHARED], w.ri[r, f.OWNER] = private, shared, w.ri[before, f.OWNER]
+    w.ri[before, f.PRIVATE], w.ri[before, f.SHARED] = 0, 0
+    w.ri[before, f.STATE] = f.DONE
+    w.ni[f.HOLDS, i] -= 1
+    w.ri[r, f.FILLED] = min(filled, w.ri[r, f.TARGET] - 1)
+    uncount(w, i, r, w.ri[r, f.COUNTED] - (w.ri[r, f.TARGET] - w.ri[r, f.FILLED]))
+    add_prefill(w, i, r)
+    return True
+
+
+@njit(cache=True)
+def _swap_in(w: World, i: int, r: int) -> bool:
+    private = blocks_for(w, i, _wanted(w, i, r))
+    if private > available(w, i):
+        return False
+    take(w, i, private)
+    w.ri[r, f.PRIVATE], w.ri[r, f.SHARED], w.ri[r, f.OWNER] = private, 0, r
+    swap(w, i, w.ri[r, f.TARGET])
+    add_prefill(w, i, r)
+    return True
+
+
+@njit(cache=True)
+def _pull(w: World, i: int, r: int, now_s: float) -> bool:
+    """Reserve blocks and let the cache come from where the prompt was prefilled."""
+    private = blocks_for(w, i, _wanted(w, i, r))
+    if private > available(w, i):
+        return False
+    take(w, i, private)
+    w.ri[r, f.HERE] = private
+    source = w.ri[r, f.SOURCE]
+    size = cache_bytes(w, source, w.ri[r, f.TARGET])
+    early_s = w.clock[f.OVERLAP] * (w.rf[r, f.FIRST] - w.rf[r, f.STARTED_AT])
+    begin_s = max(now_s - early_s, w.nf[f.LINK_OUT, source], w.nf[f.LINK_IN, i])
+    end_s = begin_s + size / w.clock[f.LINK_BPS]
+    a, b = w.ni[f.SITE, source], w.ni[f.SITE, i]
+    if a != b:
+        link = f.SITE_LINKS + a * f.SITES + b
+        w.clock[link] = max(begin_s, w.clock[link]) + size / w.clock[f.SITE_BPS]
+        end_s = max(end_s, w.clock[link])
+    end_s = max(end_s, now_s)
+    w.nf[f.LINK_OUT, source] = end_s
+    w.nf[f.LINK_IN, i] = end_s
+    _expect(w, i, r, f.CROSSING, end_s + w.clock[f.LATENCY], TRANSFERRED)
+    w.rf[r, f.CROSSING_S] += end_s + w.clock[f.LATENCY] - now_s
+    return True
+
+
+@njit(cache=True)
+def _expect(w: World, i: int, r: int, state: int, at_s: float, kind: int) -> None:
+    """Keep a place in the batch for a request whose cache is on its way."""
+    w.ri[r, f.STATE] = state
+    w.ni[f.RESERVED, i] += 1
+    w.ni[f.RUNNING, i] += 1
+    push(w, at_s, kind, r, w.ri[r, f.EPOCH])
