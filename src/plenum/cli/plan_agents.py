@@ -64,6 +64,7 @@ def command(**options: Any) -> None:
     plenum plan agents --agent react --agent lats --model Llama-3.1-70B --hardware 8xA100-40GB --concurrency 1,8,32
     plenum plan agents --queries-per-day 71.4M --wh 348.41
     """
+    from plenum.cli.devices import instance_on
     from plenum.planning.agent_sizing import power_w
 
     per_day = _number(options["queries_per_day"], "--queries-per-day")
@@ -79,7 +80,7 @@ def command(**options: Any) -> None:
             )
         return
     counts = _counts(options["concurrency"])
-    instance = _instance(options["model"], options["hardware"])
+    instance = instance_on(options["model"], options["hardware"], "--hardware")
     rows = [
         _row(kind, instance, counts, per_day, options) for kind in _kinds(options["agents"], options["tool_seconds"])
     ]
@@ -119,6 +120,7 @@ def _row(
         "source": kind.source,
         "calls_expected": calls_of(kind),
         **asdict(cached),
+        "energy_alone_wh": sizing.cost_of_query(workload, steps).energy_wh,
         "llm_s": cached.llm_s,
         "tool_share": cached.tool_share,
         "prefill_s_without_reuse": whole.prefill_s,
@@ -154,29 +156,6 @@ def _kinds(names: tuple[str, ...], tool_s: float | None) -> list[AgentKind]:
     return kinds if tool_s is None else [replace(kind, tool_s=tool_s) for kind in kinds]
 
 
-def _instance(model_name: str, hardware: str) -> Instance:
-    from plenum.planning.prfaas_model import DoesNotFitError
-    from plenum.serving.catalogue.accelerators import accelerator_named
-    from plenum.serving.catalogue.models import model_named, published_precision
-    from plenum.serving.instance import Instance, Parallelism, cache_capacity_tokens
-
-    count, times, name = hardware.partition("x")
-    if not times or not (count.isascii() and count.isdigit()) or not 1 <= int(count[:6]) <= 1024:
-        raise FieldError("--hardware", f"must be devices and their kind, such as 8xH100, not {hardware[:60]!r}")
-    model = model_named(model_name, "--model")
-    size = int(count[:6])
-    instance = Instance(
-        model=model,
-        hardware=accelerator_named(name, "--hardware"),
-        precision=published_precision(model),
-        parallelism=Parallelism(tp=size, ep=size if model.expert_parameters else 1),
-    )
-    if cache_capacity_tokens(instance) <= 0:
-        sentence = f"the weights of {model.name} leave no room for a KV cache on {hardware}"
-        raise DoesNotFitError("--hardware", f"{sentence}; use more devices or a narrower format")
-    return instance
-
-
 def _counts(text: str) -> list[int]:
     parts = text.split(",")
     if (
@@ -209,7 +188,7 @@ def _pue(pue: float) -> str:
 def _watts(watts: float) -> str:
     for size, unit in ((1e9, "GW"), (1e6, "MW"), (1e3, "kW")):
         if watts >= size:
-            return f"{watts / size:.2f} {unit}"
+            return f"{watts / size:.4g} {unit}"
     return f"{watts:.0f} W"
 
 
@@ -225,36 +204,48 @@ def _print(
     from plenum.cli.tables import Column, write_table
 
     write_sentences(
-        f"{instance.model.name} on {options['hardware']}, not calibrated for it; means of {options['sample']} drawn queries, "
-        f"{options['batch']} calls decode together",
+        f"{instance.model.name} on {options['hardware']}, not calibrated for it; means of {options['sample']} drawn queries",
         "",
     )
-    heads = ("AGENT", "CALLS", "PROMPT", "REUSED %", "ANSWER", "LLM", "TOOLS", "TOOL %", "WH", "POWER")
-    idle = [f"IDLE {n}" for n in counts]
-    columns = [Column(head=head, right=i > 0) for i, head in enumerate((*heads, *idle))]
+    batch = options["batch"]
+    heads = (
+        "AGENT",
+        "CALLS",
+        "PROMPT",
+        "REUSED",
+        "ANSWER",
+        "LLM",
+        "TOOLS",
+        "WH ALONE",
+        f"WH OF {batch}",
+        "POWER",
+        "IDLE %",
+    )
+    columns = [Column(head=head, right=i > 0) for i, head in enumerate(heads)]
     table = [
         [
             row["agent"],
             f"{row['calls']:.1f}",
             f"{row['prompt_tokens']:,.0f}",
-            f"{100 * row['reused_tokens'] / row['prompt_tokens']:.0f}",
+            f"{row['reused_tokens'] / row['prompt_tokens']:.0%}",
             f"{row['output_tokens']:,.0f}",
             f"{row['llm_s']:.1f} s",
             f"{row['tool_s']:.1f} s",
-            f"{100 * row['tool_share']:.0f}",
+            f"{row['energy_alone_wh']:.2g}",
             f"{row['energy_wh']:.2g}",
             _watts(row["power_w"]),
-            *(f"{100 * share:.1f}" for share in row["idle_batched"].values()),
+            " / ".join(f"{100 * share:.0f}" for share in row["idle_batched"].values()),
         ]
         for row in rows
     ]
     write_table(columns, table)
     write_sentences(
         "",
-        "prompt and answer: tokens of all calls of a query; LLM: seconds in the model alone; idle: percent of time in which so many "
-        "agents all wait for tools at once",
-        f"power: {per_day:,.0f} queries a day{_pue(options['pue'])}; tokens and tool seconds of the kinds are assumptions, calls are "
-        "published (arXiv 2506.04301)",
+        "prompt and answer: tokens of all calls of a query; LLM: seconds in the model alone; idle: percent of the time in which "
+        f"{' / '.join(map(str, counts))} agents all wait for tools at once",
+        f"Wh: of a query alone, and where {batch} calls decode together; power: of the latter, {per_day:,.0f} queries a "
+        f"day{_pue(options['pue'])}",
+        "tokens and tool seconds of the kinds are assumptions, calls are published (arXiv 2506.04301)",
     )
     waits = [row for row in rows if row["tool_share"] > 0]
     if waits:

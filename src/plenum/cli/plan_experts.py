@@ -209,13 +209,16 @@ def _print(
                 f"{row['switch_s'] / fastest:.1f}x",
                 row["resident"],
                 row["most_experts"],
-                *hit,
+                hit,
                 *time,
-                row["servers_by_tiers"] or "never",
-                row["servers_by_hbm"] or "never",
+                f"{row['servers_by_tiers'] or 'never'} / {row['servers_by_hbm'] or 'never'}",
             ]
         )
     write_table(columns, table)
+    write_sentences(
+        "",
+        "hit: estimated, and simulated in brackets, on the fewest servers; servers: as few as hold all experts at all / in HBM",
+    )
 
 
 def _print_choice(services: list[Service], chosen: Service | None, within: float, rps: float) -> None:
@@ -224,10 +227,9 @@ def _print_choice(services: list[Service], chosen: Service | None, within: float
     if chosen is None:
         fastest = min(services, key=lambda s: s.request_s, default=None)
         if fastest is None:
-            write_sentences("", "no platform holds even one expert beside what is pinned")
+            write_sentences("no platform holds even one expert beside what is pinned")
             return
         write_sentences(
-            "",
             f"nothing serves a prompt within {within:g} s at {rps:g}/s with up to as many servers as hold every expert in HBM; the "
             f"fastest is {fastest.servers} x {fastest.platform}: {fastest.request_s:.3f} s, of which running the expert is "
             f"{fastest.expert_s:.3f} s and switching {fastest.switch_s:.3f} s",
@@ -238,7 +240,6 @@ def _print_choice(services: list[Service], chosen: Service | None, within: float
     most = max(parts, key=lambda name: parts[name])
     spent = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in parts.items())
     write_sentences(
-        "",
         f"recommended: {chosen.servers} x {chosen.platform} ({held}), {1000 * chosen.request_s:.0f} ms a prompt, "
         f"{chosen.prompts_per_s:.1f} prompts/s",
         f"of a prompt's time: {spent}; {most} is most of it",

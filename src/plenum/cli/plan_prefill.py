@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from plenum.model.errors import FieldError
 if TYPE_CHECKING:
     from plenum.planning.prfaas import PrefillAnswer, PrefillPlan, PrefillScenario
 
-MAX_POINTS = 1000
 SIMULATED, OVERLOAD = 6000, 1.3
 """Prompts of a simulated run, and the part of the plan's rate that is asked to see what is served."""
 
@@ -26,8 +25,11 @@ SIMULATED, OVERLOAD = 6000, 1.3
 @click.option("--link", metavar="RATE", help="From the remote site to the local one, such as 100Gb/s.")
 @click.option("--lengths", metavar="MU,SIGMA,LEAST,MOST", help="Prompts: a truncated lognormal of their tokens.")
 @click.option(
-    "--lengths-file", type=click.Path(path_type=Path), help="Prompts: a file with a number of tokens on each line."
+    "--trace",
+    metavar="TRAFFIC",
+    help="Prompts and mean answer of a trace: azure-conv, mooncake, or a CSV or JSONL file.",
 )
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the public traces.")
 @click.option("--osl", type=click.FloatRange(1), help="Mean tokens of an answer.")
 @click.option("--remote-points", metavar="T:S,…", help="Measured prefill of a remote instance: tokens and seconds.")
 @click.option("--local-points", metavar="T:S,…", help="The same of a local instance.")
@@ -80,11 +82,12 @@ def command(**options: Any) -> None:
     plenum plan prefill --model Qwen3-235B-A22B --remote-hardware 8xH200 --local-hardware 8xH20 --remote 4 --local 8
     """
     from plenum.cli import charts
+    from plenum.cli.prefill_scenario import scenario_of
     from plenum.planning.prfaas import plan_at, plan_prefill
 
     if options["plot"]:
         charts.check_png(options["plot"])
-    title, source, scenario, homogeneous = _scenario(options)
+    title, source, scenario, homogeneous = scenario_of(options)
     answer = plan_prefill(scenario)
     shown = answer.best
     if (options["threshold"] is None) != (options["prefill"] is None):
@@ -109,132 +112,15 @@ def command(**options: Any) -> None:
         click.echo(f"plot: {options['plot']}")
 
 
-def _scenario(options: dict[str, Any]) -> tuple[str, str, PrefillScenario, int]:
-    """Return title, source, scenario, and how many local instances cost as much as everything (0: unknown)."""
-    from plenum.planning.published import PREFILL_PRESETS
-    from plenum.serving.curves import fit_quadratic
-
-    if options["preset"] not in PREFILL_PRESETS:
-        known = ", ".join(PREFILL_PRESETS)
-        raise FieldError("--preset", f"there is no preset {options['preset'][:60]!r}; choose from {known}")
-    preset = PREFILL_PRESETS[options["preset"]]
-    base = preset.scenario()
-    changes: dict[str, Any] = {"averaging": options["averaging"]}
-    if options["lengths"] or options["lengths_file"]:
-        changes["lengths"] = _lengths(options["lengths"], options["lengths_file"])
-    for option, field in (("remote", "remote_instances"), ("local", "local_instances"), ("osl", "output_tokens")):
-        if options[option] is not None:
-            changes[field] = options[option]
-    if options["decode"]:
-        changes["decode_tokens_per_s"] = options["decode"]
-    if options["link"]:
-        changes["link_bytes_per_s"] = _rate(options["link"])
-    for option, field, degree in (
-        ("remote", "remote_prefill_s", 2),
-        ("local", "local_prefill_s", 2),
-        ("cache", "cache_bytes", 1),
-    ):
-        if text := options[f"{option}_points"]:
-            tokens, values = _points(text, f"--{option}-points", sizes=option == "cache")
-            changes[field] = fit_quadratic(tokens, values, degree=degree)
-    if options["model"]:
-        scenario = replace(_modelled(options, base, changes), **changes)
-        title = f"{options['model']}: {options['remote_hardware']} prefill for {options['local_hardware']}"
-        return title, "the performance model, not calibrated for this", scenario, 0
-    changed = [name for name in changes if name != "averaging"]
-    title = preset.title if not changed else f"{options['preset']}, changed: {', '.join(changed)}"
-    same = not any(name in changes for name in ("remote_instances", "local_instances"))
-    return title, preset.source, replace(base, **changes), preset.homogeneous_instances if same else 0
-
-
-def _modelled(options: dict[str, Any], base: PrefillScenario, changes: dict[str, Any]) -> PrefillScenario:
-    from plenum.planning.prfaas_model import modelled_scenario
-    from plenum.serving.catalogue.models import model_named, published_precision
-    from plenum.serving.instance import Instance
-
-    model = model_named(options["model"], "--model")
-    sites = []
-    for option in ("remote_hardware", "local_hardware"):
-        name = f"--{option.replace('_', '-')}"
-        if not options[option]:
-            raise FieldError(name, "is needed with --model, such as 8xH200")
-        hardware, spread = _devices(options[option], name, bool(model.expert_parameters))
-        sites.append(Instance(model=model, hardware=hardware, precision=published_precision(model), parallelism=spread))
-    return modelled_scenario(
-        *sites,
-        remote_instances=changes.get("remote_instances", base.remote_instances),
-        local_instances=changes.get("local_instances", base.local_instances),
-        lengths=changes.get("lengths", base.lengths),
-        output_tokens=changes.get("output_tokens", base.output_tokens),
-        tokens_per_s=options["speed"],
-        link_bytes_per_s=changes.get("link_bytes_per_s", base.link_bytes_per_s),
-    )
-
-
-def _devices(text: str, option: str, routed: bool) -> tuple[Any, Any]:
-    from plenum.serving.catalogue.accelerators import accelerator_named
-    from plenum.serving.instance import Parallelism
-
-    count, times, name = text.partition("x")
-    if not times or not (count.isascii() and count.isdigit()) or not 1 <= int(count[:6]) <= 1024:
-        raise FieldError(option, f"must be devices and their kind, such as 8xH200, not {text[:60]!r}")
-    size = int(count[:6])
-    return accelerator_named(name, option), Parallelism(tp=size, ep=size if routed else 1)
-
-
-def _lengths(text: str | None, path: Path | None) -> Any:
-    from plenum.planning.lengths import lognormal_lengths
-
-    if text and path:
-        raise FieldError("--lengths", "give a distribution or a file, not both")
-    if path:
-        from plenum.adapters.prompt_lengths import read_lengths
-
-        return read_lengths(path)
-    try:
-        mu, sigma, shortest, longest = (float(part) for part in (text or "").split(","))
-    except ValueError:
-        sentence = f"must be four numbers such as 9.9,1.0,128,128000, not {(text or '')[:60]!r}"
-        raise FieldError("--lengths", sentence) from None
-    return lognormal_lengths(mu, sigma, shortest, longest)
-
-
-def _points(text: str, option: str, *, sizes: bool) -> tuple[list[float], list[float]]:
-    from plenum.model.units import parse
-
-    tokens, values = [], []
-    for part in text.split(",", MAX_POINTS):
-        left, colon, right = part.partition(":")
-        try:
-            tokens.append(float(left))
-            values.append(float(parse(right, "bytes", option)) if sizes else float(right))
-        except ValueError:
-            colon = ""
-        if not colon:
-            example = "1000:190MiB,32000:700MiB" if sizes else "1000:0.44,32000:1.84"
-            raise FieldError(option, f"must be points such as {example}, not {part[:60]!r}")
-    return tokens, values
-
-
-def _rate(text: str) -> float:
-    from plenum.model.units import parse
-
-    rate = parse(text, "bps", "--link") / 8
-    if rate <= 0:
-        raise FieldError("--link", "must be above 0")
-    return rate
-
-
 def _rivals(scenario: PrefillScenario, homogeneous: int) -> dict[str, PrefillPlan]:
     from plenum.planning.prfaas import all_local, all_remote
 
     rivals = {}
     if scenario.remote_instances:
-        rivals["all prefill remote"] = all_remote(scenario)
+        rivals["all remote"] = all_remote(scenario)
     local = homogeneous or scenario.local_instances
     if local > 1:
-        same = " (as costly)" if homogeneous else ""
-        rivals[f"no remote site, {local} local{same}"] = all_local(scenario, local)
+        rivals[f"{local} local only"] = all_local(scenario, local)
     return rivals
 
 
@@ -312,9 +198,9 @@ def _print(
     name = "found" if shown is answer.best else "given"
     rows = {name: shown} | ({} if shown is answer.best else {"best": answer.best}) | rivals
     least = min(plan.rps for plan in rows.values()) or float("nan")
-    heads = ("SYSTEM", "THRESHOLD", "PREFILL", "DECODE", "AWAY %", "REQ/S", "RATIO", "LINK", "TTFT", "P90")
+    heads = ("SYSTEM", "THRESHOLD", "P + D", "AWAY", "REQ/S", "RATIO", "LINK", "TTFT, P90")
     columns = [Column(head=head, right=i > 0, fold=i == 0) for i, head in enumerate(heads)]
-    columns.append(Column(head="BINDS", fold=True, below=True))
+    columns.append(Column(head="BINDS", fold=True))
     write_table(columns, [[label, *_cells(plan, least), ", ".join(plan.bounds)] for label, plan in rows.items()])
     sentences = _reasons(scenario, shown)
     if shown.rps > 0:
@@ -328,14 +214,12 @@ def _print(
 def _cells(plan: PrefillPlan, least: float) -> list[str]:
     return [
         _threshold(plan.threshold_tokens),
-        str(plan.prefill_instances),
-        str(plan.decode_instances),
-        f"{100 * plan.remote_share:.1f}",
+        f"{plan.prefill_instances} + {plan.decode_instances}",
+        f"{plan.remote_share:.0%}",
         f"{plan.rps:.2f}",
         f"{plan.rps / least:.2f}x",
         f"{plan.egress_bytes_per_s * 8e-9:.1f} Gb/s",
-        f"{plan.ttft_mean_s:.2f} s",
-        f"{plan.ttft_p90_s:.2f} s",
+        f"{plan.ttft_mean_s:.2f}, {plan.ttft_p90_s:.2f} s",
     ]
 
 
