@@ -88,10 +88,14 @@ def print_run(
     )
     _print_latencies(reports)
     click.echo()
-    _print_use(reports)
+    _print_service(reports)
     click.echo()
-    _print_cost(reports, serving)
-    sentences = [*_promise_sentences(outcomes, slo), *_refusal_sentences(outcomes)]
+    _print_use(reports)
+    sentences = [
+        *_promise_sentences(outcomes, slo),
+        *_refusal_sentences(outcomes),
+        *_scaling_sentences(reports, serving),
+    ]
     if sentences:
         write_sentences("", *sentences)
     if chart and charts.has_terminal_charts():
@@ -152,8 +156,8 @@ def _print_latencies(reports: Mapping[str, ServingReport]) -> None:
     write_table(columns, rows)
 
 
-def _print_use(reports: Mapping[str, ServingReport]) -> None:
-    heads = ("DONE", "REFUSED", "PREEMPT", "GOOD/S", "KEPT", "HIT", "PREFILL", "DECODE", "KV", "KV MAX")
+def _print_service(reports: Mapping[str, ServingReport]) -> None:
+    heads = ("DONE", "REFUSED", "PREEMPT", "GOOD/S", "KEPT", "HIT", "OUT TOK/S")
     columns = [Column(head="ROUTING"), *(Column(head=head, right=True) for head in heads)]
     rows = [
         [
@@ -164,36 +168,41 @@ def _print_use(reports: Mapping[str, ServingReport]) -> None:
             f"{report.goodput_rps:.2f}",
             _part(report.slo_attained),
             _part(_hit_rate(report)),
-            _part(report.busy_prefill),
-            _part(report.busy_decode),
-            _part(report.cache_used_mean),
-            _part(report.cache_used_max),
+            f"{report.output_tokens / report.duration_s if report.duration_s else 0:,.0f}",
         ]
         for name, report in reports.items()
     ]
     write_table(columns, rows)
 
 
-def _print_cost(reports: Mapping[str, ServingReport], serving: Serving) -> None:
-    heads = ("DEVICES", "OUT TOK/S", "TOK/S/DEV", "KWH", "J/TOK", "USD", "USD/M TOK")
+def _print_use(reports: Mapping[str, ServingReport]) -> None:
+    heads = ("PREFILL", "DECODE", "KV", "KV MAX", "KWH", "USD", "USD/M TOK")
     columns = [Column(head="ROUTING"), *(Column(head=head, right=True) for head in heads)]
-    rows = []
-    for name, report in reports.items():
-        span_s = report.duration_s or float("nan")
-        devices = report.device_s / span_s
-        rows.append(
-            [
-                name,
-                f"{devices:.1f}".removesuffix(".0"),
-                f"{report.output_tokens / span_s:,.0f}",
-                f"{report.output_tokens / report.device_s if report.device_s else float('nan'):,.1f}",
-                f"{report.energy_j / 3.6e6:,.2f}",
-                f"{report.energy_j / max(report.output_tokens, 1):,.1f}",
-                f"{report.usd:,.2f}",
-                f"{report.usd_per_million_tokens:,.3f}",
-            ]
-        )
+    rows = [
+        [
+            name,
+            _part(report.busy_prefill),
+            _part(report.busy_decode),
+            _part(report.cache_used_mean),
+            _part(report.cache_used_max),
+            f"{report.energy_j / 3.6e6:,.2f}",
+            f"{report.usd:,.2f}",
+            f"{report.usd_per_million_tokens:,.3f}",
+        ]
+        for name, report in reports.items()
+    ]
     write_table(columns, rows)
+
+
+def _scaling_sentences(reports: Mapping[str, ServingReport], serving: Serving) -> list[str]:
+    """Say how many devices were on, where they were not all on all the time."""
+    most = sum(pool.count * pool.instance.devices for pool in serving.pools)
+    sentences: list[str] = []
+    for name, report in reports.items():
+        used = report.device_s / report.duration_s if report.duration_s else most
+        if used < 0.995 * most:
+            sentences.append(f"{name}: {used:.1f} of {most:,} devices were on, on average")
+    return sentences
 
 
 def _promise_sentences(outcomes: Mapping[str, Outcome], slo: Slo) -> list[str]:

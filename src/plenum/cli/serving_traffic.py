@@ -28,12 +28,12 @@ VARIATION = 2.0
 """Of ``bursty`` unless told: in the range of production traces (BurstGPT, arXiv 2401.17644)."""
 
 NAMED = ("azure-conv", "mooncake")
-INVENTED = ("poisson", "steady", "bursty", "diurnal", "chat")
-EXAMPLES = "azure-conv, mooncake, a CSV or JSONL file, poisson:20, bursty:20:2.5, steady:20, diurnal:20 or chat:2"
+INVENTED = ("poisson", "steady", "bursty", "diurnal", "chat", "agent")
+EXAMPLES = "azure-conv, mooncake, a CSV or JSONL file, poisson:20, bursty:20:2.5, steady:20, diurnal:20, chat:2 or agent:react:2"
 
 TRACE_HELP = (
     "Traffic: azure-conv, mooncake, a CSV or JSONL file, or poisson:RATE, bursty:RATE[:VARIATION], steady:RATE, \
-diurnal:RATE, chat:CONVERSATIONS (requests a second)."
+diurnal:RATE, chat:CONVERSATIONS or agent:KIND:QUERIES (a second)."
 )
 
 
@@ -130,6 +130,8 @@ def _invented(kind: str, rest: str, prompts: str | None, outputs: str | None, du
     from plenum.sim.serving.chats import Chat, chats
 
     rng = np.random.default_rng(seed)
+    if kind == "agent":
+        return _agents(rng, rest, prompts, outputs, duration_s)
     first, *more = rest.split(":")
     rate = _number(first, "--trace", f"the rate of {kind}:RATE")
     if more and (kind != "bursty" or len(more) > 1):
@@ -158,6 +160,21 @@ def _invented(kind: str, rest: str, prompts: str | None, outputs: str | None, du
         for text, option, usual in ((prompts, "--isl", PROMPT_TOKENS), (outputs, "--osl", OUTPUT_TOKENS))
     ]
     return requests_of(arrivals, *lengths)
+
+
+def _agents(rng: Generator, rest: str, prompts: str | None, outputs: str | None, duration_s: float) -> Requests:
+    from plenum.planning.agents import agent_requests
+    from plenum.planning.published import AGENT_KINDS
+    from plenum.sim.serving import traffic
+
+    name, _, rate = rest.partition(":")
+    if name not in AGENT_KINDS:
+        raise FieldError("--trace", f"there is no kind of agent {name[:40]!r}; choose from {', '.join(AGENT_KINDS)}")
+    for option, value in (("--isl", prompts), ("--osl", outputs)):
+        if value:
+            raise FieldError(option, f"does not go with agent:{name}, whose calls have lengths of their own")
+    start_s = traffic.poisson(rng, _number(rate, "--trace", "the rate of agent:KIND:RATE"), duration_s)
+    return agent_requests(AGENT_KINDS[name], start_s, rng).requests
 
 
 def _drawn(rng: Generator, count: int, length: tuple[float, float]) -> Any:

@@ -30,6 +30,13 @@ def test_conversations():
     assert len(made.block_id)
 
 
+def test_agents():
+    made = traffic_named("agent:react:0.5", duration_s=60).requests
+    assert (made.pause_s[made.after >= 0] > 0).any(), "tools run between calls"
+    with pytest.raises(FieldError, match="lengths of their own"):
+        traffic_named("agent:react:1", outputs="3")
+
+
 def test_bursts_may_be_told_their_variation():
     calm, wild = (np.diff(traffic_named(f"bursty:20:{v}").requests.arrival_s) for v in ("0.5", "3"))
     assert calm.std() / calm.mean() < 0.6 < 2.5 < wild.std() / wild.mean()
@@ -65,6 +72,8 @@ def test_files_are_read_scaled_and_cut(tmp_path):
         ("poisson:1e9", "requests"),
         ("poisson:3:4", "too many parts"),
         ("bursty:3:x", "variation"),
+        ("agent:reakt:2", "react"),
+        ("agent:react", "number above 0"),
     ],
 )
 def test_traffic_that_cannot_be_meant(text, says):

@@ -1,13 +1,11 @@
-"""Invented conversations and agents: requests that follow one another, with prompts that grow by what was said before.
+"""Invented conversations: requests that follow one another, with prompts that grow by what was said before.
 
-Way in: :func:`chats` for people, :func:`unrolled` for agents, whose calls a graph describes.
+Way in: :func:`chats`. Agents, whose calls a graph describes, are :func:`plenum.planning.agents.agent_requests`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,34 +43,6 @@ class Chat:
     think_s: float = 30.0
     variation: float = 1.0
     most_tokens: int = 131_072
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call of an agent's graph.
-
-    Parameters
-    ----------
-    new_tokens
-        That this call's prompt adds to what it continues: instructions, a question, the result of a tool.
-    output_tokens
-        That it produces; the calls that continue it have them in their prompts.
-    after
-        Index of the call that it waits for; -1: it starts with the task.
-    pause_s
-        From the end of that call: how long the tool takes.
-    continues
-        Its prompt begins with that call's prompt and output; else with the task's shared part only.
-    hold
-        Its cache is kept until the call that follows starts.
-    """
-
-    new_tokens: int
-    output_tokens: int
-    after: int = -1
-    pause_s: float = 0.0
-    continues: bool = True
-    hold: bool = False
 
 
 def chats(rng: np.random.Generator, start_s: NDArray[np.float64], chat: Chat, *, block_tokens: int = 512) -> Requests:
@@ -122,67 +92,6 @@ def chats(rng: np.random.Generator, start_s: NDArray[np.float64], chat: Chat, *,
     return made
 
 
-def unrolled(
-    start_s: NDArray[np.float64],
-    graphs: Sequence[Sequence[Call]],
-    chosen: NDArray[np.integer] | None = None,
-    *,
-    shared_tokens: int = 0,
-    block_tokens: int = 512,
-) -> Requests:
-    """Return the requests of agent tasks that start at the given times.
-
-    Parameters
-    ----------
-    graphs
-        Call graphs; a call comes after the one that it waits for.
-    chosen
-        (T,) index of each task's graph; None: they take turns.
-    shared_tokens
-        Instructions that all tasks' prompts begin with.
-
-    Raises
-    ------
-    FieldError
-        A graph whose calls are not in order, or too many requests.
-    """
-    tasks = [int(g) for g in (np.arange(len(start_s)) % len(graphs) if chosen is None else chosen)]
-    for number, graph in enumerate(graphs):
-        if not graph or any(not -1 <= call.after < k for k, call in enumerate(graph)):
-            raise FieldError(f"graphs[{number}]", "needs calls, each after one that stands before it")
-    if sum(len(graphs[g]) for g in tasks) > MAX_REQUESTS:
-        raise FieldError("graphs", f"make more than {MAX_REQUESTS:,} requests")
-    shapes = [_shape(graph, shared_tokens, block_tokens) for graph in graphs]
-    sizes = np.array([len(graph) for graph in graphs], np.int64)[tasks]
-    begins = np.cumsum(sizes) - sizes
-    task = np.repeat(np.arange(len(start_s)), sizes)
-
-    def column(name: str, dtype: type) -> NDArray[Any]:
-        each = [np.array([getattr(call, name) for call in graph]) for graph in graphs]
-        return np.concatenate([each[g] for g in tasks]).astype(dtype) if tasks else np.zeros(0, dtype)
-
-    after = column("after", np.int64)
-    ids, offset, fresh = [np.zeros(0, np.int64)], [0], shared_tokens // block_tokens
-    for g in tasks:
-        _, blocks, unique = shapes[g]
-        for row in blocks:
-            ids.append(np.where(row >= 0, row + fresh, -1 - row))
-            offset.append(offset[-1] + len(row))
-        fresh += unique
-    return requests_of(
-        np.asarray(start_s, np.float64)[task],
-        np.concatenate([shapes[g][0] for g in tasks]) if tasks else np.zeros(0, np.int32),
-        column("output_tokens", np.int32),
-        session=task.astype(np.int64),
-        after=np.where(after >= 0, after + begins[task], -1).astype(np.int32),
-        pause_s=column("pause_s", np.float64),
-        hold=column("hold", np.bool_),
-        block_offset=np.array(offset, np.int64),
-        block_id=np.concatenate(ids),
-        block_tokens=block_tokens,
-    )
-
-
 def _blocks(
     prompt: NDArray[np.int64], shared: NDArray[np.int64], owner: NDArray[np.int64], block_tokens: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -197,30 +106,3 @@ def _blocks(
     key = (who * 2 + ~common) * most + position
     _, block = np.unique(key, return_inverse=True)
     return offset, block.astype(np.int64)
-
-
-def _shape(
-    graph: Sequence[Call], shared_tokens: int, block_tokens: int
-) -> tuple[NDArray[np.int32], list[NDArray[np.int64]], int]:
-    """Return a graph's prompt lengths, the ids of their full blocks, and how many ids it needs.
-
-    Ids from 0 on are the task's own; -1 - k is block k of what all tasks share. A call that continues another has the blocks that were full
-    in the other's prompt and output, of whichever branch it is the first to fill the rest.
-    """
-    common = shared_tokens // block_tokens
-    prompts: list[int] = []
-    blocks: list[list[int]] = []
-    grown: list[list[int]] = []  # the blocks of prompt and output, as a call that continues finds them
-    unique = 0
-    for call in graph:
-        before = call.after if call.continues else -1
-        start = prompts[before] + graph[before].output_tokens if before >= 0 else shared_tokens
-        ids = list(grown[before]) if before >= 0 else [-1 - k for k in range(common)]
-        prompt = start + call.new_tokens
-        for length, kept in ((prompt, blocks), (prompt + call.output_tokens, grown)):
-            missing = length // block_tokens - len(ids)
-            ids = ids + list(range(unique, unique + missing))
-            unique += missing
-            kept.append(ids)
-        prompts.append(max(prompt, 1))
-    return np.array(prompts, np.int32), [np.array(ids, np.int64) for ids in blocks], unique

@@ -6,7 +6,7 @@ import pytest
 from plenum.model.errors import FieldError
 from plenum.serving.workload import requests_of
 from plenum.sim.serving import traffic
-from plenum.sim.serving.chats import Call, Chat, chats, unrolled
+from plenum.sim.serving.chats import Chat, chats
 from plenum.sim.serving.slices import first, scaled, selected, window
 
 
@@ -109,25 +109,6 @@ def test_a_conversation_ends_at_the_context_limit():
     talk = chats(rng(), np.arange(20.0), Chat(turns=30, most_tokens=4000, user_tokens=500))
     assert talk.prompt_tokens.max() <= 4000
     assert (talk.after[talk.after >= 0] == np.flatnonzero(talk.after >= 0) - 1).all()
-
-
-def test_agents_unroll_their_graphs():
-    think, act, answer = (
-        Call(new_tokens=300, output_tokens=100, hold=True),
-        Call(new_tokens=150, output_tokens=50, after=0, pause_s=2.0),
-        Call(new_tokens=20, output_tokens=400, after=0, continues=False),
-    )
-    made = unrolled(np.array([0.0, 5.0]), [[think, act, answer]], shared_tokens=200, block_tokens=100)
-    assert made.arrival_s.tolist() == [0, 0, 0, 5, 5, 5]
-    assert made.prompt_tokens.tolist() == [500, 750, 220] * 2
-    assert made.after.tolist() == [-1, 0, 0, -1, 3, 3]
-    assert made.pause_s.tolist() == [0, 2, 0] * 2
-    assert made.hold.tolist() == [True, False, False] * 2
-    assert blocks_of(made, 0)[:2] == blocks_of(made, 3)[:2] == blocks_of(made, 2) == [0, 1]
-    assert blocks_of(made, 1)[:5] == blocks_of(made, 0)
-    assert not set(blocks_of(made, 0)[2:]) & set(blocks_of(made, 3)[2:])
-    with pytest.raises(FieldError):
-        unrolled(np.array([0.0]), [[Call(new_tokens=1, output_tokens=1, after=0)]])
 
 
 def small():
