@@ -2,42 +2,275 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from plenum.model.errors import FieldError
 from plenum.serving.instance import Instance
-from plenum.serving.roofline import Efficiency, compile_steps
-from plenum.serving.steps import StepModel
+from plenum.serving.residuals import (
+    POINTS_LIMIT,
+    Features,
+    Kernel,
+    Residuals,
+    correct,
+    fit_residuals,
+)
+from plenum.serving.roofline import EFFICIENCY_FIELDS, Efficiency, compile_steps, efficiency_array, efficiency_of
+from plenum.serving.steps import AT, StepModel
+
+VERSION = 1
+"""Version of what :func:`to_document` writes."""
+
+
+class CalibrationError(FieldError):
+    """A calibration file that is not one, or is of a version that is not known."""
+
+    code = "calibration.invalid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Standard deviations of the logarithm of truth over prediction.
+
+    Parameters
+    ----------
+    point
+        Of points of a configuration group (engine, hardware, model, formats) that was measured, about its mean.
+    group
+        Of the means of such groups of one engine on one kind of hardware: what is not known of a model never measured there.
+    hardware, engine
+        What is not known besides where the hardware, and the engine, was never measured.
+    """
+
+    point: float
+    group: float
+    hardware: float
+    engine: float
+
+
+TPOT_SPREAD = Spread(point=0.15, group=0.25, hardware=0.2, engine=0.25)
+TTFT_SPREAD = Spread(point=0.40, group=0.40, hardware=0.3, engine=0.3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibration:
-    """Efficiencies by engine and hardware, and what residuals remain.
+    """What was learnt from one set of measurements.
 
     Parameters
     ----------
     name
         Where it comes from, in words.
+    efficiencies
+        By ``engine|hardware``, by ``engine``, and under the empty name for all that was never measured.
+    offsets
+        By group (``engine|hardware|model|formats``): means of the logarithm of measured over predicted, of TPOT and of TTFT.
+    tpot_spread, ttft_spread
+        What remains without points of one's own.
+    tpot, ttft
+        Processes over points of one's own; None: there are none.
+    coverage
+        Part of truths that intervals are made to hold.
     """
 
-    name: str = "default"
+    name: str = "no measurements"
+    efficiencies: Mapping[str, Efficiency] = field(default_factory=dict[str, Efficiency])
+    offsets: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    tpot_spread: Spread = TPOT_SPREAD
+    ttft_spread: Spread = TTFT_SPREAD
+    tpot: Residuals | None = None
+    ttft: Residuals | None = None
+    coverage: float = 0.90
 
 
-DEFAULT = Calibration()
-"""The calibration that ships with the package."""
+UNCALIBRATED = Calibration()
+"""Nothing is known but data sheets and the plain guesses of :class:`~plenum.serving.roofline.Efficiency`."""
+
+
+def shipped() -> Calibration:
+    """Return the calibration that ships with the package."""
+    from plenum.serving.catalogue.calibrated import SHIPPED  # its table is made by this module's types
+
+    return SHIPPED
 
 
 def efficiency_for(instance: Instance, calibration: Calibration | None = None) -> Efficiency:
     """Return the efficiency that ``calibration`` (None: the shipped one) has for the engine and the hardware of ``instance``."""
-    del instance, calibration
+    table = (calibration or shipped()).efficiencies
+    engine, hardware = instance.settings.engine, instance.hardware.name
+    for key in (f"{engine}|{hardware}", engine, ""):
+        if key in table:
+            return table[key]
     return Efficiency()
 
 
-def calibrated_steps(instance: Instance, calibration: Calibration | None = None) -> StepModel:
+def calibrated_steps(instance: Instance, calibration: Calibration | None = None, *, isl: float = 2048.0) -> StepModel:
     """Compile an instance with its calibrated efficiency and corrections, for the simulator.
+
+    The correction of decode is that of its time per token at a middling batch, the one of prefill that of time to first token there,
+    as far as it goes beyond what batch and length explain.
 
     Parameters
     ----------
     calibration
         None: the shipped one.
+    isl
+        Prompt tokens about which the corrections are taken.
     """
-    return compile_steps(instance, efficiency_for(instance, calibration))
+    from plenum.serving.predict import corrections  # both stand on each other's nouns
+
+    chosen = calibration or shipped()
+    steps = compile_steps(instance, efficiency_for(instance, chosen))
+    loads = np.array([4.0, 16.0, 64.0])
+    tpot, ttft = corrections([instance] * len(loads), chosen, isl=isl, osl=512.0, load=loads)
+    array = steps.coefficients.copy()
+    array[AT["decode_scale"]] *= math.exp(float(tpot.mean[1]))
+    array[AT["prefill_scale"]] *= math.exp(float(np.clip(ttft.mean[0], -0.7, 0.7)))
+    array.flags.writeable = False
+    return StepModel(coefficients=array)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Correction:
+    """Mean (n,) of the logarithm of truth over physics, and half the width (n,) of the interval about it."""
+
+    mean: NDArray[np.float64]
+    half: NDArray[np.float64]
+
+
+def correction_of(
+    instances: Sequence[Instance], features: Features, calibration: Calibration, column: int
+) -> Correction:
+    """Return what ``calibration`` adds to physics; ``column`` 0: TPOT, 1: TTFT."""
+    spread = (calibration.tpot_spread, calibration.ttft_spread)[column]
+    process = (calibration.tpot, calibration.ttft)[column]
+    known: dict[int, tuple[float, float]] = {}
+    for instance in instances:
+        if id(instance) not in known:
+            known[id(instance)] = _known(instance, calibration, spread, column)
+    mean = np.array([known[id(i)][0] for i in instances])
+    sigma = np.array([known[id(i)][1] for i in instances])
+    width = _normal_quantile(calibration.coverage)
+    if process is None:
+        return Correction(mean=mean, half=width * sigma)
+    shift, own = correct(process, features)
+    prior = math.sqrt(sum(level**2 for level in process.kernel.levels) + process.kernel.noise**2)
+    # Far from every point the process says nothing, and what is not known is what it was without it.
+    nearness = np.clip(2.0 * (prior - own) / max(prior - process.kernel.noise, 1e-9), 0.0, 1.0)
+    width_own = process.quantile or width
+    far = np.maximum(width * sigma, width_own * own)
+    return Correction(mean=mean + shift, half=nearness * width_own * own + (1.0 - nearness) * far)
+
+
+def group_of(instance: Instance) -> str:
+    """Return the group whose residuals have one mean: engine, hardware, model and formats."""
+    precision = instance.precision
+    formats = f"{precision.weights}+{precision.experts}" if precision.experts else precision.weights
+    return f"{instance.settings.engine}|{instance.hardware.name}|{instance.model.name}|{formats}"
+
+
+def _known(instance: Instance, calibration: Calibration, spread: Spread, column: int) -> tuple[float, float]:
+    offset = calibration.offsets.get(group_of(instance))
+    if offset is not None:
+        return offset[column], spread.point
+    variance = spread.point**2 + spread.group**2
+    engine = instance.settings.engine
+    if f"{engine}|{instance.hardware.name}" not in calibration.efficiencies:
+        variance += spread.hardware**2
+    if engine not in calibration.efficiencies:
+        variance += spread.engine**2
+    return 0.0, math.sqrt(variance)
+
+
+def _normal_quantile(coverage: float) -> float:
+    """Standard deviations about the mean that hold ``coverage`` of a normal distribution."""
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(0.5 + 0.5 * coverage)
+
+
+def to_document(calibration: Calibration) -> dict[str, Any]:
+    """Return a calibration as plain values that JSON can hold."""
+    return {
+        "version": VERSION,
+        "name": calibration.name,
+        "coverage": calibration.coverage,
+        "efficiency_fields": list(EFFICIENCY_FIELDS),
+        "efficiencies": {k: [float(v) for v in efficiency_array(e)] for k, e in calibration.efficiencies.items()},
+        "offsets": {key: list(pair) for key, pair in calibration.offsets.items()},
+        "spread": {
+            name: {part: getattr(spread, part) for part in Spread.__slots__}
+            for name, spread in (("tpot", calibration.tpot_spread), ("ttft", calibration.ttft_spread))
+        },
+        "points": {
+            name: None
+            if process is None
+            else {
+                "groups": process.features.groups.tolist(),
+                "values": process.features.values.tolist(),
+                "residuals": process.values.tolist(),
+                "noise": process.noise.tolist(),
+                "kernel": {"levels": list(process.kernel.levels), "noise": process.kernel.noise},
+            }
+            for name, process in (("tpot", calibration.tpot), ("ttft", calibration.ttft))
+        },
+    }
+
+
+def from_document(document: Mapping[str, Any]) -> Calibration:
+    """Return what :func:`to_document` made.
+
+    Raises
+    ------
+    CalibrationError
+        It is none, of a version that is not known, or holds what cannot be meant.
+    """
+    if document.get("version") != VERSION:
+        raise CalibrationError("version", f"must be {VERSION}: calibrate anew with `plenum plan calibrate`")
+    try:
+        names = tuple(document["efficiency_fields"])
+        coverage = float(document["coverage"])
+        spreads = {name: Spread(**{k: float(v) for k, v in document["spread"][name].items()}) for name in _COLUMNS}
+        calibration = Calibration(
+            name=str(document["name"])[:500],
+            coverage=coverage,
+            efficiencies={key: _efficiency(names, row) for key, row in document["efficiencies"].items()},
+            offsets={key: (float(pair[0]), float(pair[1])) for key, pair in document["offsets"].items()},
+            tpot_spread=spreads["tpot"],
+            ttft_spread=spreads["ttft"],
+        )
+        processes = {name: _process(document["points"][name], coverage) for name in _COLUMNS}
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, np.linalg.LinAlgError) as error:
+        raise CalibrationError("calibration", f"is none that `plenum plan calibrate` wrote ({error})") from None
+    return replace(calibration, **processes)
+
+
+_COLUMNS = ("tpot", "ttft")
+
+
+def _efficiency(names: tuple[str, ...], row: Sequence[float]) -> Efficiency:
+    values = efficiency_array(Efficiency())
+    for name, value in zip(names, row, strict=True):
+        if name in EFFICIENCY_FIELDS:
+            number = float(value)
+            if not 0.0 < number < 1e6:
+                raise ValueError(f"{name} must be a positive number, not {number}")
+            values[EFFICIENCY_FIELDS.index(name)] = number
+    return efficiency_of(values)
+
+
+def _process(document: Mapping[str, Any] | None, coverage: float) -> Residuals | None:
+    if document is None:
+        return None
+    values = np.array(document["values"], dtype=np.float64)
+    groups = np.array(document["groups"], dtype=np.str_)
+    residuals, noise = (np.array(document[name], dtype=np.float64) for name in ("residuals", "noise"))
+    shapes_agree = groups.shape == values.shape and len(groups) == len(residuals) == len(noise) <= POINTS_LIMIT
+    if not shapes_agree or not all(np.isfinite(a).all() for a in (values, residuals, noise)):
+        raise ValueError(f"points must be finite and no more than {POINTS_LIMIT}")
+    kernel = Kernel(tuple(float(v) for v in document["kernel"]["levels"]), float(document["kernel"]["noise"]))
+    return fit_residuals(Features(groups, values), residuals, kernel, coverage, noise=noise)

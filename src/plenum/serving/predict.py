@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from plenum.serving.calibration import Calibration, efficiency_for
+from plenum.serving.calibration import Calibration, Correction, correction_of, efficiency_for, shipped
 from plenum.serving.instance import Instance, cache_bytes_per_token, cache_capacity_tokens
 from plenum.serving.loads import AT_LOAD, AT_OUT, LOAD_FIELDS, solve
-from plenum.serving.roofline import Efficiency, coefficients, efficiency_array, work_of_many
+from plenum.serving.residuals import Features, features_of
+from plenum.serving.roofline import coefficients, efficiency_array, work_of_many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -163,15 +165,55 @@ def predict_many(
     Predictions
         One row each. What does not fit has ``cache_tokens`` <= 0, what is overloaded is ``saturated``: values, not errors.
     """
-    n = len(instances)
-    firsts = [prefill[i] or instances[i] for i in range(n)] if len(prefill) else list(instances)
-    apart = np.array([bool(len(prefill)) and prefill[i] is not None for i in range(n)], dtype=bool)
-    effs = _efficiencies(instances, calibration)
-    first_effs = _efficiencies(firsts, calibration)
-    decode = coefficients(work_of_many(instances), effs[0])
-    first = coefficients(work_of_many(firsts), first_effs[0]) if apart.any() else decode
-    loads = np.empty((n, len(LOAD_FIELDS)))
-    columns = {
+    chosen = calibration or shipped()
+    firsts = list(prefill) if len(prefill) else [None] * len(instances)
+    compiled = compile_loads(
+        instances,
+        firsts,
+        calibration=chosen,
+        isl=isl,
+        osl=osl,
+        concurrency=concurrency,
+        rate_rps=rate_rps,
+        workers=workers,
+        prefill_workers=prefill_workers,
+        cached_tokens=cached_tokens,
+    )
+    decode = coefficients(compiled.work, compiled.efficiency)
+    apart = any(first is not None for first in firsts)
+    first = coefficients(compiled.prefill_work, compiled.prefill_efficiency) if apart else decode
+    out = solve(decode, first, compiled.loads)
+    return _predictions(instances, firsts, compiled.loads, out, chosen)
+
+
+class Compiled(NamedTuple):
+    """n loads, ready for :func:`plenum.serving.loads.solve` but for the efficiencies, which a fit varies."""
+
+    work: NDArray[np.float64]
+    prefill_work: NDArray[np.float64]
+    efficiency: NDArray[np.float64]
+    prefill_efficiency: NDArray[np.float64]
+    loads: NDArray[np.float64]
+
+
+def compile_loads(
+    instances: Sequence[Instance],
+    prefill: Sequence[Instance | None],
+    *,
+    calibration: Calibration,
+    isl: ArrayLike,
+    osl: ArrayLike,
+    concurrency: ArrayLike = np.nan,
+    rate_rps: ArrayLike = np.nan,
+    workers: ArrayLike = 1,
+    prefill_workers: ArrayLike = 1,
+    cached_tokens: ArrayLike = 0.0,
+) -> Compiled:
+    """Compile what :func:`predict_many` was asked; see there."""
+    firsts = [first or instance for first, instance in zip(prefill, instances, strict=True)]
+    apart = np.array([first is not None for first in prefill], dtype=bool)
+    loads = np.empty((len(instances), len(LOAD_FIELDS)))
+    columns: dict[str, ArrayLike] = {
         "concurrency": concurrency,
         "rate_rps": rate_rps,
         "isl": isl,
@@ -184,24 +226,81 @@ def predict_many(
         loads[:, AT_LOAD[name]] = values
     _describe(instances, firsts, loads)
     loads[:, AT_LOAD["transfer_s"]] *= loads[:, AT_LOAD["isl"]] * apart
+    efficiency, queue = _efficiencies(instances, calibration)
     for k, name in enumerate(("request_s", "queueing", "burst")):
-        loads[:, AT_LOAD[name]] = effs[1][:, k]
-    out = solve(decode, first, loads)
+        loads[:, AT_LOAD[name]] = queue[:, k]
+    work = work_of_many(instances)
+    if not apart.any():
+        return Compiled(work, work, efficiency, efficiency, loads)
+    return Compiled(work, work_of_many(firsts), efficiency, _efficiencies(firsts, calibration)[0], loads)
 
+
+def per_worker(
+    concurrency: NDArray[np.float64], rate_rps: NDArray[np.float64], workers: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return requests in flight for each worker; of open loops, those that come in ten seconds."""
+    return np.where(concurrency > 0, concurrency, 10.0 * rate_rps) / np.maximum(workers, 1.0)
+
+
+def corrections(
+    instances: Sequence[Instance],
+    calibration: Calibration,
+    *,
+    isl: ArrayLike,
+    osl: ArrayLike,
+    load: NDArray[np.float64],
+    prefill: Sequence[Instance | None] = (),
+) -> tuple[Correction, Correction]:
+    """Return what a calibration adds to the physics of TPOT and of TTFT where ``load`` requests are in flight for each worker."""
+    n = len(instances)
+    firsts = list(prefill) if len(prefill) else [None] * n
+    columns = [np.broadcast_to(np.asarray(v, np.float64), (n,)) for v in (isl, osl)]
+    features = features_of(instances, firsts, columns[0], columns[1], load) if _has_points(calibration) else _NOTHING
+    return correction_of(instances, features, calibration, 0), correction_of(instances, features, calibration, 1)
+
+
+_NOTHING = Features(np.zeros((0, 0), np.str_), np.zeros((0, 0)))
+
+
+def _has_points(calibration: Calibration) -> bool:
+    return calibration.tpot is not None or calibration.ttft is not None
+
+
+def _predictions(
+    instances: Sequence[Instance],
+    firsts: Sequence[Instance | None],
+    loads: NDArray[np.float64],
+    out: NDArray[np.float64],
+    calibration: Calibration,
+) -> Predictions:
     def column(name: str) -> NDArray[np.float64]:
         return out[:, AT_OUT[name]]
 
-    ttft, tpot, rps = column("ttft_s"), column("tpot_s"), column("rps")
+    def load(name: str) -> NDArray[np.float64]:
+        return loads[:, AT_LOAD[name]]
+
+    workers = np.maximum(load("workers"), 1.0)
+    inflight = np.where(load("concurrency") > 0, load("concurrency") / workers, np.maximum(column("batch"), 0.5))
+    of_tpot, of_ttft = corrections(
+        instances, calibration, isl=load("isl"), osl=load("osl"), load=inflight, prefill=firsts
+    )
+    ttft = column("ttft_s") * np.exp(of_ttft.mean)
+    tpot = column("tpot_s") * np.exp(of_tpot.mean)
+    e2e = ttft + tpot * (load("osl") - 1.0)
+    physical = column("ttft_s") + column("tpot_s") * (load("osl") - 1.0)
+    # In a closed loop what is in flight over its time is the throughput: it changes as the times do.
+    closed = load("concurrency") > 0
+    rps = np.where(closed, column("rps") * physical / np.where(closed, e2e, 1.0), column("rps"))
     return Predictions(
         ttft_s=ttft,
-        ttft_low_s=ttft * 0.5,
-        ttft_high_s=ttft * 2.0,
+        ttft_low_s=ttft * np.exp(-of_ttft.half),
+        ttft_high_s=ttft * np.exp(of_ttft.half),
         tpot_s=tpot,
-        tpot_low_s=tpot * 0.6,
-        tpot_high_s=tpot * 1.6,
-        e2e_s=ttft + tpot * (loads[:, AT_LOAD["osl"]] - 1.0),
+        tpot_low_s=tpot * np.exp(-of_tpot.half),
+        tpot_high_s=tpot * np.exp(of_tpot.half),
+        e2e_s=e2e,
         requests_rps=rps,
-        tokens_per_s=rps * loads[:, AT_LOAD["osl"]],
+        tokens_per_s=rps * load("osl"),
         batch=column("batch"),
         prefill_busy=column("prefill_busy"),
         wait_s=column("wait_s"),
@@ -209,26 +308,27 @@ def predict_many(
         saturated=column("saturated") > 0,
         prompt_s=column("prompt_s"),
         step_s=column("step_s"),
-        cache_tokens=loads[:, AT_LOAD["cache_tokens"]].copy(),
+        cache_tokens=load("cache_tokens").copy(),
     )
 
 
 def _efficiencies(
-    instances: Sequence[Instance], calibration: Calibration | None
+    instances: Sequence[Instance], calibration: Calibration
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Efficiencies as rows, and of each the constants of queueing."""
     rows: dict[int, tuple[NDArray[np.float64], tuple[float, float, float]]] = {}
     for instance in instances:
         if id(instance) not in rows:
-            eff: Efficiency = efficiency_for(instance, calibration)
+            eff = efficiency_for(instance, calibration)
             rows[id(instance)] = efficiency_array(eff), (eff.request_s, eff.queueing, eff.burst)
     return np.array([rows[id(i)][0] for i in instances]), np.array([rows[id(i)][1] for i in instances])
 
 
 def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: NDArray[np.float64]) -> None:
     """Fill what settings and memory say."""
+    names = ("transfer_s", "chunk_tokens", "mixed", "sequences", "cache_tokens", "tokens_per_step")
     known: dict[tuple[int, int], tuple[float, ...]] = {}
-    for i, (instance, first) in enumerate(zip(instances, firsts, strict=True)):
+    for instance, first in zip(instances, firsts, strict=True):
         key = id(instance), id(first)
         if key not in known:
             settings = instance.settings
@@ -242,11 +342,9 @@ def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: 
                 cache_capacity_tokens(instance),
                 tokens_per_step(settings.speculative_tokens, settings.acceptance),
             )
-        values = known[key]
-        for name, value in zip(
-            ("transfer_s", "chunk_tokens", "mixed", "sequences", "cache_tokens", "tokens_per_step"), values, strict=True
-        ):
-            loads[i, AT_LOAD[name]] = value
+    rows = np.array([known[id(i), id(f)] for i, f in zip(instances, firsts, strict=True)]).reshape(-1, len(names))
+    for k, name in enumerate(names):
+        loads[:, AT_LOAD[name]] = rows[:, k]
 
 
 def tokens_per_step(speculative_tokens: int, acceptance: float) -> float:

@@ -1,0 +1,245 @@
+"""From measured points to a calibration: a robust fit of the few constants of the physics, then a process over what remains.
+
+The constants are fitted in three steps, each held near the one before it: for all points, for each engine, for each engine on each
+kind of hardware. A few points then move little, and what was never measured gets what its kin has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plenum.serving.calibration import UNCALIBRATED, Calibration, group_of
+from plenum.serving.loads import AT_LOAD, AT_OUT, solve
+from plenum.serving.measured import Measured
+from plenum.serving.predict import Compiled, compile_loads, per_worker
+from plenum.serving.residuals import (
+    POINTS_LIMIT,
+    TPOT_KERNEL,
+    TTFT_KERNEL,
+    Kernel,
+    Residuals,
+    features_of,
+    fit_residuals,
+)
+from plenum.serving.roofline import EFFICIENCY_FIELDS, Efficiency, coefficients, efficiency_array, efficiency_of
+
+ENOUGH_POINTS = 60
+"""Distinct points from which the constants of the physics are fitted anew; fewer only correct those of the prior."""
+
+FIT_POINTS = 900
+"""Points that the constants are fitted to at most; groups are thinned evenly."""
+
+GROUP_POINTS = 8.0
+"""Points that one group of configurations counts for at most: its points share what the physics lacks."""
+
+TPOT_SIGMA, TTFT_SIGMA, TTFT_WEIGHT = 0.12, 0.25, 0.35
+"""Spread of logarithms below which residuals count as squares, above it only logarithmically; and what TTFT counts beside TPOT."""
+
+_POWER = ("idle", "memory_power", "compute_power")
+_AT_MOST_ONE = (
+    "compute",
+    "experts",
+    "attention",
+    "narrow",
+    "memory",
+    "expert_memory",
+    "cache_memory",
+    "network",
+    "burst",
+)
+_FREE = np.array([k for k, name in enumerate(EFFICIENCY_FIELDS) if name not in _POWER])
+_CEILING = np.array([0.0 if name in _AT_MOST_ONE else np.inf for name in EFFICIENCY_FIELDS])
+_QUEUE = tuple(EFFICIENCY_FIELDS.index(name) for name in ("request_s", "queueing", "burst"))
+
+
+class Step(NamedTuple):
+    """How far the constants may go from those before them, in natural logarithms, and how often they are evaluated anew."""
+
+    freedom: float
+    evaluations: int
+
+
+STEPS = (Step(0.7, 14), Step(0.35, 8), Step(0.25, 7))
+
+
+def calibrate(
+    points: Measured, *, prior: Calibration | None = None, name: str = "measurements", coverage: float = 0.90
+) -> Calibration:
+    """Learn from measured points.
+
+    Parameters
+    ----------
+    points
+        What was measured; NaN where TTFT or TPOT was not.
+    prior
+        What is known beforehand, and holds where nothing was measured; None: nothing but data sheets.
+    name
+        Where the points come from, in words.
+    coverage
+        Part of truths that intervals are to hold.
+
+    Notes
+    -----
+    Deterministic. Seconds for thousands of points.
+    """
+    start = prior or UNCALIBRATED
+    merged = _merged(points)
+    efficiencies = dict(start.efficiencies)
+    if len(merged) >= ENOUGH_POINTS:
+        efficiencies |= _efficiencies(merged, start)
+    physics = replace(start, name=name, efficiencies=efficiencies, tpot=None, ttft=None, coverage=coverage)
+    residuals = physics_residuals(merged, physics)
+    return replace(
+        physics,
+        tpot=_process(merged, residuals[:, 0], TPOT_KERNEL, coverage),
+        ttft=_process(merged, residuals[:, 1], TTFT_KERNEL, coverage),
+    )
+
+
+def physics_residuals(points: Measured, calibration: Calibration) -> NDArray[np.float64]:
+    """Return logarithms of measured over predicted, offsets included, (n, 2): of TPOT and of TTFT."""
+    compiled = compile_loads(
+        points.instances,
+        points.prefill,
+        calibration=calibration,
+        isl=points.isl,
+        osl=points.osl,
+        concurrency=points.concurrency,
+        rate_rps=points.rate_rps,
+        workers=points.workers,
+        prefill_workers=points.prefill_workers,
+    )
+    out = solve(
+        coefficients(compiled.work, compiled.efficiency),
+        coefficients(compiled.prefill_work, compiled.prefill_efficiency),
+        compiled.loads,
+    )
+    offsets = np.array([calibration.offsets.get(group_of(i), (0.0, 0.0)) for i in points.instances])
+    predicted = np.log(np.maximum(out[:, (AT_OUT["tpot_s"], AT_OUT["ttft_s"])], 1e-9)) + offsets
+    return np.column_stack([points.log_tpot, points.log_ttft]) - predicted
+
+
+def _merged(points: Measured) -> Measured:
+    """Points of one configuration under one load become their mean, so that repeats do not count twice."""
+    keys: dict[tuple[object, ...], list[int]] = {}
+    for i in range(len(points)):
+        prefill = points.prefill[i]
+        numbers = tuple(
+            float(getattr(points, n)[i])
+            for n in ("workers", "prefill_workers", "concurrency", "rate_rps", "isl", "osl")
+        )
+        key = id(points.instances[i]), id(prefill), tuple(-1.0 if math.isnan(v) else v for v in numbers)
+        keys.setdefault(key, []).append(i)
+    groups = list(keys.values())
+    first = points.take(np.array([group[0] for group in groups], dtype=np.int64))
+    return replace(
+        first,
+        log_ttft=np.array([np.mean(points.log_ttft[group]) for group in groups]),
+        log_tpot=np.array([np.mean(points.log_tpot[group]) for group in groups]),
+    )
+
+
+def _process(points: Measured, residuals: NDArray[np.float64], kernel: Kernel, coverage: float) -> Residuals | None:
+    index = np.flatnonzero(np.isfinite(residuals))
+    if not len(index):
+        return None
+    if len(index) > POINTS_LIMIT:
+        index = index[np.linspace(0, len(index) - 1, POINTS_LIMIT).astype(np.int64)]
+    kept = points.take(index)
+    load = per_worker(kept.concurrency, kept.rate_rps, kept.workers)
+    features = features_of(kept.instances, kept.prefill, kept.isl, kept.osl, load)
+    # What no prediction can be that far from says more about the point than about the model.
+    return fit_residuals(features, np.clip(residuals[index], -3.0, 3.0), kernel, coverage)
+
+
+def _efficiencies(points: Measured, start: Calibration) -> Mapping[str, Efficiency]:
+    """Fit the constants: for all, for each engine, for each engine and hardware."""
+    points = _thinned(points)
+    compiled = compile_loads(
+        points.instances,
+        points.prefill,
+        calibration=start,
+        isl=points.isl,
+        osl=points.osl,
+        concurrency=points.concurrency,
+        rate_rps=points.rate_rps,
+        workers=points.workers,
+        prefill_workers=points.prefill_workers,
+    )
+    truth = np.column_stack([points.log_tpot, points.log_ttft])
+    groups = np.unique(_clusters(points), return_inverse=True)[1]
+    weights = np.sqrt(np.minimum(1.0, GROUP_POINTS / np.bincount(groups)[groups]))
+    engines = np.array([i.settings.engine for i in points.instances])
+    kinds = np.array([i.hardware.name for i in points.instances])
+    found: dict[str, NDArray[np.float64]] = {}
+
+    def fit(key: str, index: NDArray[np.integer], before: NDArray[np.float64], step: Step) -> NDArray[np.float64]:
+        found[key] = _fitted(_part(compiled, index), truth[index], weights[index], before, step)
+        return found[key]
+
+    everything = np.arange(len(points))
+    whole = fit("", everything, np.log(efficiency_array(start.efficiencies.get("", Efficiency()))), STEPS[0])
+    for engine in sorted(set(engines)):
+        mine = everything[engines == engine]
+        own = fit(engine, mine, whole, STEPS[1])
+        for kind in sorted(set(kinds[mine])):
+            fit(f"{engine}|{kind}", mine[kinds[mine] == kind], own, STEPS[2])
+    return {key: efficiency_of(np.exp(np.minimum(theta, _CEILING))) for key, theta in found.items()}
+
+
+def _clusters(points: Measured) -> NDArray[np.str_]:
+    return np.array([f"{group_of(i)}|{p is None}" for i, p in zip(points.instances, points.prefill, strict=True)])
+
+
+def _thinned(points: Measured) -> Measured:
+    if len(points) <= FIT_POINTS:
+        return points
+    order = np.argsort(_clusters(points), kind="stable")
+    return points.take(order[np.linspace(0, len(order) - 1, FIT_POINTS).astype(np.int64)])
+
+
+def _part(compiled: Compiled, index: NDArray[np.integer]) -> Compiled:
+    return Compiled(*(array[index] for array in compiled))
+
+
+def _fitted(
+    compiled: Compiled,
+    truth: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    before: NDArray[np.float64],
+    step: Step,
+) -> NDArray[np.float64]:
+    from scipy.optimize import least_squares
+
+    known = np.isfinite(truth)
+    wanted = np.where(known, truth, 0.0)
+    scale = known * weights[:, None] * np.array([1.0, TTFT_WEIGHT])
+    sigma = np.array([TPOT_SIGMA, TTFT_SIGMA])
+
+    def theta(z: NDArray[np.float64]) -> NDArray[np.float64]:
+        moved = before.copy()
+        moved[_FREE] += z * step.freedom
+        return moved
+
+    def errors(z: NDArray[np.float64]) -> NDArray[np.float64]:
+        off = np.clip(_predicted(compiled, theta(z)) - wanted, -3.0, 3.0) / sigma
+        robust = np.sign(off) * np.sqrt(4.0 * np.log1p(off * off / 4.0))  # Cauchy's loss: outliers stop pulling
+        return np.concatenate([(robust * scale).ravel(), z])
+
+    found = least_squares(errors, np.zeros(len(_FREE)), diff_step=1e-2, max_nfev=step.evaluations, xtol=1e-3, ftol=1e-4)
+    return theta(found.x)
+
+
+def _predicted(compiled: Compiled, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+    efficiency = np.exp(np.minimum(theta, _CEILING))[None, :]
+    loads = compiled.loads.copy()
+    for name, k in zip(("request_s", "queueing", "burst"), _QUEUE, strict=True):
+        loads[:, AT_LOAD[name]] = efficiency[0, k]
+    out = solve(coefficients(compiled.work, efficiency), coefficients(compiled.prefill_work, efficiency), loads)
+    return np.log(np.maximum(out[:, (AT_OUT["tpot_s"], AT_OUT["ttft_s"])], 1e-9))
