@@ -34,7 +34,7 @@ def simulated(serving: Serving, rate_rps: float, seed: int) -> ServingReport:
 @pytest.fixture(scope="module")
 def plan() -> ServingPlan:
     asked = question(f"H200:{DEVICES}", isl=ISL, osl=OSL, ttft_s=TTFT_S, tpot_s=TPOT_S)
-    answer = plan_serving(asked, calibrated(), lambda serving, rate: simulated(serving, rate, seed=1))
+    answer = plan_serving(asked, calibrated(asked.traffic), lambda serving, rate_rps: simulated(serving, rate_rps, seed=1))
     assert isinstance(answer, ServingPlan)
     return answer
 

@@ -117,7 +117,8 @@ def command(**options: Any) -> None:
     _check_folder(options)
     asked = _asked(options)
     with _watched(asked, options) as verify, compile_note():
-        answer = plan_serving(asked.question, calibrated(_calibration(options["calibration"])), verify)
+        predict = calibrated(asked.question.traffic, _calibration(options["calibration"]))
+        answer = plan_serving(asked.question, predict, verify)
     json = options["output"] == "json"
     if isinstance(answer, Limit):
         (write_limit if json else print_limit)(answer)

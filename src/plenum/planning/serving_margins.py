@@ -37,7 +37,7 @@ RESOURCES: dict[str, tuple[str, ...]] = {
         "head_weights_s",
     ),
     "scale-up links": ("collective_s", "collective_token_s"),
-    "launches and scheduling": ("fixed_s", "sequence_s"),
+    "launches and scheduling": ("fixed_s", "sequence_s", "host_s"),
 }
 """Coefficients whose time goes with each resource."""
 
