@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plenum.cli.console import choose_output, write_json
+from plenum.cli.facts import write_facts
 from plenum.cli.tables import Column, write_table
 
 if TYPE_CHECKING:
@@ -158,8 +159,7 @@ def _describe(model: Architecture, precision: Precision, context: int) -> None:
     if model.left_out:
         facts.append(("not counted", model.left_out))
     facts.append(("source", model.source))
-    for name, value in facts:
-        click.echo(f"  {name:20s}{value}")
+    write_facts(facts)
     click.echo()
     rows = [[name, f"{_bytes_in(model, name) / 1e9:,.1f} GB"] for name in _formats(precision)]
     write_table([Column(head="WEIGHTS IN"), Column(head="TAKE", right=True)], rows)

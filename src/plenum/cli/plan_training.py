@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plenum.cli.console import choose_output, write_json
+from plenum.cli.facts import write_facts
 from plenum.cli.tables import Column, write_table
 from plenum.model.errors import FieldError
 
@@ -149,11 +150,10 @@ def _write(question: Question, plan: TrainingPlan) -> None:
     where = f"{question.model.name} on {question.devices:,} x {question.hardware.name}"
     if best is None:
         click.echo(click.style(f"{where}: it cannot be done.", bold=True))
-        click.echo(f"  {plan.why_not}")
-        click.echo(click.style(f"  {plan.tried:,} layouts tried, {plan.fitted:,} fit", dim=True))
+        write_facts([("why", plan.why_not), ("tried", f"{plan.tried:,} layouts; {plan.fitted:,} fit")])
         return
     step, held = best.step, best.memory
-    click.echo(click.style(f"{where}: {plan.days:,.1f} days", bold=True) + f" for {question.tokens:.3g} tokens\n")
+    click.echo(click.style(f"{where}: {plan.days:,.1f} days", bold=True) + f" for {question.tokens / 1e9:,.4g} G tokens\n")
     facts = [
         ("layout", str(best.layout)),
         ("step", f"{step.total_s:,.2f} s for {question.batch * question.sequence / 1e6:,.2f} M tokens; {plan.steps:,.0f} steps"),
@@ -167,10 +167,7 @@ def _write(question: Question, plan: TrainingPlan) -> None:
         ("energy", f"{plan.energy_kwh / 1e3:,.0f} MWh at {plan.watts / 1e6:,.2f} MW"),
         ("cost", f"{plan.usd:,.0f} USD"),
     ]  # fmt: skip
-    for name, value in facts:
-        click.echo(f"  {name:14s}{value}")
-    for note in plan.notes:
-        click.echo(click.style(f"  note          {note}", fg="yellow"))
+    write_facts([*facts, *(("note", note) for note in plan.notes)])
     click.echo()
     names = {
         "compute_s": "matrices and attention", "elementwise_s": "between them", "tensor_s": "tensor parallel", "experts_s": "experts",

@@ -20,6 +20,7 @@ _BLACKWELL = {
     "int8": 4500 * T, "nvfp4": 9000 * T, "mxfp4": 9000 * T,
 }  # fmt: skip
 
+_RUNPOD = "RunPod's list for its own data centres, March 2026"
 _HGX_LINK = "{} GB/s of NVLink both ways, half of it one way"
 _NO_INT8 = "left out: 153.5 TOPS are slower than BF16, so INT8 weights are computed in BF16"
 
@@ -29,9 +30,9 @@ ACCELERATORS: tuple[Accelerator, ...] = (
         aliases=("A100-80GB", "a100_sxm", "A100-SXM4-80GB", "NVIDIA-A100-SXM4-80GB", "DGX-A100"),
         peak_flops={"bf16": 312 * T, "fp16": 312 * T, "tf32": 156 * T, "fp32": 19.5 * T, "int8": 624 * T},
         hbm_bytes=80 * 2**30, hbm_bps=2.039e12, scaleup_bps=300e9, scaleup_size=8, scaleout_bps=25e9, host_bps=32e9,
-        tdp_w=400, idle_w=50, server_devices=8, server_overhead_w=3300, server_usd=100e3, usd_per_hour=1.5,
+        tdp_w=400, idle_w=50, server_devices=8, server_overhead_w=3300, server_usd=100e3, usd_per_hour=1.39,
         sources=priced(
-            "NVIDIA A100 80GB data sheet (SXM)", scaleup_bps=_HGX_LINK.format(600),
+            "NVIDIA A100 80GB data sheet (SXM)", usd_per_hour=_RUNPOD, scaleup_bps=_HGX_LINK.format(600),
             scaleout_bps="DGX A100 data sheet: eight ConnectX-6 of 200 Gb/s", host_bps="PCIe 4.0 x16",
             server_overhead_w="DGX A100 data sheet: 6.5 kW, less the GPUs", idle_w=_IDLE,
         ),
@@ -49,7 +50,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
         peak_flops=_HOPPER, hbm_bytes=80 * 2**30, hbm_bps=3.35e12, scaleup_bps=450e9, scaleup_size=8, scaleout_bps=50e9,
         host_bps=64e9, tdp_w=700, idle_w=75, server_devices=8, server_overhead_w=4600, server_usd=250e3, usd_per_hour=2.69,
         sources=priced(
-            "NVIDIA H100 data sheet (SXM)", scaleup_bps=_HGX_LINK.format(900),
+            "NVIDIA H100 data sheet (SXM)", usd_per_hour=_RUNPOD, scaleup_bps=_HGX_LINK.format(900),
             scaleout_bps="DGX H100 data sheet: eight ConnectX-7 of 400 Gb/s", host_bps="PCIe 5.0 x16",
             server_overhead_w="DGX H100 data sheet: 10.2 kW at most, less the GPUs", idle_w=_IDLE,
         ),
@@ -58,15 +59,16 @@ ACCELERATORS: tuple[Accelerator, ...] = (
         name="H100-PCIe", vendor="NVIDIA", aliases=("h100_pcie", "NVIDIA-H100-PCIe"),
         peak_flops={"bf16": 756 * T, "fp16": 756 * T, "tf32": 378 * T, "fp32": 51 * T, "fp8": 1513 * T, "int8": 1513 * T},
         hbm_bytes=80 * 2**30, hbm_bps=2.0e12, scaleup_bps=64e9, scaleup_size=8, scaleout_bps=50e9, host_bps=64e9,
-        tdp_w=350, idle_w=50, server_devices=8, server_overhead_w=1500, server_usd=220e3, usd_per_hour=2.0,
-        sources=priced("NVIDIA H100 data sheet (PCIe)", scaleup_bps="PCIe 5.0 x16; without NVLink bridges", idle_w=_IDLE),
+        tdp_w=350, idle_w=50, server_devices=8, server_overhead_w=1500, server_usd=220e3, usd_per_hour=1.99,
+        sources=priced("NVIDIA H100 data sheet (PCIe)", usd_per_hour=_RUNPOD, idle_w=_IDLE,
+                       scaleup_bps="PCIe 5.0 x16; without NVLink bridges"),
     ),
     Accelerator(
         name="H200", vendor="NVIDIA", aliases=("h200_sxm", "H200-SXM", "H200-141GB", "NVIDIA-H200", "DGX-H200", "HGX-H200"),
         peak_flops=_HOPPER, hbm_bytes=143_771 * 2**20, hbm_bps=4.8e12, scaleup_bps=450e9, scaleup_size=8, scaleout_bps=50e9,
         host_bps=64e9, tdp_w=700, idle_w=75, server_devices=8, server_overhead_w=4600, server_usd=300e3, usd_per_hour=3.59,
         sources=priced(
-            "NVIDIA H200 data sheet (SXM)",
+            "NVIDIA H200 data sheet (SXM)", usd_per_hour=_RUNPOD,
             hbm_bytes="nvidia-smi reports 143,771 MiB", scaleup_bps=_HGX_LINK.format(900),
             scaleout_bps="DGX H200 data sheet: eight ConnectX-7 of 400 Gb/s", host_bps="PCIe 5.0 x16",
             server_overhead_w="DGX H200 data sheet: 10.2 kW at most, less the GPUs", idle_w=_IDLE,
@@ -94,7 +96,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
         peak_flops=_BLACKWELL, hbm_bytes=183_359 * 2**20, hbm_bps=7.7e12, scaleup_bps=900e9, scaleup_size=8, scaleout_bps=50e9,
         host_bps=64e9, tdp_w=1000, idle_w=110, server_devices=8, server_overhead_w=6300, server_usd=400e3, usd_per_hour=5.98,
         sources=priced(
-            "NVIDIA Blackwell data sheet (HGX B200)",
+            "NVIDIA Blackwell data sheet (HGX B200)", usd_per_hour=_RUNPOD,
             hbm_bytes="nvidia-smi reports 183,359 MiB", scaleup_bps=_HGX_LINK.format(1800),
             scaleout_bps="DGX B200 data sheet: eight ConnectX-7 of 400 Gb/s", host_bps="PCIe 5.0 x16 to the host",
             server_overhead_w="DGX B200 data sheet: 14.3 kW at most, less the GPUs", idle_w=_IDLE,
@@ -106,7 +108,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
             "bf16": 2250 * T, "fp16": 2250 * T, "tf32": 1125 * T, "fp32": 75 * T, "fp8": 4500 * T, "mxfp8": 4500 * T,
             "nvfp4": 13_500 * T, "mxfp4": 13_500 * T,
         },
-        hbm_bytes=275_040 * 2**20, hbm_bps=8e12, scaleup_bps=900e9, scaleup_size=8, scaleout_bps=100e9, host_bps=128e9, tdp_w=1100,
+        hbm_bytes=275_040 * 2**20, hbm_bps=7.75e12, scaleup_bps=900e9, scaleup_size=8, scaleout_bps=100e9, host_bps=128e9, tdp_w=1100,
         idle_w=120, server_devices=8, server_overhead_w=5200, server_usd=500e3, usd_per_hour=7.0,
         sources=priced(
             "NVIDIA Blackwell Ultra data sheet (HGX B300)",
@@ -154,8 +156,8 @@ ACCELERATORS: tuple[Accelerator, ...] = (
             "bf16": 362.05 * T, "fp16": 362.05 * T, "tf32": 183 * T, "fp32": 91.6 * T, "fp8": 733 * T, "int8": 733 * T,
         },
         hbm_bytes=46_068 * 2**20, hbm_bps=864e9, scaleup_bps=32e9, scaleup_size=8, scaleout_bps=25e9, host_bps=32e9, tdp_w=350,
-        idle_w=35, server_devices=8, server_overhead_w=1500, server_usd=95e3, usd_per_hour=0.86,
-        sources=priced("NVIDIA L40S data sheet",
+        idle_w=35, server_devices=8, server_overhead_w=1500, server_usd=95e3, usd_per_hour=0.79,
+        sources=priced("NVIDIA L40S data sheet", usd_per_hour=_RUNPOD,
             hbm_bytes="nvidia-smi reports 46,068 MiB", scaleup_bps="PCIe 4.0 x16: it has no NVLink", idle_w=_IDLE),
     ),
     Accelerator(
