@@ -21,6 +21,10 @@ class _PlanGroup(LazyGroup):
         "prefill": ("plenum.cli.plan_prefill", "Split prefill between sites: threshold, pools, throughput."),
         "experts": ("plenum.cli.plan_experts", "Compose many experts over tiers of memory."),
         "agents": ("plenum.cli.plan_agents", "Size for agents: calls, tokens, energy and tool waits of a query."),
+        "surroundings": (
+            "plenum.cli.plan_surroundings",
+            "Size hosts, drives, network, watts and racks around a serving plan.",
+        ),
         "models": ("plenum.cli.plan_models", "List the models that are known, or describe one, or a file."),
         "hardware": ("plenum.cli.plan_hardware", "List the accelerators that are known, with sources."),
     }

@@ -210,6 +210,13 @@ def surroundings(served: Sequence[Served], demand: Demand, limits: Limits | None
     )
 
 
+def shown(amount: float, unit: str) -> str:
+    """Return an amount of a need as people read it."""
+    if unit in ("bytes", "bytes/s"):
+        return f"{amount / 1e9:,.1f} G{'B' if unit == 'bytes' else 'B/s'}"
+    return f"{amount / 1e3:,.1f} kW" if unit == "W" else f"{amount:,.1f} {unit}"
+
+
 def _check(served: Sequence[Served], demand: Demand, limits: Limits) -> None:
     if not served or any(pool.count < 1 for pool in served):
         raise FieldError("served", "must be at least one instance")
@@ -316,13 +323,7 @@ def _server_w(hardware: Accelerator, busy: float, devices: int) -> float:
 
 
 def _binding(need: Need) -> str:
-    amounts = f"{_shown(need.needed, need.unit)} of {_shown(need.brought, need.unit)} a server"
+    amounts = f"{shown(need.needed, need.unit)} of {shown(need.brought, need.unit)} a server"
     if need.share > 1:
         return f"short of {need.resource}: {amounts}; {need.why}"
     return f"scarcest is {need.resource}: {amounts}; {need.why}"
-
-
-def _shown(amount: float, unit: str) -> str:
-    if unit in ("bytes", "bytes/s"):
-        return f"{amount / 1e9:,.1f} G{'B' if unit == 'bytes' else 'B/s'}"
-    return f"{amount / 1e3:,.1f} kW" if unit == "W" else f"{amount:,.1f} {unit}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
+from plenum.cli.root import root
 from plenum.model.errors import FieldError
 from plenum.planning.surroundings import Demand, Limits, Served, surroundings
 from plenum.serving.catalogue.accelerators import ACCELERATORS
@@ -113,3 +116,15 @@ def test_numbers_that_cannot_be_meant(served, demand, limits, field):
     with pytest.raises(FieldError) as caught:
         surroundings(served, demand, limits)
     assert caught.value.where.field == field
+
+
+def test_the_command_line_says_the_same():
+    arguments = ["plan", "surroundings", "--model", "Llama-3.1-70B", "--hardware", "H100", "--tp", "4", "--instances", "8",
+                 "--rps", "50", "--isl", "2000", "--osl", "400", "--busy", "0.5"]  # fmt: skip
+    said = json.loads(CliRunner().invoke(root, [*arguments, "-o", "json"]).stdout)
+    found = surroundings([EIGHT], DEMAND)
+    assert said["meter_w"] == pytest.approx(found.meter_w)
+    assert said["binding"] == found.binding
+    text = CliRunner().invoke(root, arguments).stdout
+    assert found.binding in text
+    assert "storage network" in text
