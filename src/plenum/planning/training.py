@@ -17,8 +17,8 @@ from plenum.serving.architecture import Architecture
 from plenum.serving.hardware import Accelerator
 
 DEVICES_LIMIT = 1_000_000
-LAYOUTS_LIMIT = 200_000
-"""Layouts looked at, at most."""
+LAYOUTS_LIMIT = 60_000
+"""Layouts looked at, at most: some four seconds."""
 
 SHOWN_LIMIT = 8
 """Layouts that a plan lists besides the best."""
@@ -158,7 +158,7 @@ def _finished(question: Question, fitted: list[Choice], tried: int, kept: Upkeep
         energy_kwh=drawn * seconds / 3.6e6,
         usd=hours * (question.usd_per_hour or hardware.usd_per_hour),
         watts=drawn,
-        notes=tuple(_notes(question, best, kept)),
+        notes=tuple(_notes(question, best, kept, tried)),
     )
 
 
@@ -176,7 +176,9 @@ def _degrees(layout: Layout) -> tuple[int, ...]:
     return layout.tp, layout.pp, layout.cp, layout.ep
 
 
-def _notes(question: Question, best: Choice, kept: Upkeep) -> Iterator[str]:
+def _notes(question: Question, best: Choice, kept: Upkeep, tried: int) -> Iterator[str]:
+    if tried >= LAYOUTS_LIMIT:
+        yield f"the search stopped after {tried:,} layouts; give --layout to try others"
     micro_batches = question.batch // (best.layout.dp * best.layout.micro_batch)
     if best.layout.pp > 1 and best.step.bubble_s > 0.1 * best.step.total_s:
         yield (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from plenum.serving.formats import FORMATS, Format
+from plenum.serving.formats import FORMATS, Format, Precision
 from plenum.serving.hardware import Accelerator
 
 
@@ -55,6 +55,12 @@ def format_use(hardware: Accelerator, name: str) -> FormatUse:
         memory_ratio=form.bits / 16,
         why=_why(hardware, form, computed, native),
     )
+
+
+def precision_uses(hardware: Accelerator, precision: Precision) -> dict[str, FormatUse]:
+    """Say the same of each part of a model: ``weights``, ``experts`` where they differ, and ``kv_cache`` (expanded as it is read)."""
+    parts = {"weights": precision.weights, "experts": precision.experts, "kv_cache": precision.kv_cache}
+    return {part: format_use(hardware, name) for part, name in parts.items() if name}
 
 
 def _why(hardware: Accelerator, form: Format, computed: str, native: bool) -> str:

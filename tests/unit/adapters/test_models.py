@@ -141,6 +141,7 @@ def test_a_config_reads_as_the_catalogue_has_it(name, tmp_path):
         ({"quant_method": "gptq", "bits": 8}, ("int8_wo", "")),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, ("int4", "")),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, ("nvfp4", "")),
+        ({"quant_algo": "FP8", "producer": {"name": "modelopt"}}, ("fp8", "")),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["model.layers.0.self_attn*"]}, ("bf16", "nvfp4")),
         (
             {"quant_method": "modelopt", "quantized_layers": {

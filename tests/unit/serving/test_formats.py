@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from plenum.serving.catalogue.accelerators import ACCELERATORS
-from plenum.serving.format_use import format_use
-from plenum.serving.formats import FORMATS, UnknownFormatError, format_named
+from plenum.serving.format_use import format_use, precision_uses
+from plenum.serving.formats import FORMATS, Precision, UnknownFormatError, format_named
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,9 @@ def test_what_hardware_does_with_a_format(hardware, name, computed, native, rati
 def test_every_pair_has_an_answer(hardware, name):
     use = format_use(ACCELERATORS[hardware], name)
     assert (use.peak_flops > 0) == bool(use.computed_in)
+
+
+def test_each_part_of_a_model_has_its_own_answer():
+    uses = precision_uses(ACCELERATORS["H100"], Precision(weights="bf16", experts="mxfp4", kv_cache="fp8"))
+    assert {part: use.native for part, use in uses.items()} == {"weights": True, "experts": False, "kv_cache": True}
+    assert "experts" not in precision_uses(ACCELERATORS["H100"], Precision())

@@ -64,6 +64,8 @@ def _format(quantised: Settings) -> str:
             return "ternary"
         case "modelopt" | "compressed-tensors":
             return _by_algorithm(quantised) or _by_group(quantised)
+    if not method and _by_algorithm(quantised):
+        return _by_algorithm(quantised)
     raise quantised.wrong("quant_method", f"{method[:40]!r} is not known; known: {_KNOWN}")
 
 

@@ -45,6 +45,12 @@ ALIASES: dict[str, str] = {
     "Qwen2-72B": "Qwen2.5-72B",
     "Qwen3.6-27B": "Qwen3.5-27B",
     "Qwen3.6-35B-A3B": "Qwen3.5-35B-A3B",
+    "Qwen3-VL-4B": "Qwen3-4B",
+    "Qwen3-VL-8B": "Qwen3-8B",
+    "Qwen3-VL-30B-A3B": "Qwen3-30B-A3B",
+    "Qwen3-VL-32B": "Qwen3-32B",
+    "Qwen3-VL-235B-A22B": "Qwen3-235B-A22B",
+    "Kimi-K2.7-Code": "Kimi-K2.5",
     "QwQ-32B": "Qwen2.5-32B",
 }
 """Other names of the same shapes."""
