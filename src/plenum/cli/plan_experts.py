@@ -194,11 +194,7 @@ def _print(
     table = []
     for row in rows:
         service = row["service"]
-        hit = (
-            (f"{100 * (1 - service['miss_rate']):.1f}", f"{100 * row['hit_rate_simulated']:.1f}")
-            if service
-            else ("", "")
-        )
+        hit = f"{100 * (1 - service['miss_rate']):.0f} ({100 * row['hit_rate_simulated']:.0f})" if service else ""
         time = (
             (f"{1000 * service['request_s']:.0f} ms", f"{service['request_s'] / least:.1f}x") if service else ("", "")
         )
