@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plenum.cli.console import choose_output, write_json
-from plenum.cli.tables import Column, write_table
+from plenum.cli.tables import Column, terminal_width, write_table
 
 if TYPE_CHECKING:
     from plenum.serving.format_use import FormatUse
     from plenum.serving.hardware import Accelerator
+
+WIDE = 90
+"""Characters of a line from which on the list has room for the vendors."""
 
 
 @click.command()
@@ -42,22 +45,26 @@ def command(name: str | None, form: str | None, output: str) -> None:
 
 
 def _list(accelerators: list[Accelerator]) -> None:
+    narrow = (terminal_width() or WIDE) < WIDE
     columns = [
-        Column(head="NAME"), Column(head="VENDOR"), Column(head="BF16", right=True), Column(head="FP8", right=True),
+        Column(head="NAME"), *([] if narrow else [Column(head="VENDOR")]), Column(head="BF16", right=True), Column(head="FP8", right=True),
         Column(head="INT8", right=True), Column(head="FP4", right=True), Column(head="MEMORY", right=True),
-        Column(head="TB/s", right=True), Column(head="LINK GB/s", right=True), Column(head="W", right=True),
+        Column(head="TB/s", right=True), Column(head="LINK", right=True), Column(head="W", right=True),
         Column(head="$/h", right=True),
     ]  # fmt: skip
     rows = [
         [
-            a.name, a.vendor, _tera(a, "bf16"), _tera(a, "fp8"), _tera(a, "int8"), _tera(a, "nvfp4", "mxfp4"),
-            f"{a.hbm_bytes / 2**30:,.0f} GiB", f"{a.hbm_bps / 1e12:.2f}", f"{a.scaleup_bps / 1e9:,.0f} x{a.scaleup_size}",
+            a.name, *([] if narrow else [a.vendor]), _tera(a, "bf16"), _tera(a, "fp8"), _tera(a, "int8"), _tera(a, "nvfp4", "mxfp4"),
+            f"{a.hbm_bytes / 2**30:,.0f} G", f"{a.hbm_bps / 1e12:.2f}", f"{a.scaleup_bps / 1e9:,.0f} x{a.scaleup_size}",
             f"{a.tdp_w:,.0f}", f"{a.usd_per_hour:.2f}",
         ]
         for a in accelerators
     ]  # fmt: skip
     write_table(columns, rows)
-    note = "\nDense TFLOP/s; - means not computed natively. LINK: one way, by devices of one scale-up domain. Sources: give a NAME."
+    note = (
+        "\nDense TFLOP/s; -: not computed natively. MEMORY in GiB, LINK in GB/s one way by devices of\n"
+        "one scale-up domain. Sources: give a NAME."
+    )
     click.echo(click.style(note, dim=True))
 
 

@@ -8,7 +8,7 @@ import click
 
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.facts import write_facts
-from plenum.cli.tables import Column, write_table
+from plenum.cli.tables import Column, terminal_width, write_table
 
 if TYPE_CHECKING:
     from plenum.serving.architecture import Architecture
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 SHOWN_FORMATS = ("bf16", "fp8", "int4", "nvfp4")
 """Formats that a model's memory is shown in, besides the one that it is shipped in."""
+
+WIDE = 100
+"""Characters of a line from which on the list has room for the families."""
 
 CONTEXTS = (4096, 32_768, 131_072)
 """Lengths of sequences that the cache is shown for."""
@@ -73,31 +76,32 @@ def _list(family: str | None, output: str) -> None:
     if output == "json":
         write_json([_summary(model) for model in models])
         return
+    narrow = (terminal_width() or WIDE) < WIDE
     columns = [
-        Column(head="MODEL"),
-        Column(head="FAMILY"),
-        Column(head="PARAMETERS", right=True),
-        Column(head="ACTIVE", right=True),
-        Column(head="LAYERS", right=True),
-        Column(head="CONTEXT", right=True),
-        Column(head="SHIPPED"),
-        Column(head="WEIGHTS", right=True),
-        Column(head="KV/TOKEN", right=True),
-    ]
-    write_table(columns, [_row(model) for model in models])
+        Column(head="MODEL"), *([] if narrow else [Column(head="FAMILY")]), Column(head="PARAMS", right=True),
+        Column(head="ACTIVE", right=True), Column(head="CONTEXT", right=True), Column(head="SHIPPED"),
+        Column(head="GB", right=True), Column(head="KV KiB", right=True),
+    ]  # fmt: skip
+    write_table(columns, [_row(model, narrow) for model in models])
     click.echo(
-        click.style("\nKV/TOKEN in 16 bits. `plenum plan models NAME` has shapes, memory and sources.", dim=True)
+        click.style(
+            "\nGB of weights as shipped; KV KiB a token in 16 bits. `plenum plan models NAME` says more.", dim=True
+        )
     )
 
 
-def _row(model: Architecture) -> list[str]:
+def _row(model: Architecture, narrow: bool) -> list[str]:
     values = _summary(model)
     shipped = model.weights_format + (f"+{model.experts_format}" if model.experts_format else "")
+    context = f"{model.max_context / 2**20:.3g}M" if model.max_context >= 2**20 else f"{model.max_context / 1024:,.0f}K"
     return [
-        model.name, model.family, _billions(model.parameters), _billions(model.active_parameters), str(model.layers),
-        f"{model.max_context:,}", shipped, f"{values['weight_bytes'] / 1e9:,.1f} GB",
-        f"{values['kv_bytes_per_token'] / 1024:,.1f} KiB",
+        model.name, *([] if narrow else [model.family]), _billions(model.parameters), _billions(model.active_parameters), context,
+        shipped, _short(values["weight_bytes"] / 1e9), _short(values["kv_bytes_per_token"] / 1024),
     ]  # fmt: skip
+
+
+def _short(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:,.1f}"
 
 
 def _summary(model: Architecture) -> dict[str, Any]:
