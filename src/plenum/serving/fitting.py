@@ -41,7 +41,10 @@ GROUP_POINTS = 8.0
 TPOT_SIGMA, TTFT_SIGMA, TTFT_WEIGHT = 0.12, 0.25, 0.35
 """Spread of logarithms below which residuals count as squares, above it only logarithmically; and what TTFT counts beside TPOT."""
 
-_POWER = ("idle", "memory_power", "compute_power")
+POWER_SIGMA = 0.06
+"""The same of power."""
+
+_POWER = ("awake", "memory_power", "compute_power", "peak_power")
 _AT_MOST_ONE = (
     "compute",
     "experts",
@@ -94,6 +97,7 @@ def calibrate(
     if len(merged) >= ENOUGH_POINTS:
         efficiencies |= _efficiencies(merged, start)
     physics = replace(start, name=name, efficiencies=efficiencies, tpot=None, ttft=None, coverage=coverage)
+    physics = _with_power(merged, physics)
     residuals = physics_residuals(merged, physics)
     return replace(
         physics,
@@ -104,17 +108,7 @@ def calibrate(
 
 def physics_residuals(points: Measured, calibration: Calibration) -> NDArray[np.float64]:
     """Return logarithms of measured over predicted, offsets included, (n, 2): of TPOT and of TTFT."""
-    compiled = compile_loads(
-        points.instances,
-        points.prefill,
-        calibration=calibration,
-        isl=points.isl,
-        osl=points.osl,
-        concurrency=points.concurrency,
-        rate_rps=points.rate_rps,
-        workers=points.workers,
-        prefill_workers=points.prefill_workers,
-    )
+    compiled = _compiled(points, calibration)
     out = solve(
         coefficients(compiled.work, compiled.efficiency),
         coefficients(compiled.prefill_work, compiled.prefill_efficiency),
@@ -125,6 +119,21 @@ def physics_residuals(points: Measured, calibration: Calibration) -> NDArray[np.
     return np.column_stack([points.log_tpot, points.log_ttft]) - predicted
 
 
+def _compiled(points: Measured, calibration: Calibration) -> Compiled:
+    return compile_loads(
+        points.instances,
+        points.prefill,
+        calibration=calibration,
+        isl=points.isl,
+        osl=points.osl,
+        concurrency=points.concurrency,
+        rate_rps=points.rate_rps,
+        workers=points.workers,
+        prefill_workers=points.prefill_workers,
+        together=points.together,
+    )
+
+
 def _merged(points: Measured) -> Measured:
     """Points of one configuration under one load become their mean, so that repeats do not count twice."""
     keys: dict[tuple[object, ...], list[int]] = {}
@@ -132,7 +141,7 @@ def _merged(points: Measured) -> Measured:
         prefill = points.prefill[i]
         numbers = tuple(
             float(getattr(points, n)[i])
-            for n in ("workers", "prefill_workers", "concurrency", "rate_rps", "isl", "osl")
+            for n in ("workers", "prefill_workers", "concurrency", "rate_rps", "isl", "osl", "together")
         )
         key = id(points.instances[i]), id(prefill), tuple(-1.0 if math.isnan(v) else v for v in numbers)
         keys.setdefault(key, []).append(i)
@@ -140,8 +149,10 @@ def _merged(points: Measured) -> Measured:
     first = points.take(np.array([group[0] for group in groups], dtype=np.int64))
     return replace(
         first,
-        log_ttft=np.array([np.mean(points.log_ttft[group]) for group in groups]),
-        log_tpot=np.array([np.mean(points.log_tpot[group]) for group in groups]),
+        **{
+            name: np.array([np.mean(getattr(points, name)[group]) for group in groups])
+            for name in ("log_ttft", "log_tpot", "peak_w", "average_w")
+        },
     )
 
 
@@ -161,17 +172,7 @@ def _process(points: Measured, residuals: NDArray[np.float64], kernel: Kernel, c
 def _efficiencies(points: Measured, start: Calibration) -> Mapping[str, Efficiency]:
     """Fit the constants: for all, for each engine, for each engine and hardware."""
     points = _thinned(points)
-    compiled = compile_loads(
-        points.instances,
-        points.prefill,
-        calibration=start,
-        isl=points.isl,
-        osl=points.osl,
-        concurrency=points.concurrency,
-        rate_rps=points.rate_rps,
-        workers=points.workers,
-        prefill_workers=points.prefill_workers,
-    )
+    compiled = _compiled(points, start)
     truth = np.column_stack([points.log_tpot, points.log_ttft])
     groups = np.unique(_clusters(points), return_inverse=True)[1]
     weights = np.sqrt(np.minimum(1.0, GROUP_POINTS / np.bincount(groups)[groups]))
@@ -191,6 +192,41 @@ def _efficiencies(points: Measured, start: Calibration) -> Mapping[str, Efficien
         for kind in sorted(set(kinds[mine])):
             fit(f"{engine}|{kind}", mine[kinds[mine] == kind], own, STEPS[2])
     return {key: efficiency_of(np.exp(np.minimum(theta, _CEILING))) for key, theta in found.items()}
+
+
+def _with_power(points: Measured, calibration: Calibration) -> Calibration:
+    """Fit the constants of power, where power was measured; they hold for all engines, since the devices are what draws it.
+
+    Peaks are compared with prefill. Of static batches the average is compared with decode, which nearly all of their time is.
+    """
+    from scipy.optimize import least_squares
+
+    index = np.flatnonzero(np.isfinite(points.peak_w) | np.isfinite(points.average_w))
+    if len(index) < len(_POWER) * 2:
+        return calibration
+    part = points.take(index)
+    compiled = _compiled(part, calibration)
+    devices = np.array([i.devices for i in part.instances], dtype=np.float64)
+    where = np.array([EFFICIENCY_FIELDS.index(name) for name in _POWER])
+    measured = np.log(np.column_stack([part.peak_w, part.average_w]))
+    known = np.isfinite(measured)
+    columns = np.where(part.together > 0, AT_OUT["decode_w"], AT_OUT["watts"])
+
+    def errors(theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        efficiency, prefill = compiled.efficiency.copy(), compiled.prefill_efficiency.copy()
+        efficiency[:, where], prefill[:, where] = np.exp(theta), np.exp(theta)
+        out = solve(
+            coefficients(compiled.work, efficiency), coefficients(compiled.prefill_work, prefill), compiled.loads
+        )
+        watts = np.column_stack([out[:, AT_OUT["prompt_w"]], out[np.arange(len(out)), columns]])
+        off = np.where(known, np.log(watts / devices[:, None]) - np.where(known, measured, 0.0), 0.0) / POWER_SIGMA
+        return (np.sign(off) * np.sqrt(4.0 * np.log1p(off * off / 4.0))).ravel()
+
+    before = np.log(efficiency_array(Efficiency())[where])
+    found = least_squares(errors, before, diff_step=1e-2, max_nfev=30).x
+    watts = dict(zip(_POWER, (float(v) for v in np.exp(found)), strict=True))
+    kept = calibration.efficiencies or {"": Efficiency()}
+    return replace(calibration, efficiencies={key: replace(eff, **watts) for key, eff in kept.items()})
 
 
 def _clusters(points: Measured) -> NDArray[np.str_]:

@@ -34,6 +34,7 @@ LOAD_FIELDS = (
     "sequences",  # that one worker decodes at once at most
     "cache_tokens",  # tokens of cache of one worker
     "tokens_per_step",  # mean tokens that a decoding sequence advances in one iteration
+    "together",  # 1: `concurrency` prompts are prefilled together, then decode together, and nothing else comes
     "request_s",
     "queueing",
     "burst",
@@ -53,6 +54,8 @@ OUT_FIELDS = (
     "saturated",  # 1: more comes than can be served, or cache does not hold what is in flight
     "prompt_s",  # prefill of one prompt alone
     "step_s",  # one decode iteration without prefill
+    "prompt_w",  # watts of the deployment while it prefills
+    "decode_w",  # while it decodes
 )
 """Columns that :func:`solve` returns."""
 
@@ -61,6 +64,7 @@ AT_OUT = {name: index for index, name in enumerate(OUT_FIELDS)}
 _C, _RATE, _ISL, _OSL, _CACHED = (AT_LOAD[n] for n in ("concurrency", "rate_rps", "isl", "osl", "cached"))
 _W, _P, _TRANSFER = AT_LOAD["workers"], AT_LOAD["prefill_workers"], AT_LOAD["transfer_s"]
 _CHUNK, _MIXED, _SEQ, _CACHE = (AT_LOAD[n] for n in ("chunk_tokens", "mixed", "sequences", "cache_tokens"))
+_TOGETHER = AT_LOAD["together"]
 _ADVANCE = AT_LOAD["tokens_per_step"]
 _REQUEST, _QUEUEING, _BURST = (AT_LOAD[n] for n in ("request_s", "queueing", "burst"))
 _WINDOW, _GROUPS, _IDLE = AT["window"], AT["groups"], AT["idle_w"]
@@ -82,9 +86,11 @@ def solve(decode: NDArray[np.float64], prefill: NDArray[np.float64], loads: NDAr
     NDArray
         (n, len(OUT_FIELDS)).
     """
-    out = np.empty((len(loads), 10))
+    out = np.empty((len(loads), 12))
     for i in range(len(loads)):
-        if loads[i, _P] > 0.0:
+        if loads[i, _TOGETHER] > 0.5:
+            _static(decode[i], loads[i], out[i])
+        elif loads[i, _P] > 0.0:
             _disaggregated(decode[i], prefill[i], loads[i], out[i])
         else:
             _aggregated(decode[i], loads[i], out[i])
@@ -123,6 +129,23 @@ def _added_by_prompt(c: NDArray[np.float64], load: NDArray[np.float64], batch: f
     mixed = step(c, new * part, pairs, narrow, 1.0, batch, batch * context, batch * window)[0]
     alone = step(c, 0.0, 0.0, 0.0, 0.0, batch, batch * context, batch * window)[0]
     return (mixed - alone) / part
+
+
+@njit(cache=True)
+def _static(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """One batch from its prompts to its last tokens: what kernel benchmarks and offline jobs measure."""
+    workers, osl = max(load[_W], 1.0), max(load[_OSL], 1.0)
+    batch = max(load[_C] / workers, 1.0)
+    prompt_s, prompt_j = prompt_time(c, batch, load[_ISL], load[_CACHED], 1e12)
+    step_s, joules = _decode_step(c, batch, load[_ISL], osl)
+    steps = (osl - 1.0) / load[_ADVANCE]
+    whole = prompt_s + steps * step_s
+    watts = (prompt_j + steps * joules) / whole * workers
+    tpot = steps * step_s / max(osl - 1.0, 1.0) if steps > 0.0 else step_s
+    full = 1.0 if batch * (load[_ISL] + osl) > load[_CACHE] else 0.0
+    busy = prompt_s / whole
+    _write(out, prompt_s, tpot, batch / whole * workers, batch, busy, 0.0, watts, full, prompt_s, step_s)
+    out[10], out[11] = prompt_j / prompt_s * workers, joules / step_s * workers
 
 
 @njit(cache=True)
@@ -182,6 +205,8 @@ def _aggregated(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[
     busy = min(rps * added, 1.0)
     watts = busy * prompt_j / prompt_s + (1.0 - busy) * _decode_watts(c, batch, step_s, joules)
     _write(out, ttft, tpot, rps * workers, batch, busy, wait, watts * workers, saturated, prompt_s, step_s)
+    out[10] = prompt_j / prompt_s * workers
+    out[11] = _decode_watts(c, batch, step_s, joules) * workers
 
 
 @njit(cache=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,9 @@ from plenum.serving.formats import FORMATS, Precision
 from plenum.serving.hardware import Accelerator
 from plenum.serving.instance import EngineSettings, Instance
 from plenum.serving.measurement import Measurement, Workers
+
+CAPPED = "power capped"
+"""What the source of a measurement says where devices were held below their power."""
 
 MANY_SEQUENCES = 4096
 """Limit on a batch where a source states none: benchmarks set it out of the way."""
@@ -32,8 +36,12 @@ class Measured:
         What ran; ``prefill`` None where aggregated. Equal configurations are one object.
     workers, prefill_workers, concurrency, rate_rps, isl, osl
         (n,) float64.
+    together
+        (n,) 1 where a static batch was measured: seconds of its prefill stand for TTFT, of its decode iterations for TPOT.
     log_ttft, log_tpot
         (n,) natural logarithms of seconds; NaN where not measured.
+    peak_w, average_w
+        (n,) watts of one device; NaN where not measured.
     """
 
     points: tuple[Measurement, ...]
@@ -45,21 +53,29 @@ class Measured:
     rate_rps: NDArray[np.float64]
     isl: NDArray[np.float64]
     osl: NDArray[np.float64]
+    together: NDArray[np.float64]
     log_ttft: NDArray[np.float64]
     log_tpot: NDArray[np.float64]
+    peak_w: NDArray[np.float64]
+    average_w: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.points)
 
     def take(self, index: NDArray[np.integer]) -> Measured:
         """Return some of them."""
-        arrays = ("workers", "prefill_workers", "concurrency", "rate_rps", "isl", "osl", "log_ttft", "log_tpot")
         return Measured(
             points=tuple(self.points[i] for i in index),
             instances=tuple(self.instances[i] for i in index),
             prefill=tuple(self.prefill[i] for i in index),
-            **{name: getattr(self, name)[index] for name in arrays},
+            **{name: getattr(self, name)[index] for name in _ARRAYS},
         )
+
+
+_ARRAYS = (
+    *("workers", "prefill_workers", "concurrency", "rate_rps", "isl", "osl", "together"),
+    *("log_ttft", "log_tpot", "peak_w", "average_w"),
+)
 
 
 def measured(points: Sequence[Measurement]) -> Measured:
@@ -81,12 +97,13 @@ def measured(points: Sequence[Measurement]) -> Measured:
     known: dict[tuple[object, ...], Instance] = {}
 
     def instance(point: Measurement, workers: Workers) -> Instance:
-        key = point.model, point.hardware, point.engine, point.precision, workers.parallelism
+        device = f"{point.hardware} {CAPPED in point.source}"
+        key = point.model, device, point.engine, point.precision, workers.parallelism
         if key not in known:
-            model = models.setdefault(point.model, model_named(point.model))
+            model = models.get(point.model) or models.setdefault(point.model, model_named(point.model))
             known[key] = Instance(
                 model=model,
-                hardware=hardware.setdefault(point.hardware, accelerator_named(point.hardware)),
+                hardware=hardware.get(device) or hardware.setdefault(device, _device(point)),
                 precision=run_in(model, point.precision),
                 parallelism=workers.parallelism,
                 settings=EngineSettings(engine=point.engine, max_sequences=MANY_SEQUENCES),
@@ -110,9 +127,22 @@ def measured(points: Sequence[Measurement]) -> Measured:
         rate_rps=column("rate_rps"),
         isl=column("isl"),
         osl=column("osl"),
-        log_ttft=np.log(column("ttft_s")),
-        log_tpot=np.log(column("tpot_s")),
+        together=np.array([_static(point) for point in kept], dtype=np.float64),
+        log_ttft=np.log([p.prompt_s if _static(p) else p.ttft_s for p in kept]),
+        log_tpot=np.log([p.token_s if _static(p) else p.tpot_s for p in kept]),
+        peak_w=column("peak_w"),
+        average_w=column("average_w"),
     )
+
+
+def _static(point: Measurement) -> bool:
+    return math.isnan(point.ttft_s) and math.isnan(point.tpot_s) and (point.prompt_s > 0 or point.token_s > 0)
+
+
+def _device(point: Measurement) -> Accelerator:
+    """Return the accelerator; one whose power is capped is another kind, since it computes at another pace."""
+    found = accelerator_named(point.hardware)
+    return replace(found, name=f"{found.name} capped") if CAPPED in point.source else found
 
 
 def run_in(model: Architecture, stated: Precision | None) -> Precision:

@@ -42,6 +42,8 @@ class Predictions:
         Watts of all devices.
     saturated
         bool: the load is more than fits or can be served; some of it waits.
+    prompt_power_w, decode_power_w
+        Watts of all devices while prefill runs (the peak), and while decode does.
     prompt_s, step_s
         Prefill of one prompt alone; one decode iteration without prefill.
     cache_tokens
@@ -61,6 +63,8 @@ class Predictions:
     prefill_busy: NDArray[np.float64]
     wait_s: NDArray[np.float64]
     power_w: NDArray[np.float64]
+    prompt_power_w: NDArray[np.float64]
+    decode_power_w: NDArray[np.float64]
     saturated: NDArray[np.bool_]
     prompt_s: NDArray[np.float64]
     step_s: NDArray[np.float64]
@@ -91,6 +95,8 @@ class Prediction:
     prefill_busy: float
     wait_s: float
     power_w: float
+    prompt_power_w: float
+    decode_power_w: float
     saturated: bool
     prompt_s: float
     step_s: float
@@ -108,6 +114,7 @@ def predict(
     prefill: Instance | None = None,
     prefill_workers: int = 1,
     cached_tokens: float = 0.0,
+    together: bool = False,
     calibration: Calibration | None = None,
 ) -> Prediction:
     """Predict one deployment; see :func:`predict_many`."""
@@ -121,6 +128,7 @@ def predict(
         prefill=[prefill],
         prefill_workers=prefill_workers,
         cached_tokens=cached_tokens,
+        together=together,
         calibration=calibration,
     ).row(0)
 
@@ -136,6 +144,7 @@ def predict_many(
     prefill: Sequence[Instance | None] = (),
     prefill_workers: ArrayLike = 1,
     cached_tokens: ArrayLike = 0.0,
+    together: ArrayLike = False,
     calibration: Calibration | None = None,
 ) -> Predictions:
     """Predict n deployments under steady loads.
@@ -157,6 +166,8 @@ def predict_many(
         n instances that prefill only, or None for aggregated ones; empty: all are aggregated.
     cached_tokens
         Prompt tokens whose cache is found (prefix reuse).
+    together
+        True: ``concurrency`` prompts are prefilled as one batch, then decode as one, and no others come (offline; kernel benchmarks).
     calibration
         None: the shipped one.
 
@@ -178,6 +189,7 @@ def predict_many(
         workers=workers,
         prefill_workers=prefill_workers,
         cached_tokens=cached_tokens,
+        together=together,
     )
     decode = coefficients(compiled.work, compiled.efficiency)
     apart = any(first is not None for first in firsts)
@@ -208,6 +220,7 @@ def compile_loads(
     workers: ArrayLike = 1,
     prefill_workers: ArrayLike = 1,
     cached_tokens: ArrayLike = 0.0,
+    together: ArrayLike = False,
 ) -> Compiled:
     """Compile what :func:`predict_many` was asked; see there."""
     firsts = [first or instance for first, instance in zip(prefill, instances, strict=True)]
@@ -219,6 +232,7 @@ def compile_loads(
         "isl": isl,
         "osl": osl,
         "cached": cached_tokens,
+        "together": together,
         "workers": workers,
         "prefill_workers": np.where(apart, prefill_workers, 0),
     }
@@ -305,6 +319,8 @@ def _predictions(
         prefill_busy=column("prefill_busy"),
         wait_s=column("wait_s"),
         power_w=column("watts"),
+        prompt_power_w=column("prompt_w"),
+        decode_power_w=column("decode_w"),
         saturated=column("saturated") > 0,
         prompt_s=column("prompt_s"),
         step_s=column("step_s"),

@@ -47,8 +47,8 @@ class Efficiency:
         linear (more and smaller kernels); seconds of the host, which overlap, for each iteration and for each sequence.
     collective_s
         Latency of one collective in the scale-up domain.
-    idle, memory_power, compute_power
-        Watts doing nothing, memory bound and compute bound, as parts of the data sheet's power.
+    awake, memory_power, compute_power, peak_power
+        As parts of the data sheet's power: watts of an iteration that waits; what reading, and computing, all the time adds; the most.
     request_s
         Seconds between a request and the queue: HTTP, tokenising, scheduling; and the same of the first token on its way back.
     queueing
@@ -71,9 +71,10 @@ class Efficiency:
     step_s: float = 2.0e-3
     sequence_s: float = 30e-6
     collective_s: float = 8e-6
-    idle: float = 0.12
-    memory_power: float = 0.6
-    compute_power: float = 1.0
+    awake: float = 0.29
+    memory_power: float = 0.5
+    compute_power: float = 0.75
+    peak_power: float = 1.03
     request_s: float = 0.02
     queueing: float = 1.0
     burst: float = 0.2
@@ -167,9 +168,14 @@ def coefficients(work: NDArray[np.float64], efficiency: NDArray[np.float64]) -> 
     out[:, AT["host_s"]] = eff("step_s")
     out[:, AT["sequence_s"]] = eff("sequence_s")
     out[:, AT["collective_s"]] = count("collectives") * eff("collective_s")
-    out[:, AT["idle_w"]] = count("tdp_w") * eff("idle")
-    out[:, AT["memory_w"]] = count("tdp_w") * eff("memory_power")
-    out[:, AT["compute_w"]] = count("tdp_w") * eff("compute_power")
+    parts = (
+        ("awake_w", "awake"),
+        ("memory_w", "memory_power"),
+        ("compute_w", "compute_power"),
+        ("cap_w", "peak_power"),
+    )
+    for name, part in parts:
+        out[:, AT[name]] = count("tdp_w") * eff(part)
     return out
 
 
@@ -293,6 +299,7 @@ def _work(instance: Instance) -> NDArray[np.float64]:
         "latent_layers": shape.latent_layers,
         "collectives": collectives,
         "tdp_w": hardware.tdp_w * instance.devices,
+        "idle_w": hardware.idle_w * instance.devices,
     }
     out = np.zeros(len(WORK_FIELDS))
     for name, value in values.items():

@@ -37,13 +37,15 @@ FIELDS = (
     "collective_token_s",  # their volume, for one token
     "window",  # tokens of the sliding window; 0: none
     "idle_w",  # watts of the whole instance while nothing runs
-    "memory_w",  # while memory bound
-    "compute_w",  # while compute bound
+    "memory_w",  # what reading memory all the time adds to awake_w
+    "compute_w",  # what computing all the time adds
     "prefill_scale",  # what calibration found: time of prefill work over the roofline's
     "decode_scale",  # the same for decode work
     "groups",  # attention groups of data parallelism: the busiest sets the pace
     "decode_width",  # tokens computed for each decoding sequence: 1, or 1 + drafted ones
     "host_s",  # work of the host for one iteration, which overlaps with that of the devices
+    "awake_w",  # watts of the whole instance while an iteration runs but neither reads nor computes
+    "cap_w",  # watts that it is not let beyond
     "draft_share",  # time of drafting them, as a part of the linear and expert time of the model itself
 )
 """Names of the coefficients, in the order in which the array holds them."""
@@ -62,7 +64,7 @@ _DEC, _DEC_W, _DPAIR, _DPAIR_W = (
 )
 _STATE, _HEAD_T, _HEAD_W = AT["state_s"], AT["head_token_s"], AT["head_weights_s"]
 _COLL, _COLL_T = AT["collective_s"], AT["collective_token_s"]
-_IDLE_W, _MEM_W, _CPU_W = AT["idle_w"], AT["memory_w"], AT["compute_w"]
+_AWAKE_W, _MEM_W, _CPU_W, _CAP_W = AT["awake_w"], AT["memory_w"], AT["compute_w"], AT["cap_w"]
 _PRE_SCALE, _DEC_SCALE = AT["prefill_scale"], AT["decode_scale"]
 _GROUPS, _WIDTH, _DRAFT, _HOST = AT["groups"], AT["decode_width"], AT["draft_share"], AT["host_s"]
 
@@ -122,30 +124,28 @@ def step(
     pace = n + (_unevenness(c[_GROUPS], prefill_tokens, prefills, computed, decodes)) / stages
     compute = pace * c[_LIN_T]
     memory = c[_LIN_W] + pace * c[_ACT]
-    linear = smooth_max(compute, memory)
-    busy = min(compute, linear)
+    total = smooth_max(compute, memory)
+    computing, reading = compute, memory
     if c[_EXPERTS] > 0.0:
         visited = c[_EXPERTS] * (1.0 - (1.0 - c[_ACTIVE] / c[_EXPERTS]) ** n)
-        compute = n * c[_EXP_T]
-        linear += smooth_max(compute, visited * c[_EXP_R])
-        busy += compute
-    total = linear * (1.0 + c[_DRAFT])
+        compute, memory = n * c[_EXP_T], visited * c[_EXP_R]
+        total += smooth_max(compute, memory)
+        computing, reading = computing + compute, reading + memory
+    total *= 1.0 + c[_DRAFT]
     attend = (prefill_pairs * c[_PRE] + prefill_pairs_window * c[_PRE_W]) / stages
     if prefills > 0.0 and prefills < c[_GROUPS]:
         attend *= c[_GROUPS] / max(prefills, 1.0)
     total += attend
-    busy += attend
-    compute = (context_tokens * c[_DPAIR] + context_window_tokens * c[_DPAIR_W]) * c[_WIDTH]
-    memory = context_tokens * c[_DEC] + context_window_tokens * c[_DEC_W] + sequences * c[_STATE]
-    total += smooth_max(compute, memory) / stages
-    total += smooth_max(sequences / stages * c[_HEAD_T], c[_HEAD_W])
-    work = total
+    compute = (context_tokens * c[_DPAIR] + context_window_tokens * c[_DPAIR_W]) * c[_WIDTH] / stages
+    memory = (context_tokens * c[_DEC] + context_window_tokens * c[_DEC_W] + sequences * c[_STATE]) / stages
+    total += smooth_max(compute, memory) + smooth_max(sequences / stages * c[_HEAD_T], c[_HEAD_W])
+    computing += attend + compute + sequences / stages * c[_HEAD_T]
+    reading += memory + c[_HEAD_W]
     total = smooth_max(total + c[_COLL] + n * c[_COLL_T] + c[_FIXED], c[_HOST] + sequences * c[_SEQUENCE])
     share = prefill_tokens / tokens
     total *= share * c[_PRE_SCALE] + (1.0 - share) * c[_DEC_SCALE]
-    busy = min(busy, work)
-    watts = c[_IDLE_W] + ((work - busy) * (c[_MEM_W] - c[_IDLE_W]) + busy * (c[_CPU_W] - c[_IDLE_W])) / max(work, 1e-12)
-    return total, total * watts
+    watts = c[_AWAKE_W] + (reading * c[_MEM_W] + computing * c[_CPU_W]) / total
+    return total, total * min(watts, c[_CAP_W])
 
 
 @njit(cache=True)
