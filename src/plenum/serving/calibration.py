@@ -105,7 +105,10 @@ def efficiency_for(instance: Instance, calibration: Calibration | None = None) -
     for key in (f"{engine}|{hardware}", engine, ""):
         if key in table:
             return table[key]
-    return Efficiency()
+    return _PLAIN
+
+
+_PLAIN = Efficiency()
 
 
 def calibrated_steps(instance: Instance, calibration: Calibration | None = None, *, isl: float = 2048.0) -> StepModel:

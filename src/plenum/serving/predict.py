@@ -16,7 +16,7 @@ from plenum.serving.calibration import Calibration, Correction, correction_of, e
 from plenum.serving.instance import Instance, cache_bytes_per_token, cache_capacity_tokens
 from plenum.serving.loads import AT_LOAD, AT_OUT, LOAD_FIELDS, solve
 from plenum.serving.residuals import Features, features_of
-from plenum.serving.roofline import coefficients, efficiency_array, work_of_many
+from plenum.serving.roofline import EFFICIENCY_FIELDS, coefficients, efficiency_array, work_of_many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -332,12 +332,17 @@ def _efficiencies(
     instances: Sequence[Instance], calibration: Calibration
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Efficiencies as rows, and of each the constants of queueing."""
-    rows: dict[int, tuple[NDArray[np.float64], tuple[float, float, float]]] = {}
+    index: dict[int, int] = {}
+    rows: dict[int, NDArray[np.float64]] = {}
+    places: dict[int, int] = {}
     for instance in instances:
-        if id(instance) not in rows:
+        if id(instance) not in places:
             eff = efficiency_for(instance, calibration)
-            rows[id(instance)] = efficiency_array(eff), (eff.request_s, eff.queueing, eff.burst)
-    return np.array([rows[id(i)][0] for i in instances]), np.array([rows[id(i)][1] for i in instances])
+            rows.setdefault(id(eff), efficiency_array(eff))
+            places[id(instance)] = index.setdefault(id(eff), len(index))
+    table = np.array(list(rows.values())).reshape(-1, len(EFFICIENCY_FIELDS))
+    found = table[[places[id(instance)] for instance in instances]]
+    return found, found[:, [EFFICIENCY_FIELDS.index(name) for name in ("request_s", "queueing", "burst")]]
 
 
 def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: NDArray[np.float64]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -125,7 +125,7 @@ def compile_steps(instance: Instance, efficiency: Efficiency | None = None) -> S
 
 def efficiency_array(efficiency: Efficiency) -> NDArray[np.float64]:
     """Return an efficiency as an array in the order of :data:`EFFICIENCY_FIELDS`."""
-    return np.array(astuple(efficiency), dtype=np.float64)
+    return np.array([getattr(efficiency, name) for name in EFFICIENCY_FIELDS], dtype=np.float64)
 
 
 def efficiency_of(values: NDArray[np.float64]) -> Efficiency:
