@@ -216,8 +216,8 @@ def _print(
         "ANSWER",
         "LLM",
         "TOOLS",
-        "WH ALONE",
-        f"WH OF {batch}",
+        "WH",
+        f"WH IN {batch}",
         "POWER",
         "IDLE %",
     )

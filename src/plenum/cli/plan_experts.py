@@ -177,19 +177,7 @@ def _print(
     fastest = min(row["switch_s"] for row in rows)
     times = [row["service"]["request_s"] for row in rows if row["service"]]
     least = min(times, default=1.0)
-    heads = (
-        "SERVER",
-        "SWITCH",
-        "RATIO",
-        "IN HBM",
-        "AT MOST",
-        "HIT %",
-        "SIMULATED",
-        "PROMPT",
-        "RATIO",
-        "BY TIERS",
-        "BY HBM",
-    )
+    heads = ("SERVER", "SWITCH", "RATIO", "IN HBM", "AT MOST", "HIT %", "PROMPT", "RATIO", "SERVERS")
     columns = [Column(head=head, right=i > 0, fold=i == 0) for i, head in enumerate(heads)]
     table = []
     for row in rows:
