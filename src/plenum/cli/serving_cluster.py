@@ -60,7 +60,9 @@ def instance_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--engine", type=click.Choice(ENGINES), default="vllm", show_default=True, help="Calibration."),
         click.option("--format", "weights", help="Of the weights, such as fp8. Default: as published."),
         click.option("--kv-format", "kv_cache", help="Of the KV cache, such as fp8. Default: bf16."),
-        click.option("--max-sequences", type=click.IntRange(1, 65_536), default=256, show_default=True),
+        click.option(
+            "--max-sequences", type=click.IntRange(1, 65_536), default=256, show_default=True, help="Of one batch."
+        ),
         click.option(
             "--chunk",
             type=click.IntRange(1, 1_048_576),

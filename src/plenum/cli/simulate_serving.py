@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from plenum.serving.workload import Requests, Slo
     from plenum.sim.serving import Outcome, Policies
 
+ROUTING_WORDS = "round-robin, random, least-loaded, prefix-aware, kv-aware, predicted-latency, session, mooncake"
+"""Names of :data:`plenum.serving.routing.POLICIES`, which help must not wait for."""
+
 MAX_POLICIES = 16
 MAX_FAILURES = 1_000
 MAX_SEED = 2**63 - 1
@@ -54,8 +57,14 @@ SLICE = 100_000
 @click.option("--autoscale", metavar="MIN-MAX", help="Replicas follow the load (of each pool, where they are apart).")
 @click.option("--cold-start", default="60s", show_default=True, help="With --autoscale: until a new replica serves.")
 @click.option("--fail", "fails", multiple=True, metavar="AT:INSTANCE[:FOR]", help="Such as 5m:3:90s. May be repeated.")
-@click.option("--preemption", type=click.Choice(["recompute", "swap"]), default="recompute", show_default=True)
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
+@click.option(
+    "--preemption",
+    type=click.Choice(["recompute", "swap"]),
+    default="recompute",
+    show_default=True,
+    help="What becomes of a cache that has to make room.",
+)
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Of everything random.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the latencies into this PNG.")
 @click.option("--chart/--no-chart", default=True, help="Draw the times to the first token in the terminal too.")
 @choose_output
@@ -66,9 +75,11 @@ def command(**options: Any) -> None:
     routing policies each is run on the same traffic, side by side. Exits with 1 where there is an --slo and no run keeps it.
 
     \b
-    plenum simulate serving --model llama-3.1-70b --hardware H100 --tp 4 --replicas 8 --trace mooncake --routing random,prefix-aware
+    plenum simulate serving --model llama-3.1-70b --hardware H100 --tp 4 --replicas 8 \\
+        --trace mooncake --dram 1TB --routing random,prefix-aware
     plenum simulate serving --model llama-3.1-8b --hardware L40S --replicas 4 --trace poisson:8 --isl 2000 --osl 300
-    plenum simulate serving --model llama-3.1-70b --hardware H200 --tp 4 --prefill 3 --decode 5 --trace azure-conv --scale 1.3
+    plenum simulate serving --model llama-3.1-70b --hardware H200 --tp 4 --prefill 6 --decode 2 \\
+        --trace azure-conv --scale 1.3 --slo ttft-p99=500ms,tpot-p99=40ms
     """
     from plenum.cli import charts
     from plenum.cli.serving_figures import as_json, draw, print_run

@@ -5,7 +5,9 @@ import pytest
 
 from plenum.cli.serving_promises import read_promises
 from plenum.cli.serving_traffic import INVENTED_S, OUTPUT_TOKENS, PROMPT_TOKENS, traffic_named
+from plenum.cli.simulate_serving import ROUTING_WORDS
 from plenum.model.errors import FieldError, FileError
+from plenum.serving.routing import POLICIES
 
 
 @pytest.mark.parametrize("kind", ["poisson", "steady", "bursty", "diurnal"])
@@ -90,6 +92,10 @@ def test_lengths_that_cannot_be_meant(lengths):
 def test_a_file_that_is_not_there():
     with pytest.raises(FileError, match="no such file"):
         traffic_named("nowhere/trace.csv")
+
+
+def test_help_names_the_routing_policies_that_there_are():
+    assert ROUTING_WORDS.split(", ") == list(POLICIES)
 
 
 def test_promises():
