@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.batch import (
     add_prefill,
@@ -15,12 +13,13 @@ from plenum.sim.serving.batch import (
     swap,
     uncount,
 )
+from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import LOADED, TRANSFERRED, push
 from plenum.sim.serving.memory import available, blocks_for, found, take, take_prefix
 from plenum.sim.serving.world import World
 
 
-@njit(cache=True)
+@inner
 def admit_one(w: World, i: int, now_s: float) -> int:
     """Let the next waiting request in, if there is one and room for it; returns it, or -1."""
     q = i
@@ -46,14 +45,14 @@ def admit_one(w: World, i: int, now_s: float) -> int:
     return r
 
 
-@njit(cache=True)
+@inner
 def fits(w: World, i: int, r: int) -> bool:
     """Whether an instance could ever serve a request alone."""
     tokens = w.ri[r, f.TARGET] if w.ni[f.ROLE, i] == f.PREFILL else w.ri[r, f.PROMPT] + w.ri[r, f.LIMIT] - 1
     return blocks_for(w, i, tokens) <= w.ni[f.BLOCKS, i]
 
 
-@njit(cache=True)
+@inner
 def release_held(w: World, i: int, spared: int, now_s: float) -> bool:
     """Free the cache that was kept longest for a follower, one spared if possible; False if none is kept here."""
     oldest = -1
@@ -67,7 +66,7 @@ def release_held(w: World, i: int, spared: int, now_s: float) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def _let_in(w: World, i: int, r: int, now_s: float) -> bool:
     if w.ri[r, f.NEEDS] == f.PULLED:
         return _pull(w, i, r, now_s)
@@ -81,7 +80,7 @@ def _let_in(w: World, i: int, r: int, now_s: float) -> bool:
     return _start(w, i, r, now_s)
 
 
-@njit(cache=True)
+@small
 def _wanted(w: World, i: int, r: int) -> int:
     """Return the tokens that must fit before a request is let in."""
     if w.clock[f.RESERVE] == 1.0 and w.ni[f.ROLE, i] != f.PREFILL:
@@ -89,7 +88,7 @@ def _wanted(w: World, i: int, r: int) -> int:
     return w.ri[r, f.TARGET]
 
 
-@njit(cache=True)
+@inner
 def _start(w: World, i: int, r: int, now_s: float) -> bool:
     hbm, dram, nvme = 0, 0, 0
     if w.ni[f.CACHES_PREFIXES, i] == 1:
@@ -112,7 +111,7 @@ def _start(w: World, i: int, r: int, now_s: float) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def _take_over(w: World, i: int, r: int, before: int) -> bool:
     """Go on in the cache that the request before was allowed to keep."""
     shared = w.ri[before, f.SHARED]
@@ -132,7 +131,7 @@ def _take_over(w: World, i: int, r: int, before: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def _swap_in(w: World, i: int, r: int) -> bool:
     private = blocks_for(w, i, _wanted(w, i, r))
     if private > available(w, i):
@@ -144,7 +143,7 @@ def _swap_in(w: World, i: int, r: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def _pull(w: World, i: int, r: int, now_s: float) -> bool:
     """Reserve blocks and let the cache come from where the prompt was prefilled."""
     private = blocks_for(w, i, _wanted(w, i, r))
@@ -170,7 +169,7 @@ def _pull(w: World, i: int, r: int, now_s: float) -> bool:
     return True
 
 
-@njit(cache=True)
+@small
 def _expect(w: World, i: int, r: int, state: int, at_s: float, kind: int) -> None:
     """Keep a place in the batch for a request whose cache is on its way."""
     w.ri[r, f.STATE] = state

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.sim.serving import fields as f
+from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.memory import count_occupied, give_back
 from plenum.sim.serving.world import World
 
 _WINDOW = COEFFICIENT["window"]
 
 
-@njit(cache=True)
+@inner
 def enqueue(w: World, q: int, r: int, front: bool) -> None:
     """Put a request into a queue: of instance ``q``, or of those who wait for any instance of a model."""
     rank = w.ri[r, f.RANK]
@@ -39,7 +38,7 @@ def enqueue(w: World, q: int, r: int, front: bool) -> None:
         w.ni[f.TRY, q] = 1
 
 
-@njit(cache=True)
+@small
 def call(w: World, i: int) -> None:
     """Ask an instance to look at what has changed, once the present event is over."""
     if w.ni[f.CALLED, i] == 0:
@@ -48,7 +47,7 @@ def call(w: World, i: int) -> None:
         w.count[f.CALLED_NOW] += 1
 
 
-@njit(cache=True)
+@small
 def first_waiting(w: World, q: int) -> int:
     """Return the request whose turn it is; -1: the queue is empty."""
     for rank in range(w.queue.shape[2] - 1, -1, -1):
@@ -57,7 +56,7 @@ def first_waiting(w: World, q: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@small
 def dequeue(w: World, q: int, r: int) -> None:
     """Take out the first request of its class."""
     rank = w.ri[r, f.RANK]
@@ -68,7 +67,7 @@ def dequeue(w: World, q: int, r: int) -> None:
         w.ni[f.QUEUED, q] -= 1
 
 
-@njit(cache=True)
+@small
 def uncount(w: World, i: int, r: int, tokens: int) -> None:
     """Take tokens that need no more computing off an instance's backlog."""
     tokens = min(tokens, w.ri[r, f.COUNTED])
@@ -76,7 +75,7 @@ def uncount(w: World, i: int, r: int, tokens: int) -> None:
     w.ni[f.BACKLOG, i] -= tokens
 
 
-@njit(cache=True)
+@inner
 def join(w: World, i: int, r: int) -> None:
     """Let a request whose cache is filled decode from the next iteration on."""
     steps, filled = w.ni[f.STEPS, i], w.ri[r, f.TARGET]
@@ -101,7 +100,7 @@ def join(w: World, i: int, r: int) -> None:
     w.ni[f.CHANGE, i] = min(w.ni[f.CHANGE, i], w.ri[r, f.UNTIL], w.ri[r, f.GROWN])
 
 
-@njit(cache=True)
+@small
 def held_blocks(w: World, i: int, r: int) -> int:
     """Return the private KV blocks of a decoding request, those that it took since it joined included."""
     first, steps = w.ri[r, f.CROSSED], w.ni[f.GRANTED, i]
@@ -110,7 +109,7 @@ def held_blocks(w: World, i: int, r: int) -> int:
     return w.ri[r, f.PRIVATE] + (steps - first) // w.ni[f.PERIOD, i] + 1
 
 
-@njit(cache=True)
+@inner
 def leave(w: World, i: int, place: int) -> int:
     """Take the request at one place of the decode batch out, its blocks still held; returns it."""
     r = w.batch[f.IN_DECODE, i, place]
@@ -138,7 +137,7 @@ def leave(w: World, i: int, place: int) -> int:
     return r
 
 
-@njit(cache=True)
+@inner
 def next_change(w: World, i: int) -> None:
     """Find the step at which the next sequence ends or fills its window."""
     change = f.NEVER
@@ -150,7 +149,7 @@ def next_change(w: World, i: int) -> None:
     w.ni[f.CHANGE, i] = change
 
 
-@njit(cache=True)
+@inner
 def remove_prefill(w: World, i: int, place: int) -> int:
     """Take the request at one place of the prefills out; the order of the others stays."""
     r = w.batch[f.IN_PREFILL, i, place]
@@ -161,7 +160,7 @@ def remove_prefill(w: World, i: int, place: int) -> int:
     return r
 
 
-@njit(cache=True)
+@small
 def add_prefill(w: World, i: int, r: int) -> None:
     """Put a request behind the other prefills; one that has nothing left to compute decodes from the next iteration on."""
     w.ri[r, f.STATE] = f.PREFILLING
@@ -170,7 +169,7 @@ def add_prefill(w: World, i: int, r: int) -> None:
     w.ni[f.RUNNING, i] += 1
 
 
-@njit(cache=True)
+@inner
 def preempt(w: World, i: int, below: int) -> bool:
     """Send the running request of the lowest class, the latest of these, back to its queue; False if none is of a class below."""
     victim, place, decodes = -1, -1, False
@@ -202,20 +201,20 @@ def preempt(w: World, i: int, below: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@small
 def filled_by(w: World, r: int, kept: bool) -> int:
     """Return the tokens of cache that a request has (the latest one is not in it yet), or has to compute to go on."""
     generated = w.ri[r, f.GENERATED]
     return w.ri[r, f.PROMPT] + (generated - 1 if kept and generated > 0 else generated)
 
 
-@njit(cache=True)
+@small
 def swap(w: World, i: int, tokens: int) -> None:
     """Let the next iteration wait until the cache of so many tokens has crossed between the instance and its host."""
     w.nf[f.STALL, i] += cache_bytes(w, i, tokens) / w.nf[f.HOST_BPS, i]
 
 
-@njit(cache=True)
+@small
 def cache_bytes(w: World, i: int, tokens: int) -> float:
     """Return the bytes of cache of one sequence of so many tokens."""
     window = w.steps[i, _WINDOW]
@@ -223,7 +222,7 @@ def cache_bytes(w: World, i: int, tokens: int) -> float:
     return tokens * w.nf[f.BYTES, i] + narrow * w.nf[f.BYTES_WINDOW, i] + w.nf[f.BYTES_STATE, i]
 
 
-@njit(cache=True)
+@inner
 def _yields(w: World, r: int, other: int) -> bool:
     """Whether one request makes room rather than another: lower class, later arrival, higher number."""
     if w.ri[r, f.RANK] != w.ri[other, f.RANK]:
@@ -233,7 +232,7 @@ def _yields(w: World, r: int, other: int) -> bool:
     return r > other
 
 
-@njit(cache=True)
+@inner
 def let_go(w: World, a: int, now_s: float) -> None:
     """Free the cache that a request which is over had kept for its follower."""
     if w.ri[a, f.STATE] != f.HELD:

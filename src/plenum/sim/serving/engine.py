@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from plenum.sim.serving import fields as f
+from plenum.sim.serving.compiled import inner, outer, small
 from plenum.sim.serving.events import (
     FAILED,
     FOLLOW,
@@ -31,7 +30,7 @@ _ROUNDING_S = 1e-6
 """Clocks of instances are sums of many steps: times that should be equal may differ by this much."""
 
 
-@njit(cache=True)
+@outer
 def run(w: World, work: int) -> int:
     """Simulate until so many iterations and events have passed, or something needs the caller; returns why it stopped."""
     stop = w.count[f.WORK] + work
@@ -58,7 +57,7 @@ def run(w: World, work: int) -> int:
                 return f.TICKED
         else:
             w.count[f.ARRIVED] += 1
-            arrive(w, w.order[arrived], now_s)
+            arrive(w, w.order[arrived], now_s)  # pyright: ignore[reportArgumentType]
         for k in range(w.count[f.CALLED_NOW]):
             called = w.ni[f.CALLS, k]
             w.ni[f.CALLED, called] = 0
@@ -69,7 +68,7 @@ def run(w: World, work: int) -> int:
     return f.RAN
 
 
-@njit(cache=True)
+@small
 def _tick(w: World, now_s: float) -> bool:
     """Move the clock, adding to the integral of requests in the system; False if it would run backwards."""
     if now_s < w.clock[f.NOW] - _ROUNDING_S:
@@ -79,7 +78,7 @@ def _tick(w: World, now_s: float) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def _happen(w: World, now_s: float) -> bool:
     """Take the next event; whether it is for the caller."""
     kind, subject, epoch = pop(w)

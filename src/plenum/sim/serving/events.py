@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from plenum.sim.serving import fields as f
+from plenum.sim.serving.compiled import inner, outer, small
 from plenum.sim.serving.world import World
 
 FOLLOW, TRANSFERRED, LOADED, FAILED, RECOVERED, STARTED, TICK, RETRY, REROUTE, RELEASE = range(10)
@@ -18,7 +18,7 @@ request that was put off, or that lost its place, is routed; a cache that was ke
 _AT_S, _ORDER, _KIND, _SUBJECT, _EPOCH = range(5)
 
 
-@njit(cache=True)
+@outer
 def push(w: World, at_s: float, kind: int, subject: int, epoch: int) -> None:
     """Add an event about a request or an instance; of equal times the earlier push comes first. A full heap stops the run.
 
@@ -41,13 +41,13 @@ def push(w: World, at_s: float, kind: int, subject: int, epoch: int) -> None:
     w.count[f.PUSHED] += 1
 
 
-@njit(cache=True)
+@small
 def next_event_s(w: World) -> float:
     """Return the time of the first event; infinity where there is none."""
     return w.heap[0, _AT_S] if w.count[f.EVENTS] > 0 else math.inf
 
 
-@njit(cache=True)
+@inner
 def pop(w: World) -> tuple[int, int, int]:
     """Take the first event out: kind, subject, epoch."""
     heap = w.heap
@@ -69,7 +69,7 @@ def pop(w: World) -> tuple[int, int, int]:
     return kind, subject, epoch
 
 
-@njit(cache=True)
+@small
 def _before(heap: NDArray[np.float64], a: int, b: int) -> bool:
     return heap[a, 0] < heap[b, 0] or (heap[a, 0] == heap[b, 0] and heap[a, 1] < heap[b, 1])
 
@@ -80,7 +80,7 @@ def new_tournament(count: int) -> NDArray[np.float64]:
     return np.full(2 * leaves, np.inf)
 
 
-@njit(cache=True)
+@inner
 def set_key(tree: NDArray[np.float64], index: int, key: float) -> None:
     """Change one key. O(log N)."""
     k = len(tree) // 2 + index
@@ -94,7 +94,7 @@ def set_key(tree: NDArray[np.float64], index: int, key: float) -> None:
         k //= 2
 
 
-@njit(cache=True)
+@inner
 def first_key(tree: NDArray[np.float64]) -> int:
     """Return the index of the least key; of equals the lowest."""
     leaves = len(tree) // 2

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from plenum.serving import admission, routing
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import fits
 from plenum.sim.serving.batch import add_prefill, call, dequeue, enqueue, first_waiting, join, let_go, uncount
+from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import FOLLOW, RELEASE, REROUTE, RETRY, push, set_key
 from plenum.sim.serving.iteration import account, advance, count_gap, take_finished, take_prefilled
 from plenum.sim.serving.memory import (
@@ -29,7 +28,7 @@ from plenum.sim.serving.world import World
 _WINDOW = COEFFICIENT["window"]
 
 
-@njit(cache=True)
+@inner
 def end_iteration(w: World, i: int) -> None:
     """End the present iteration of an instance, and see to those who are done with it."""
     now_s = w.nf[f.END, i]
@@ -46,7 +45,7 @@ def end_iteration(w: World, i: int) -> None:
     call(w, i)
 
 
-@njit(cache=True)
+@inner
 def arrive(w: World, r: int, now_s: float) -> None:
     """Take a request in: refuse it, put it off, or send it somewhere."""
     before = w.ri[r, f.AFTER]
@@ -60,7 +59,7 @@ def arrive(w: World, r: int, now_s: float) -> None:
         route(w, r, now_s, w.clock[f.ADMIT] == 1.0)
 
 
-@njit(cache=True)
+@inner
 def route(w: World, r: int, now_s: float, judged: bool) -> None:
     """Send a request to an instance, or let it wait for one; where it is ``judged``, admission has its say first."""
     if w.ri[r, f.NEEDS] == f.PULLED:
@@ -86,7 +85,7 @@ def route(w: World, r: int, now_s: float, judged: bool) -> None:
     enqueue(w, _parking(w, w.ri[r, f.ASKED], False), r, False)
 
 
-@njit(cache=True)
+@inner
 def transferred(w: World, r: int, now_s: float) -> None:
     """The cache of a request has crossed: free it where it came from, and let the request decode."""
     _leave_source(w, r, now_s)
@@ -95,7 +94,7 @@ def transferred(w: World, r: int, now_s: float) -> None:
     loaded(w, r)
 
 
-@njit(cache=True)
+@small
 def loaded(w: World, r: int) -> None:
     """What a request waited for is there: its reserved place becomes one in the batch."""
     i = w.ri[r, f.AT]
@@ -105,7 +104,7 @@ def loaded(w: World, r: int) -> None:
     call(w, i)
 
 
-@njit(cache=True)
+@inner
 def finish(w: World, i: int, r: int, now_s: float) -> None:
     """A request is done: its cache is freed, or kept for the one that follows; its followers start after their pauses."""
     w.rf[r, f.FINISHED] = now_s
@@ -121,7 +120,7 @@ def finish(w: World, i: int, r: int, now_s: float) -> None:
     _announce(w, r, now_s)
 
 
-@njit(cache=True)
+@inner
 def refuse(w: World, r: int, reason: int, now_s: float) -> None:
     """A request gets no answer, or none to its end; nor do those that follow it."""
     w.ri[r, f.STATE], w.ri[r, f.REASON] = f.REFUSED, reason
@@ -134,7 +133,7 @@ def refuse(w: World, r: int, reason: int, now_s: float) -> None:
     _announce(w, r, now_s)
 
 
-@njit(cache=True)
+@inner
 def release(w: World, a: int, now_s: float) -> None:
     """Free the cache that a request which is over had kept for its follower."""
     if w.ri[a, f.STATE] == f.HELD:
@@ -144,7 +143,7 @@ def release(w: World, a: int, now_s: float) -> None:
         call(w, i)
 
 
-@njit(cache=True)
+@inner
 def come_up(w: World, i: int, now_s: float) -> None:
     """An instance takes requests from now on: those that wait for any instance are routed anew."""
     w.ni[f.CONDITION, i] = f.UP
@@ -160,7 +159,7 @@ def come_up(w: World, i: int, now_s: float) -> None:
         r = first_waiting(w, q)
 
 
-@njit(cache=True)
+@inner
 def fail(w: World, i: int, now_s: float) -> None:
     """An instance goes down: what it was doing is lost; its requests start over elsewhere, or are lost too."""
     if w.ni[f.CONDITION, i] == f.OFF or w.ni[f.CONDITION, i] == f.DOWN:
@@ -179,7 +178,7 @@ def fail(w: World, i: int, now_s: float) -> None:
             _displace(w, i, r, now_s)
 
 
-@njit(cache=True)
+@inner
 def _displace(w: World, i: int, r: int, now_s: float) -> None:
     """Free what a request that lost its place still holds elsewhere, and send it on its way again, or call it lost."""
     state, at, source = w.ri[r, f.STATE], w.ri[r, f.AT], w.ri[r, f.SOURCE]
@@ -202,7 +201,7 @@ def _displace(w: World, i: int, r: int, now_s: float) -> None:
         refuse(w, r, f.LOST, now_s)
 
 
-@njit(cache=True)
+@inner
 def _leave_destination(w: World, r: int, state: int, now_s: float) -> None:
     """Give up the place, or the turn, that a request has at a decode instance."""
     at = w.ri[r, f.AT]
@@ -218,21 +217,21 @@ def _leave_destination(w: World, r: int, state: int, now_s: float) -> None:
     call(w, at)
 
 
-@njit(cache=True)
+@small
 def _reroute(w: World, r: int, now_s: float) -> None:
     w.ri[r, f.STATE], w.ri[r, f.AT] = f.PENDING, -1
     w.ri[r, f.EPOCH] += 1
     push(w, now_s, REROUTE, r, w.ri[r, f.EPOCH])
 
 
-@njit(cache=True)
+@small
 def _parking(w: World, model: int, decode: bool) -> int:
     """Return the queue of those who wait for any instance of a model."""
     instances = w.ni.shape[1]
     return instances + model + ((w.queue.shape[1] - instances) // 2 if decode else 0)
 
 
-@njit(cache=True)
+@inner
 def _unqueue(w: World, q: int, r: int) -> None:
     """Take a request out of the middle of a queue."""
     rank = w.ri[r, f.RANK]
@@ -249,7 +248,7 @@ def _unqueue(w: World, q: int, r: int) -> None:
         dequeue(w, q, r)
 
 
-@njit(cache=True)
+@inner
 def _note_progress(w: World, i: int) -> None:
     """Write down what decoding requests have put out by now."""
     for k in range(w.ni[f.DECODES, i]):
@@ -262,7 +261,7 @@ def _note_progress(w: World, i: int) -> None:
             w.rf[r, f.LAST] = w.nf[f.LAST_DECODE, i]
 
 
-@njit(cache=True)
+@inner
 def _forget(w: World, i: int) -> None:
     """Empty an instance: batch, queues, cache."""
     for field in (
@@ -291,13 +290,13 @@ def _forget(w: World, i: int) -> None:
     set_key(w.keys, i, math.inf)
 
 
-@njit(cache=True)
+@small
 def _over(w: World) -> None:
     w.count[f.IN_SYSTEM] -= 1
     w.count[f.OVER] += 1
 
 
-@njit(cache=True)
+@inner
 def _announce(w: World, r: int, now_s: float) -> None:
     k = w.ri[r, f.FOLLOWER]
     while k >= 0:
@@ -308,7 +307,7 @@ def _announce(w: World, r: int, now_s: float) -> None:
         k = w.ri[k, f.SIBLING]
 
 
-@njit(cache=True)
+@inner
 def _prefilled(w: World, i: int, r: int, now_s: float) -> None:
     """A prompt has been computed, and with it one more token has come out."""
     if w.ri[r, f.OWNER] == r:
@@ -328,7 +327,7 @@ def _prefilled(w: World, i: int, r: int, now_s: float) -> None:
         join(w, i, r)
 
 
-@njit(cache=True)
+@inner
 def _hand_over(w: World, r: int, now_s: float) -> None:
     """Send a prefilled request to a decode instance, which pulls its cache once there is room."""
     count = w.ni.shape[1]
@@ -353,7 +352,7 @@ def _hand_over(w: World, r: int, now_s: float) -> None:
         enqueue(w, _parking(w, w.ri[r, f.ASKED], True), r, False)
 
 
-@njit(cache=True)
+@inner
 def _leave_source(w: World, r: int, now_s: float) -> None:
     """Free the cache of a request where it was prefilled; nothing is ever run ahead there."""
     source = w.ri[r, f.SOURCE]
@@ -364,7 +363,7 @@ def _leave_source(w: World, r: int, now_s: float) -> None:
     call(w, source)
 
 
-@njit(cache=True)
+@small
 def _send(w: World, i: int, r: int) -> None:
     known = w.ni[f.HITS, i]
     enqueue(w, i, r, False)
@@ -373,7 +372,7 @@ def _send(w: World, i: int, r: int) -> None:
     call(w, i)
 
 
-@njit(cache=True)
+@inner
 def _could_fit(w: World, r: int) -> bool:
     """Whether there are instances, up or not, that could prefill and decode a request."""
     prefills, decodes = False, False
@@ -384,7 +383,7 @@ def _could_fit(w: World, r: int) -> bool:
     return prefills and decodes
 
 
-@njit(cache=True)
+@inner
 def _choose(w: World, r: int, now_s: float) -> tuple[int, bool]:
     """Return the instance to prefill a request, -1 if there is none, and whether only full queues stood against it."""
     policy = int(w.clock[f.ROUTING])
@@ -422,7 +421,7 @@ def _choose(w: World, r: int, now_s: float) -> tuple[int, bool]:
     return _ask(w, policy, r, turn), full
 
 
-@njit(cache=True)
+@small
 def _ask(w: World, policy: int, r: int, turn: int) -> int:
     return routing.choose(
         policy,
@@ -439,7 +438,7 @@ def _ask(w: World, policy: int, r: int, turn: int) -> int:
     )
 
 
-@njit(cache=True)
+@inner
 def _measure_cache(w: World, now_s: float) -> None:
     """Bring every instance up to now, and see how full its cache is."""
     for i in range(w.ni.shape[1]):
@@ -447,7 +446,7 @@ def _measure_cache(w: World, now_s: float) -> None:
         w.nf[f.FULL, i] = occupied(w, i) / w.ni[f.BLOCKS, i]
 
 
-@njit(cache=True)
+@inner
 def _find(w: World, r: int) -> None:
     """Look for the prompt of a request in every cache."""
     for i in range(w.ni.shape[1]):
@@ -457,7 +456,7 @@ def _find(w: World, r: int) -> None:
             w.ni[f.HITS, i] = (hbm + dram + nvme) * w.count[f.PREFIX_BLOCK]
 
 
-@njit(cache=True)
+@inner
 def _choose_site(w: World, r: int, now_s: float) -> None:
     """Leave only instances at sites that decode, or only at those that do not, by the tokens that would have to be computed."""
     best, local, remote = 0, False, False
@@ -477,7 +476,7 @@ def _choose_site(w: World, r: int, now_s: float) -> None:
         w.eligible[i] = w.eligible[i] and (w.ni[f.REMOTE, i] == 1) == away
 
 
-@njit(cache=True)
+@inner
 def _only_with_room(w: World, r: int) -> None:
     """Leave only instances that could begin with a request at once."""
     for i in range(w.ni.shape[1]):
@@ -489,7 +488,7 @@ def _only_with_room(w: World, r: int) -> None:
         )
 
 
-@njit(cache=True)
+@inner
 def predict_ttft(w: World, i: int, r: int, now_s: float) -> float:
     """Return when the first token would come: the rest of the present iteration, then the backlog and this prompt, in full iterations."""
     c = w.steps[i]
@@ -518,7 +517,7 @@ def predict_ttft(w: World, i: int, r: int, now_s: float) -> float:
     return max(rest_s, 0.0) + iterations * each_s
 
 
-@njit(cache=True)
+@inner
 def _judge(w: World, i: int, r: int, now_s: float) -> bool:
     """Ask admission about a request that would go to instance ``i``; False where it is refused or put off."""
     ttft_s, tpot_s, work_s = math.inf, math.inf, 0.0

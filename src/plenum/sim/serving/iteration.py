@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import admit_one, release_held
 from plenum.sim.serving.batch import first_waiting, join, leave, next_change, preempt, remove_prefill, uncount
+from plenum.sim.serving.compiled import inner
 from plenum.sim.serving.events import set_key
 from plenum.sim.serving.memory import available, count_occupied, take
 from plenum.sim.serving.world import World
@@ -20,7 +19,7 @@ _SLACK = 1e-6
 """A sum of equal steps may round to a little less than their product: bounds stay below it by this part."""
 
 
-@njit(cache=True)
+@inner
 def wake(w: World, i: int, now_s: float) -> None:
     """Let an instance look at what has changed: at once if it idles, else at the end of its present iteration."""
     if w.nf[f.END, i] == math.inf:
@@ -31,7 +30,7 @@ def wake(w: World, i: int, now_s: float) -> None:
     set_key(w.keys, i, bound(w, i))
 
 
-@njit(cache=True)
+@inner
 def begin(w: World, i: int, now_s: float) -> None:
     """Put the next iteration of an instance together; it idles if there is nothing to do."""
     count_occupied(w, i, now_s)
@@ -45,7 +44,7 @@ def begin(w: World, i: int, now_s: float) -> None:
     set_key(w.keys, i, bound(w, i))
 
 
-@njit(cache=True)
+@inner
 def bound(w: World, i: int) -> float:
     """Return a time before which nothing can be seen to change about an instance.
 
@@ -60,7 +59,7 @@ def bound(w: World, i: int) -> float:
     return end_s + (steps - 1) * w.nf[f.TAKES, i] * (1.0 - _SLACK)
 
 
-@njit(cache=True)
+@inner
 def advance(w: World, i: int, until_s: float) -> None:
     """Run iterations of nothing but decode that end by ``until_s``, up to the first after which something changes.
 
@@ -116,7 +115,7 @@ def advance(w: World, i: int, until_s: float) -> None:
     w.nf[f.ITL_SUM, i], w.nf[f.BIN_FROM, i], w.nf[f.BIN_TO, i], w.ni[f.BIN, i] = gap_sum, low_s, high_s, place
 
 
-@njit(cache=True)
+@inner
 def account(w: World, i: int, now_s: float) -> None:
     """Book the iteration that ends now: time, energy, tokens, gaps; contexts and prefills grow."""
     count_occupied(w, i, now_s)
@@ -141,7 +140,7 @@ def account(w: World, i: int, now_s: float) -> None:
             uncount(w, i, r, w.ri[r, f.CHUNK])
 
 
-@njit(cache=True)
+@inner
 def take_finished(w: World, i: int) -> int:
     """Take a sequence that has come to its end out of the batch; -1: there is none. Contexts that fill the window stop growing."""
     if w.ni[f.STEPS, i] < w.ni[f.CHANGE, i]:
@@ -160,7 +159,7 @@ def take_finished(w: World, i: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@inner
 def take_prefilled(w: World, i: int) -> int:
     """Take a request whose prompt has just been computed out of the prefills; -1: there is none."""
     for k in range(w.ni[f.PREFILLS, i]):
@@ -172,7 +171,7 @@ def take_prefilled(w: World, i: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@inner
 def count_gap(w: World, i: int, gap_s: float) -> None:
     """Count one gap between two tokens."""
     place, _, _ = _bin(gap_s)
@@ -180,7 +179,7 @@ def count_gap(w: World, i: int, gap_s: float) -> None:
     w.nf[f.ITL_SUM, i] += gap_s
 
 
-@njit(cache=True)
+@inner
 def _bin(gap_s: float) -> tuple[int, float, float]:
     """Return the bin of a gap, and from where to where it reaches."""
     place = 0
@@ -191,7 +190,7 @@ def _bin(gap_s: float) -> tuple[int, float, float]:
     return place, low_s, high_s
 
 
-@njit(cache=True)
+@inner
 def _count_gaps(w: World, i: int, now_s: float) -> None:
     """Count the gaps before the tokens of this iteration; those that joined since the last one waited since their own last token."""
     sequences = w.ni[f.NOW_DECODE, i]
@@ -210,7 +209,7 @@ def _count_gaps(w: World, i: int, now_s: float) -> None:
     w.nf[f.ITL_SUM, i] += sequences * gap_s
 
 
-@njit(cache=True)
+@inner
 def _put_together(w: World, i: int, now_s: float) -> tuple[int, int]:
     """Return the prefill tokens and the decoding sequences of the next iteration."""
     _join_filled(w, i)
@@ -226,7 +225,7 @@ def _put_together(w: World, i: int, now_s: float) -> tuple[int, int]:
     return tokens, w.ni[f.DECODES, i] if tokens == 0 else 0
 
 
-@njit(cache=True)
+@inner
 def _join_filled(w: World, i: int) -> None:
     """Let those decode whose cache has come from elsewhere."""
     k = 0
@@ -239,7 +238,7 @@ def _join_filled(w: World, i: int) -> None:
             k += 1
 
 
-@njit(cache=True)
+@inner
 def _grow(w: World, i: int, now_s: float) -> bool:
     """Take the blocks that the next decode step needs, making room for them; whether anybody had to go."""
     crowded = False
@@ -255,7 +254,7 @@ def _grow(w: World, i: int, now_s: float) -> bool:
     return crowded
 
 
-@njit(cache=True)
+@inner
 def _fill(w: World, i: int, now_s: float, crowded: bool) -> int:
     """Deal the tokens of the iteration out to prefills, and let waiting requests in while there are any left; returns the tokens dealt."""
     mixed = w.ni[f.MIXED, i] == 1
@@ -286,7 +285,7 @@ def _fill(w: World, i: int, now_s: float, crowded: bool) -> int:
     return dealt
 
 
-@njit(cache=True)
+@inner
 def _run(w: World, i: int, now_s: float, tokens: int, decodes: int) -> None:
     """Compute how long the iteration takes, and let it run."""
     w.ni[f.NOW_PREFILL, i], w.ni[f.NOW_DECODE, i] = tokens, decodes

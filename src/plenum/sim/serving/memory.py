@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from plenum.serving import prefix
 from plenum.sim.serving import fields as f
+from plenum.sim.serving.compiled import inner, outer, small
 from plenum.sim.serving.world import World
 
 HBM = prefix.HBM
 _PINS, _IN_USE, _CAPACITY = 2, 0, 1
 
 
-@njit(cache=True)
+@small
 def caches(w: World) -> prefix.Caches:
     """Return the prefix caches of all instances."""
     links, ends, sums = w.links, w.ends, w.sums
     return prefix.Caches(w.tier, links[0], links[1], links[2], ends[0], ends[1], sums[0], sums[1], sums[2])
 
 
-@njit(cache=True)
+@small
 def available(w: World, i: int) -> int:
     """Return the KV blocks that requests could still take, cached prefixes evicted."""
     return w.ni[f.BLOCKS, i] - w.ni[f.USED, i] - w.ni[f.PINNED, i] * w.ni[f.COST, i]
 
 
-@njit(cache=True)
+@small
 def occupied(w: World, i: int) -> int:
     """Return the KV blocks that requests hold."""
     return w.ni[f.USED, i] + w.ni[f.PINNED, i] * w.ni[f.COST, i]
 
 
-@njit(cache=True)
+@small
 def count_occupied(w: World, i: int, now_s: float) -> None:
     """Add the time since the last call to the integral of KV blocks; called before they change."""
     w.nf[f.OCCUPIED, i] += occupied(w, i) * (now_s - w.nf[f.COUNTED_TO, i])
     w.nf[f.COUNTED_TO, i] = now_s
 
 
-@njit(cache=True)
+@inner
 def take(w: World, i: int, blocks: int) -> None:
     """Give blocks to a request; as many must be available."""
     w.ni[f.USED, i] += blocks
@@ -49,13 +48,13 @@ def take(w: World, i: int, blocks: int) -> None:
     w.ni[f.PEAK, i] = max(w.ni[f.PEAK, i], occupied(w, i))
 
 
-@njit(cache=True)
+@small
 def blocks_for(w: World, i: int, tokens: int) -> int:
     """Return how many KV blocks so many tokens take."""
     return -(-tokens // w.ni[f.BLOCK, i])
 
 
-@njit(cache=True)
+@inner
 def shareable(w: World, i: int, r: int) -> int:
     """Return how many blocks of a prompt the prefix cache may keep: whole ones that have an id."""
     if w.ni[f.CACHES_PREFIXES, i] == 0:
@@ -63,7 +62,7 @@ def shareable(w: World, i: int, r: int) -> int:
     return min(w.ri[r, f.IDS], w.ri[r, f.PROMPT] // w.count[f.PREFIX_BLOCK])
 
 
-@njit(cache=True)
+@inner
 def found(w: World, i: int, r: int) -> tuple[int, int, int]:
     """Return the blocks of a prompt that an instance has in each tier; at least one token is left to compute."""
     start = w.ri[r, f.IDS_FROM]
@@ -71,7 +70,7 @@ def found(w: World, i: int, r: int) -> tuple[int, int, int]:
     return prefix.lookup(caches(w), i, w.block, start, start + most)
 
 
-@njit(cache=True)
+@inner
 def take_prefix(w: World, i: int, r: int, blocks: int, private: int) -> bool:
     """Pin the first blocks of a prompt, bringing into HBM what is in lower tiers, and take private ones; False if there is no room."""
     start = w.ri[r, f.IDS_FROM]
@@ -94,7 +93,7 @@ def take_prefix(w: World, i: int, r: int, blocks: int, private: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def share_prompt(w: World, i: int, r: int) -> None:
     """Hand the computed blocks of a prompt over to the prefix cache, pinned; what another request computed meanwhile is kept once."""
     start = w.ri[r, f.IDS_FROM]
@@ -108,13 +107,13 @@ def share_prompt(w: World, i: int, r: int) -> None:
         w.ri[r, f.SHARED] += 1
 
 
-@njit(cache=True)
+@outer
 def forget_prefixes(w: World, i: int) -> None:
     """Empty the prefix cache of an instance."""
     prefix.clear(caches(w), i)
 
 
-@njit(cache=True)
+@inner
 def give_back(w: World, i: int, r: int, private: int) -> None:
     """Free everything that a request holds on an instance; its shared blocks stay cached."""
     w.ni[f.USED, i] -= private
@@ -126,13 +125,13 @@ def give_back(w: World, i: int, r: int, private: int) -> None:
     w.ri[r, f.PRIVATE], w.ri[r, f.SHARED] = 0, 0
 
 
-@njit(cache=True)
+@small
 def _pin(w: World, i: int, k: int) -> None:
     w.ni[f.PINNED, i] += w.links[_PINS, i, w.block[k]] == 0
     prefix.pin(caches(w), i, w.block, k, k + 1)
 
 
-@njit(cache=True)
+@inner
 def _bring_in(w: World, i: int, k: int) -> None:
     """Put one block into HBM, evicting others as private blocks require, and pin it."""
     w.sums[_CAPACITY, i, HBM] = (w.ni[f.BLOCKS, i] - w.ni[f.USED, i]) // w.ni[f.COST, i]

@@ -62,5 +62,5 @@ class World(NamedTuple):
     ends: NDArray[np.int32]
     sums: NDArray[np.int64]
     eligible: NDArray[np.bool_]
-    count: NDArray[np.int64]
+    count: NDArray[np.int64]  # pyright: ignore[reportIncompatibleMethodOverride]
     clock: NDArray[np.float64]
