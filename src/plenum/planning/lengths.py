@@ -71,17 +71,15 @@ def lognormal_lengths(mu: float, sigma: float, shortest: float, longest: float) 
     FieldError
         Figures that make no distribution.
     """
-    from scipy.special import ndtr
-
     if not (0 < shortest < longest <= MAX_TOKENS and 0 < sigma < 20 and abs(mu) < 50):
         sentence = f"a lognormal over {shortest:g} to {longest:g} tokens with mu {mu:g}, sigma {sigma:g} has no prompts"
         raise FieldError("lengths", f"{sentence}; give 0 < shortest < longest and sigma above 0")
     edges = np.geomspace(shortest, longest, CELLS + 1)
     z = (np.log(edges) - mu) / sigma
-    share = np.diff(ndtr(z))
+    share = _between(z)
     if not share.sum() > 0:
         raise FieldError("lengths", f"next to nothing of that lognormal lies between {shortest:g} and {longest:g}")
-    mass = math.exp(mu + sigma**2 / 2) * np.diff(ndtr(z - sigma))
+    mass = math.exp(mu + sigma**2 / 2) * _between(z - sigma)
     middle = np.sqrt(edges[1:] * edges[:-1])
     tokens = np.clip(np.divide(mass, share, out=middle.copy(), where=share > 1e-280), edges[:-1], edges[1:])
     label = f"lognormal({mu:g}, {sigma:g}) in [{shortest:,.0f}, {longest:,.0f}]"
@@ -107,3 +105,10 @@ def measured_lengths(tokens: ArrayLike, label: str = "") -> Lengths:
         edge=edge,
         label=label or f"{len(lengths):,} prompts of a trace",
     )
+
+
+def _between(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mass of the normal distribution between neighbours, from whichever tail is nearer so that nothing cancels."""
+    from scipy.special import ndtr
+
+    return np.where(z[:-1] > 0, -np.diff(ndtr(-z)), np.diff(ndtr(z)))
