@@ -53,12 +53,12 @@ def _routing(trace: Requests) -> Iterator[Finding]:
         for name, policy in POLICIES.items():
             if policy == MOONCAKE:  # without transfers between instances it is predicted-latency
                 continue
-            simulate(first(requests, 1), serving, seed=0)
+            simulate(first(requests, 1), serving, seed=0)  # compiles, or loads what was compiled
             start = perf_counter()
             runs[name] = simulate(requests, serving, Policies(routing=name), seed=0)
             yield Finding(
                 bench=bench_name,
-                what=f"{name}: simulated",
+                what=f"{load:g}x, {name}: simulated",
                 value=len(requests) / (perf_counter() - start),
                 unit="requests/s",
             )
@@ -69,7 +69,7 @@ def _routing(trace: Requests) -> Iterator[Finding]:
             )
             yield Finding(
                 bench=bench_name,
-                what=f"{name}: prompt tokens found",
+                what=f"{load:g}x, {name}: prompt tokens found",
                 value=100 * hits[name],
                 unit="%",
                 baseline=f"random: {100 * hits['random']:.1f} %",
@@ -80,7 +80,7 @@ def _routing(trace: Requests) -> Iterator[Finding]:
             for what, value in (("mean", np.mean), ("p99", lambda v: np.percentile(v, 99))):
                 yield Finding(
                     bench=bench_name,
-                    what=f"{name}: TTFT {what}",
+                    what=f"{load:g}x, {name}: TTFT {what}",
                     value=float(value(run.ttft_s)),
                     unit="s",
                     baseline=f"random: {value(runs['random'].ttft_s):.2f} s",
@@ -96,7 +96,7 @@ def _apart(trace: Requests) -> Iterator[Finding]:
             rate = _throughput(trace, hardware, reference, 0, prefill, MACHINES - prefill)
             yield Finding(
                 bench=f"azure-conv lengths, Llama-2-70B on {MACHINES} DGX-{hardware}",
-                what=f"{prefill} prefill + {MACHINES - prefill} decode, all nine limits kept",
+                what=f"DGX-{hardware}, {prefill} prefill + {MACHINES - prefill} decode: most that keeps nine limits",
                 value=rate,
                 unit="requests/s",
                 baseline=f"{MACHINES} that do both: {together:.1f}",
