@@ -32,7 +32,7 @@ from plenum.serving.roofline import EFFICIENCY_FIELDS, Efficiency, coefficients,
 ENOUGH_POINTS = 60
 """Distinct points from which the constants of the physics are fitted anew; fewer only correct those of the prior."""
 
-FIT_POINTS = 900
+FIT_POINTS = 600
 """Points that the constants are fitted to at most; groups are thinned evenly."""
 
 GROUP_POINTS = 8.0

@@ -17,7 +17,7 @@ from plenum.serving.steps import AT, chunk_pairs, chunk_pairs_window, step
 ROUNDS = 60
 """Rounds of fixed-point iteration at most."""
 
-SETTLED = 1e-7
+SETTLED = 1e-5
 """Relative change of time and throughput from one round to the next below which iteration ends."""
 
 LOAD_FIELDS = (
