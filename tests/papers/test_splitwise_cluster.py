@@ -117,9 +117,10 @@ def test_a_wrong_split_is_worse_than_none() -> None:
 
 
 def test_tokens_do_not_wait_for_other_peoples_prompts_where_prefill_is_apart() -> None:
-    """Figure 16's reason: at the same load the tail of the time between tokens is shorter."""
-    gaps = np.random.default_rng(1).exponential(1.0, REQUESTS).cumsum() / 10.0
+    """Figure 16's reason: at the same load, what the slowest hundredth waits between tokens above the usual is less than half."""
+    gaps = np.random.default_rng(1).exponential(1.0, REQUESTS).cumsum() / 14.0
     together = served("A100", gaps, ("both", MACHINES))
     apart = served("A100", gaps, ("prefill", 7), ("decode", 3))
-    assert np.nanpercentile(apart.tpot_s, 99) < 0.8 * np.nanpercentile(together.tpot_s, 99)
+    above = [np.subtract(*np.nanpercentile(run.tpot_s, (99, 50))) for run in (apart, together)]
+    assert above[0] < 0.5 * above[1]
     assert apart.output_tokens.sum() == together.output_tokens.sum() == requests().output_tokens.sum()
