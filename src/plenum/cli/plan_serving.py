@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from plenum.planning.serving_confirm import Verify
     from plenum.planning.serving_question import Question, Stock, Traffic
     from plenum.serving.architecture import Architecture
+    from plenum.serving.calibration import Calibration
     from plenum.serving.workload import Requests
 
 ENGINES = ("vllm", "sglang", "trtllm")
@@ -31,7 +32,7 @@ MAX_RPS = 1e6
 LEAST_REQUESTS, MOST_REQUESTS = 2_000, 20_000
 """Simulated in one run: enough for a 99th percentile, few enough for a second."""
 
-ANSWERS_LONG = 3.0
+ANSWERS_LONG = 5.0
 """A run lasts at least so many times as long as a slow request: batches must fill before they tell anything."""
 
 
@@ -272,10 +273,22 @@ def _invented(options: dict[str, Any], rate: float, count: int) -> Requests:
     return requests_of(arrivals, *lengths)
 
 
-def _calibration(path: Path | None) -> Any:
+def _calibration(path: Path | None) -> Calibration | None:
+    """Read what ``plenum plan calibrate`` wrote."""
     if path is None:
         return None
-    raise FileError("reading calibrations is not there yet", Where(file=str(path)))
+    import json
+
+    from plenum.adapters.manifests.document import read_text
+    from plenum.serving.calibration import from_document
+
+    try:
+        document = json.loads(read_text(path))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise FileError("is no calibration; `plenum plan calibrate` writes one", Where(file=str(path)))
+    return from_document(document)
 
 
 # -- the simulator -----------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ def print_plan(plan: ServingPlan, label: str, written: Sequence[Path], *, chart:
     write_sentences(*(f"- {sentence}" for sentence in (*plan.reasons, plan.breaks.sentence)))
     _print_frontier(plan)
     _print_drivers(plan)
+    _print_around(plan)
     if chart:
         _print_chart(plan)
     click.echo("\nFrom here:")
@@ -157,6 +158,17 @@ def _print_drivers(plan: ServingPlan) -> None:
     write_table(columns, rows)
 
 
+def _print_around(plan: ServingPlan) -> None:
+    from plenum.planning.surroundings import shown
+
+    around = plan.around
+    racks = f" in {around.racks} racks" if around.racks > 1 else " in one rack" if around.racks else ""
+    click.echo(f"\nAround the GPUs: {around.servers} servers{racks}, {figure(around.meter_w / 1e3)} kW at the meter.")
+    columns = [Column(head="A SERVER NEEDS"), *(Column(head=head, right=True) for head in ("AMOUNT", "BRINGS", "USED"))]
+    rows = [[n.resource, shown(n.needed, n.unit), shown(n.brought, n.unit), f"{n.share:.0%}"] for n in around.needs]
+    write_table(columns, rows)
+
+
 def _print_chart(plan: ServingPlan) -> None:
     from plenum.cli import charts
     from plenum.cli.plan_serving_plot import panels_of
@@ -203,6 +215,7 @@ def write_plan(plan: ServingPlan, label: str, written: Sequence[Path]) -> None:
                 ],
                 "alternatives": [_point(point) for point in plan.alternatives],
                 "frontier": [_point(point) for point in plan.frontier],
+                "around": asdict(plan.around),
                 "steps": [asdict(step) for step in plan.steps],
                 "options": plan.options,
                 "tried": plan.tried,

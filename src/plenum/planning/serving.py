@@ -19,6 +19,7 @@ from plenum.planning.serving_confirm import (
 )
 from plenum.planning.serving_layout import Layout, limited
 from plenum.planning.serving_limits import Limit, context_limit, fit_limit, promise_limit, size_limit
+from plenum.planning.serving_load import BUSY
 from plenum.planning.serving_margins import Break, Driver, bottleneck, capacity_interval, drivers_of, first_break
 from plenum.planning.serving_options import Option, Predictor, options_of
 from plenum.planning.serving_points import Interval, Point, frontier_of, point_of, points_of
@@ -26,6 +27,7 @@ from plenum.planning.serving_question import Question
 from plenum.planning.serving_reasons import Step, reasons_of, steps_of
 from plenum.planning.serving_search import Candidate, Search, search
 from plenum.planning.serving_words import figure
+from plenum.planning.surroundings import Demand, Served, Surroundings, surroundings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,6 +60,8 @@ class ServingPlan:
         Every simulated run on the way there.
     steps
         The four steps of a plan: measure, model, verify, correct.
+    around
+        What the recommended layout needs besides its devices: cores, memory, drives, network, watts, racks.
     options, tried
         Ways to run one instance, and pools under loads that were computed.
     """
@@ -74,6 +78,7 @@ class ServingPlan:
     replays: tuple[Replay, ...]
     trials: tuple[Replay, ...]
     steps: tuple[Step, ...]
+    around: Surroundings
     options: int
     tried: int
 
@@ -193,9 +198,22 @@ def _plan(
         replays=replays,
         trials=tuple(replay for each in confirmed for replay in each.replays),
         steps=steps_of(question, recommended, replays),
+        around=_around(state, final, rate, float(figures.total[BUSY])),
         options=len(options),
         tried=state.tried,
     )
+
+
+def _around(state: Search, layout: Layout, rate: float, busy: float) -> Surroundings:
+    """Size what stands around the devices of a layout."""
+    served = [Served(instance=pool.option.instance, count=pool.count) for pool in layout.pools]
+    demand = Demand(
+        rate_rps=rate,
+        prompt_tokens_s=rate * state.question.traffic.prompt_tokens,
+        output_tokens_s=rate * state.question.traffic.output_tokens,
+        busy=min(busy, 1.0),
+    )
+    return surroundings(served, demand)
 
 
 MAX_ALTERNATIVES = 5
