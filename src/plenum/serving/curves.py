@@ -20,7 +20,14 @@ Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 MAX_POINTS = 100_000
 
-NEUTRAL: Mapping[str, float] = dict.fromkeys(("stages", "prefill_scale", "decode_scale", "groups", "decode_width"), 1.0)
+NEUTRAL: Mapping[str, float] = {
+    "stages": 1.0,
+    "prefill_scale": 1.0,
+    "decode_scale": 1.0,
+    "groups": 1.0,
+    "decode_width": 1.0,
+    "cap_w": 1e12,
+}
 """Coefficients whose neutral value is not 0."""
 
 
@@ -140,8 +147,7 @@ def prefill_steps(curve: Quadratic, *, idle_w: float = 0.0, busy_w: float = 0.0)
         activation_token_s=max(curve.linear - curve.square, 0.0),
         prefill_pair_s=2 * curve.square,
         idle_w=idle_w,
-        memory_w=busy_w,
-        compute_w=busy_w,
+        awake_w=busy_w,
     )
 
 
@@ -159,8 +165,7 @@ def decode_steps(
         activation_token_s=sequence_s,
         decode_context_s=context_token_s,
         idle_w=idle_w,
-        memory_w=busy_w,
-        compute_w=busy_w,
+        awake_w=busy_w,
     )
 
 

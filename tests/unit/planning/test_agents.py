@@ -100,7 +100,7 @@ def test_same_seed_same_calls() -> None:
 
 
 def test_cost_adds_up() -> None:
-    steps = steps_of(linear_token_s=1e-3, fixed_s=0.01, idle_w=100.0, memory_w=100.0, compute_w=100.0)
+    steps = steps_of(linear_token_s=1e-3, fixed_s=0.01, awake_w=100.0)
     workload = made(AGENT_KINDS["react"], 100)
     with_cache, without = (cost_of_query(workload, steps, reuse=reuse) for reuse in (True, False))
     requests = workload.requests
