@@ -68,7 +68,7 @@ class Step(NamedTuple):
     evaluations: int
 
 
-STEPS = (Step(0.7, 14), Step(0.35, 8), Step(0.25, 7))
+STEPS = (Step(0.7, 9), Step(0.35, 5), Step(0.25, 4))
 
 
 def calibrate(
