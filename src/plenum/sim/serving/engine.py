@@ -41,6 +41,9 @@ def run(w: World, work: int) -> int:
         arrived = w.count[f.ARRIVED]
         arrival_s = w.rf[w.order[arrived], f.ARRIVAL] if arrived < len(w.order) else math.inf
         now_s = min(key_s, event_s, arrival_s)
+        if w.count[f.CALLED_NOW] > 0 and now_s > w.clock[f.NOW]:  # all that happens at one time is seen at once
+            _wake_called(w)
+            continue
         if now_s == math.inf:
             return f.ALL_OVER
         if not _tick(w, now_s):
@@ -58,14 +61,19 @@ def run(w: World, work: int) -> int:
         else:
             w.count[f.ARRIVED] += 1
             arrive(w, w.order[arrived], now_s)  # pyright: ignore[reportArgumentType]
-        for k in range(w.count[f.CALLED_NOW]):
-            called = w.ni[f.CALLS, k]
-            w.ni[f.CALLED, called] = 0
-            wake(w, called, now_s)
-        w.count[f.CALLED_NOW] = 0
         if w.count[f.STATUS] != f.RAN:
             return w.count[f.STATUS]
     return f.RAN
+
+
+@small
+def _wake_called(w: World) -> None:
+    """Let those look who were called, in this order."""
+    for k in range(w.count[f.CALLED_NOW]):
+        called = w.ni[f.CALLS, k]
+        w.ni[f.CALLED, called] = 0
+        wake(w, called, w.clock[f.NOW])
+    w.count[f.CALLED_NOW] = 0
 
 
 @small

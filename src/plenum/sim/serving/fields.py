@@ -156,8 +156,10 @@ BOTH, PREFILL, DECODE = range(3)
     PUSHED,  # events so far
     CALLED_NOW,  # instances called
     PREFIX_BLOCK,  # tokens of a block of the prefix cache
+    ANSWERED,
+    ANSWERED_TOKENS,
     COUNTS,
-) = range(12)
+) = range(14)
 """Counts of the whole run."""
 
 (

@@ -42,6 +42,7 @@ def end_iteration(w: World, i: int) -> None:
         _prefilled(w, i, r, now_s)
         r = take_prefilled(w, i)
     w.nf[f.END, i] = math.inf
+    set_key(w.keys, i, math.inf)
     call(w, i)
 
 
@@ -109,6 +110,8 @@ def finish(w: World, i: int, r: int, now_s: float) -> None:
     """A request is done: its cache is freed, or kept for the one that follows; its followers start after their pauses."""
     w.rf[r, f.FINISHED] = now_s
     w.ri[r, f.GENERATED] = w.ri[r, f.LIMIT]
+    w.count[f.ANSWERED] += 1
+    w.count[f.ANSWERED_TOKENS] += w.ri[r, f.LIMIT]
     _over(w)
     follower = w.ri[r, f.FOLLOWER]
     if w.ri[r, f.KEEPS] and follower >= 0:
@@ -514,7 +517,23 @@ def predict_ttft(w: World, i: int, r: int, now_s: float) -> float:
         w.nf[f.CONTEXT_WINDOW, i] if decodes > 0 else 0.0,
     )
     rest_s = w.nf[f.END, i] - now_s if w.nf[f.END, i] < math.inf else 0.0
-    return max(rest_s, 0.0) + iterations * each_s
+    return max(rest_s, 0.0) + iterations * each_s + _wait_for_place(w, i, r)
+
+
+@inner
+def _wait_for_place(w: World, i: int, r: int) -> float:
+    """Return how long the batch will have no place, or no blocks, for one more: each lasts as long as answers did so far."""
+    most = w.ni[f.MOST, i]
+    if blocks_for(w, i, w.ri[r, f.TARGET] - w.ni[f.HITS, i]) > available(w, i):
+        most = max(min(most, w.ni[f.RUNNING, i]), 1)
+    ahead = w.ni[f.QUEUED, i] + w.ni[f.RUNNING, i] + 1 - most
+    if ahead <= 0 or w.ni[f.ROLE, i] == f.PREFILL:
+        return 0.0
+    tokens = w.ri[r, f.LIMIT] if w.count[f.ANSWERED] == 0 else w.count[f.ANSWERED_TOKENS] / w.count[f.ANSWERED]
+    step_s, _ = step(
+        w.steps[i], 0.0, 0.0, 0.0, 0.0, max(w.ni[f.DECODES, i], 1), w.nf[f.CONTEXT, i], w.nf[f.CONTEXT_WINDOW, i]
+    )
+    return ahead * tokens / w.nf[f.ADVANCE, i] * step_s / most
 
 
 @inner

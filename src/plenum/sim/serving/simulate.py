@@ -76,7 +76,7 @@ class Simulation:
             The run takes too many of them.
         """
         w = self._world
-        stop = int(w.count[f.WORK]) + work
+        stop = min(int(w.count[f.WORK]) + work, self._max_work)
         while not self.done and w.count[f.WORK] < stop:
             status = run(w, stop - int(w.count[f.WORK]))
             if status == f.ALL_OVER:
