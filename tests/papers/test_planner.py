@@ -1,6 +1,6 @@
 """The question that NVIDIA's planner documents: Llama-3.1-70B on 32 H200, 4,000 tokens in, 500 out, TTFT 1000 ms, TPOT 40 ms.
 
-``aiconfigurator`` (ai-dynamo, README of 0.2) answers it from its database in 18 to 20 s; ``benchmarks/planner.py`` says how long we
+``aiconfigurator`` is said to take 18 to 20 s for it (literature, not measured here); ``benchmarks/planner.py`` says how long we
 take. Here: what we recommend keeps both promises in simulation, at the 99th percentile, for arrivals that the planner has not seen.
 """
 
@@ -34,7 +34,9 @@ def simulated(serving: Serving, rate_rps: float, seed: int) -> ServingReport:
 @pytest.fixture(scope="module")
 def plan() -> ServingPlan:
     asked = question(f"H200:{DEVICES}", isl=ISL, osl=OSL, ttft_s=TTFT_S, tpot_s=TPOT_S)
-    answer = plan_serving(asked, calibrated(asked.traffic), lambda serving, rate_rps: simulated(serving, rate_rps, seed=1))
+    answer = plan_serving(
+        asked, calibrated(asked.traffic), lambda serving, rate_rps: simulated(serving, rate_rps, seed=1)
+    )
     assert isinstance(answer, ServingPlan)
     return answer
 
