@@ -48,7 +48,8 @@ def steps_of(**coefficients: float) -> StepModel:
     values = dict.fromkeys(FIELDS, 0.0)
     values.update(stages=1.0, prefill_scale=1.0, decode_scale=1.0)
     values.update({name: 1.0 for name in ("groups", "decode_width") if name in AT})
-    values.update(idle_w=100.0, memory_w=400.0, compute_w=1000.0)
+    watts = {"idle_w": 100.0, "awake_w": 300.0, "memory_w": 200.0, "compute_w": 600.0, "cap_w": 1000.0}
+    values.update({name: value for name, value in watts.items() if name in AT})
     if not only:
         values.update(
             fixed_s=2e-3,

@@ -61,7 +61,7 @@ def test_m_d_c(servers, load):
 
 def mean_wait_m_d_c(servers: int, load: float) -> float:
     """Mean wait at service time 1: whoever is in service now is gone in 1, and who has come since is there (Crommelin 1932)."""
-    rate, size = load * servers, 60 * servers
+    rate, size = load * servers, 60 * servers + 300
     k = np.arange(size)
     arrivals = np.exp(k * math.log(rate) - rate - np.array([math.lgamma(n + 1) for n in k]))
     present = np.zeros(size)
@@ -73,16 +73,18 @@ def mean_wait_m_d_c(servers: int, load: float) -> float:
     return waiting / rate
 
 
-def test_waiting_apart_is_longer_than_waiting_together():
+def test_deterministic_service_is_best_dealt_out_in_turn():
+    """With equal service times, taking turns is as good as one queue, and so is joining the shortest; chance makes c queues M/D/1."""
     output = np.ones(100_000, np.int32)
-    together = waits(3.2, output, 4, 1.0, 5).mean()
     arrival = np.random.default_rng(5).exponential(1 / 3.2, len(output)).cumsum()
     engine = EngineSettings(max_sequences=1, prefix_caching=False)
     serving = serving_of(pool_of(engine, steps_of(only=1.0, fixed_s=1.0), 4, cache_tokens=100_000))
     requests = requests_of(arrival, output, output)
-    apart = {
-        name: simulate(requests, serving, Policies(routing=name), seed=0).queue_s.mean()
-        for name in ("random", "round-robin", "least-loaded")
-    }
-    assert together <= apart["least-loaded"] < apart["round-robin"] < apart["random"]
-    assert apart["random"] == pytest.approx(0.8 / (2 * 0.2), rel=0.1)  # four M/D/1
+
+    def mean(policies: Policies) -> float:
+        return float(simulate(requests, serving, policies, seed=0).queue_s.mean())
+
+    together = mean(Policies(central_queue=True))
+    assert mean(Policies(routing="round-robin")) == pytest.approx(together)
+    assert mean(Policies(routing="least-loaded")) == pytest.approx(together)
+    assert mean(Policies(routing="random")) == pytest.approx(0.8 / (2 * 0.2), rel=0.1)
