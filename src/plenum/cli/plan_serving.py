@@ -303,11 +303,11 @@ class _watched:  # noqa: N801 - used as a function
 
     def __enter__(self) -> Verify | None:
         from plenum.cli.progress import bar
-        from plenum.planning.serving_confirm import MAX_SIMULATIONS
+        from plenum.planning.serving_confirm import MAX_FINALISTS, MAX_ROUNDS, REPLAYS
 
         if not self._options["simulate"]:
             return None
-        self._bar = bar(MAX_SIMULATIONS)
+        self._bar = bar(MAX_FINALISTS * MAX_ROUNDS + len(REPLAYS))
         move: Callable[[str, int], None] = self._bar.__enter__()
         runs = 0
 

@@ -14,7 +14,7 @@ from plenum.serving.report import Latencies, ServingReport
 from plenum.serving.workload import Slo
 
 MAX_FINALISTS = 3
-MAX_ROUNDS = 4
+MAX_ROUNDS = 6
 """Simulations of one finalist at most, to find what it bears; never more than the analytic model says, so that both agree."""
 
 MAX_SIMULATIONS = 10
@@ -116,7 +116,7 @@ def confirm_most(state: Search, finalists: Sequence[Candidate], verify: Verify) 
 def _climb(state: Search, candidate: Candidate, verify: Verify, best: float) -> Iterator[Replay]:
     """Yield runs that close in on the most that a finalist bears."""
     low, high, rate = 0.0, float("inf"), candidate.capacity_rps
-    for _ in range(MAX_ROUNDS):
+    for failures in range(MAX_ROUNDS):
         replay = _run(state, candidate.layout, rate, candidate.capacity_rps, verify)
         yield replay
         if replay.keeps:
@@ -126,6 +126,7 @@ def _climb(state: Search, candidate: Candidate, verify: Verify, best: float) -> 
         if high == float("inf") or high < best or (low > 0 and high / low - 1 < CLOSE):
             return
         lower = high * min(STEP_DOWN, max(_relief(replay.report, state.question.slo), 0.6))
+        lower *= STEP_DOWN ** (2 * failures)  # tails of traces give way late: larger steps the longer it takes
         rate = 0.5 * (low + high) if low > 0.0 else lower
 
 

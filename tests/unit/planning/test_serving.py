@@ -9,6 +9,7 @@ import pytest
 from tests.unit.planning.serving_cases import predict, question
 
 from plenum.planning.serving import ServingPlan, plan_serving
+from plenum.planning.serving_confirm import MAX_FINALISTS, MAX_ROUNDS, REPLAYS
 from plenum.planning.serving_layout import Layout, PoolChoice
 from plenum.planning.serving_limits import Limit
 from plenum.planning.serving_load import TPOT_TAIL, TTFT_TAIL
@@ -167,7 +168,7 @@ def test_a_plan_is_loaded_less_where_simulation_breaks_a_promise() -> None:
     assert plan.verified
     assert 0.6 * hoped < plan.recommended.rate_rps <= 0.75 * hoped
     assert [replay.keeps for replay in plan.replays] == [True, False]
-    assert strict.runs <= 3 * 4 + 2
+    assert strict.runs <= MAX_FINALISTS * MAX_ROUNDS + len(REPLAYS)
 
 
 def test_a_rate_gets_more_instances_where_simulation_breaks_a_promise() -> None:
