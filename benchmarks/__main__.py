@@ -18,7 +18,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import churn, crash, failover, large_fleet, load, planner, scoring, serving_routing, startup, stores
+from benchmarks import (
+    churn,
+    crash,
+    failover,
+    large_fleet,
+    load,
+    planner,
+    scoring,
+    serving_routing,
+    serving_simulator,
+    startup,
+    stores,
+)
 from benchmarks.findings import Finding
 
 BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
@@ -29,6 +41,7 @@ BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
     "stores": stores.bench,
     "planner": planner.bench,
     "routing": serving_routing.bench,
+    "serving": serving_simulator.bench,
 }
 LONG = ("crash", "failover", "load")
 """Of minutes each; not among those that run when none is named."""
