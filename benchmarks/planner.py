@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from benchmarks.findings import Finding, below, p50, timed_ms
-from plenum.planning.serving import ServingPlan, plan_serving
-from plenum.planning.serving_prediction import calibrated
-from plenum.planning.serving_question import Question, Stock, steady_traffic
+from plenum.planning.serving.plan import ServingPlan, plan_serving
+from plenum.planning.serving.prediction import calibrated
+from plenum.planning.serving.question import Question, Stock, steady_traffic
 from plenum.serving.catalogue.accelerators import accelerator_named
 from plenum.serving.catalogue.models import model_named
 from plenum.serving.pools import Serving

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tests.unit.planning.serving_cases import question
 
-from plenum.planning.serving import ServingPlan, plan_serving
-from plenum.planning.serving_layout import serving_of
-from plenum.planning.serving_prediction import calibrated
-from plenum.planning.serving_search import Search
+from plenum.planning.serving.layout import serving_of
+from plenum.planning.serving.plan import ServingPlan, plan_serving
+from plenum.planning.serving.prediction import calibrated
+from plenum.planning.serving.search import Search
 from plenum.serving.pools import Serving
 from plenum.serving.report import ServingReport
 from plenum.serving.workload import requests_of

@@ -18,8 +18,8 @@ import pytest
 
 from plenum.adapters.traces.folder import find_data
 from plenum.planning.lengths import lognormal_lengths
-from plenum.planning.prfaas import PrefillPlan, PrefillScenario, all_local, all_remote, plan_at, plan_prefill
-from plenum.planning.prfaas_check import serving_of, traffic_of
+from plenum.planning.prefill.check import serving_of, traffic_of
+from plenum.planning.prefill.split import PrefillPlan, PrefillScenario, all_local, all_remote, plan_at, plan_prefill
 from plenum.planning.published import PREFILL_PRESETS
 from plenum.serving.curves import fit_quadratic
 from plenum.sim.serving import Policies, simulate

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from plenum.planning.training import Question, plan_training
-from plenum.planning.training_memory import Layout, memory
-from plenum.planning.training_step import reached_on, step
-from plenum.planning.training_upkeep import upkeep
+from plenum.planning.training.memory import Layout, memory
+from plenum.planning.training.plan import Question, plan_training
+from plenum.planning.training.step import reached_on, step
+from plenum.planning.training.upkeep import upkeep
 from plenum.serving.catalogue.accelerators import ACCELERATORS
 from plenum.serving.catalogue.models import MODELS
 from plenum.serving.catalogue.shapes import plain

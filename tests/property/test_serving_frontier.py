@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plenum.planning.serving_load import waiting
-from plenum.planning.serving_points import undominated
+from plenum.planning.serving.load import waiting
+from plenum.planning.serving.points import undominated
 
 
 def beaten(values: np.ndarray, row: int) -> bool:

@@ -12,7 +12,7 @@ from plenum.cli.console import choose_output, write_json
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
-    from plenum.planning.prfaas import PrefillAnswer, PrefillPlan, PrefillScenario
+    from plenum.planning.prefill.split import PrefillAnswer, PrefillPlan, PrefillScenario
 
 SIMULATED, OVERLOAD = 6000, 1.3
 """Prompts of a simulated run, and the part of the plan's rate that is asked to see what is served."""
@@ -83,7 +83,7 @@ def command(**options: Any) -> None:
     """
     from plenum.cli import charts
     from plenum.cli.prefill_scenario import scenario_of
-    from plenum.planning.prfaas import plan_at, plan_prefill
+    from plenum.planning.prefill.split import plan_at, plan_prefill
 
     if options["plot"]:
         charts.check_png(options["plot"])
@@ -113,7 +113,7 @@ def command(**options: Any) -> None:
 
 
 def _rivals(scenario: PrefillScenario, homogeneous: int) -> dict[str, PrefillPlan]:
-    from plenum.planning.prfaas import all_local, all_remote
+    from plenum.planning.prefill.split import all_local, all_remote
 
     rivals = {}
     if scenario.remote_instances:
@@ -128,7 +128,7 @@ def _simulated(scenario: PrefillScenario, plan: PrefillPlan, options: dict[str, 
     import numpy as np
 
     from plenum.cli.progress import compile_note
-    from plenum.planning.prfaas_check import serving_of, traffic_of
+    from plenum.planning.prefill.check import serving_of, traffic_of
     from plenum.sim.serving import Policies, simulate
 
     threshold = int(plan.threshold_tokens) if plan.remote_share > 0 else -1
@@ -160,7 +160,7 @@ def _as_json(
     homogeneous: int,
     load: float,
 ) -> dict[str, Any]:
-    from plenum.planning.prfaas import gains, queueing_s
+    from plenum.planning.prefill.split import gains, queueing_s
 
     wait = queueing_s(scenario, shown, load * shown.rps)
     return {
@@ -191,7 +191,7 @@ def _print(
 ) -> None:
     from plenum.cli.sentences import write_sentences
     from plenum.cli.tables import Column, write_table
-    from plenum.planning.prfaas import gains, queueing_s
+    from plenum.planning.prefill.split import gains, queueing_s
 
     write_sentences(title, f"{source}; prompts {scenario.lengths.label}, mean {scenario.lengths.mean:,.0f} tokens", "")
     rivals = _rivals(scenario, homogeneous)
@@ -257,7 +257,7 @@ def _draw(path: Path, title: str, scenario: PrefillScenario, answer: PrefillAnsw
     import numpy as np
 
     from plenum.cli import charts
-    from plenum.planning.prfaas import rates_over_thresholds
+    from plenum.planning.prefill.split import rates_over_thresholds
 
     inside = (answer.threshold_tokens > 0) & np.isfinite(answer.threshold_tokens)
     x = answer.threshold_tokens[inside] / 1000

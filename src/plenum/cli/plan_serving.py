@@ -16,9 +16,9 @@ from plenum.cli.units import SECONDS
 from plenum.model.errors import FieldError, FileError, Where
 
 if TYPE_CHECKING:
-    from plenum.planning.serving import ServingPlan
-    from plenum.planning.serving_confirm import Verify
-    from plenum.planning.serving_question import Question, Stock, Traffic
+    from plenum.planning.serving.confirm import Verify
+    from plenum.planning.serving.plan import ServingPlan
+    from plenum.planning.serving.question import Question, Stock, Traffic
     from plenum.serving.architecture import Architecture
     from plenum.serving.calibration import Calibration
     from plenum.serving.workload import Requests
@@ -109,9 +109,9 @@ def command(**options: Any) -> None:
     from plenum.cli import charts
     from plenum.cli.plan_serving_pages import print_limit, print_plan, write_limit, write_plan
     from plenum.cli.progress import compile_note
-    from plenum.planning.serving import plan_serving
-    from plenum.planning.serving_limits import Limit
-    from plenum.planning.serving_prediction import calibrated
+    from plenum.planning.serving.limits import Limit
+    from plenum.planning.serving.plan import plan_serving
+    from plenum.planning.serving.prediction import calibrated
 
     if options["plot"]:
         charts.check_png(options["plot"])
@@ -144,7 +144,7 @@ class _Asked:
 
 def _asked(options: dict[str, Any]) -> _Asked:
     from plenum.adapters.models import find_architecture
-    from plenum.planning.serving_question import Question
+    from plenum.planning.serving.question import Question
     from plenum.serving.formats import format_named
     from plenum.serving.workload import Slo
 
@@ -178,7 +178,7 @@ def _asked(options: dict[str, Any]) -> _Asked:
 
 def _stocks(text: str, gpus: int | None) -> tuple[Stock, ...]:
     """Read ``H200:32,H100:16``, or ``H200`` with ``--gpus 32``."""
-    from plenum.planning.serving_question import Stock
+    from plenum.planning.serving.question import Stock
     from plenum.serving.catalogue.accelerators import accelerator_named
 
     found: dict[str, Stock] = {}
@@ -239,7 +239,7 @@ def _length(options: dict[str, Any], which: str) -> str | None:
 
 
 def _traffic(options: dict[str, Any], requests: Requests | None, stocks: tuple[Stock, ...]) -> Traffic:
-    from plenum.planning.serving_question import traffic_of
+    from plenum.planning.serving.question import traffic_of
 
     counted = all(stock.count for stock in stocks)
     if requests is None and not options["rps"] and not counted:
@@ -303,7 +303,7 @@ class _watched:  # noqa: N801 - used as a function
 
     def __enter__(self) -> Verify | None:
         from plenum.cli.progress import bar
-        from plenum.planning.serving_confirm import MAX_FINALISTS, MAX_ROUNDS, REPLAYS
+        from plenum.planning.serving.confirm import MAX_FINALISTS, MAX_ROUNDS, REPLAYS
 
         if not self._options["simulate"]:
             return None
@@ -313,7 +313,7 @@ class _watched:  # noqa: N801 - used as a function
 
         def verify(serving: Any, rate_rps: float) -> Any:
             nonlocal runs
-            from plenum.planning.serving_words import figure
+            from plenum.planning.serving.words import figure
             from plenum.sim.serving.simulate import simulate
 
             move(f"simulating {figure(rate_rps)} requests/s", runs)
@@ -360,8 +360,8 @@ def _check_folder(options: dict[str, Any]) -> None:
 
 def _write_files(plan: ServingPlan, options: dict[str, Any]) -> Any:
     """Write what was asked for; yield the path of each file."""
-    from plenum.planning.serving_launch import PROGRAMS, launch_script
-    from plenum.planning.serving_manifests import endpoints_of, kubernetes_of
+    from plenum.planning.serving.launch import PROGRAMS, launch_script
+    from plenum.planning.serving.manifests import endpoints_of, kubernetes_of
 
     folder = options["model_folder"] or f"/models/{plan.question.model.name}"
     if options["plot"]:

@@ -14,12 +14,12 @@ import click
 from plenum.cli.console import write_json
 from plenum.cli.sentences import write_sentences
 from plenum.cli.tables import Column, terminal_width, write_table
-from plenum.planning.serving_words import duration, figure
+from plenum.planning.serving.words import duration, figure
 
 if TYPE_CHECKING:
-    from plenum.planning.serving import ServingPlan
-    from plenum.planning.serving_limits import Limit
-    from plenum.planning.serving_points import Interval, Point
+    from plenum.planning.serving.limits import Limit
+    from plenum.planning.serving.plan import ServingPlan
+    from plenum.planning.serving.points import Interval, Point
 
 MOST_FRONTIER, MOST_DRIVERS = 10, 8
 
@@ -132,7 +132,7 @@ def _print_frontier(plan: ServingPlan) -> None:
         Column(head="$/M TOK", right=True), Column(head="REQ/S", right=True), Column(head="GPUS", right=True),
         Column(head="LAYOUT", fold=True),
     ]  # fmt: skip
-    from plenum.planning.serving_reasons import layout_words
+    from plenum.planning.serving.reasons import layout_words
 
     rows = [
         [duration(p.tpot_s.typical), duration(p.ttft_s.typical), f"{p.tokens_per_s_per_device:,.0f}", f"{p.usd_per_million_tokens:,.2f}",

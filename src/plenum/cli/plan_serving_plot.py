@@ -9,11 +9,11 @@ import numpy as np
 
 from plenum.cli import charts
 from plenum.model.errors import FileError, Where
-from plenum.planning.serving_words import figure as shown
+from plenum.planning.serving.words import figure as shown
 
 if TYPE_CHECKING:
-    from plenum.planning.serving import ServingPlan
-    from plenum.planning.serving_points import Point
+    from plenum.planning.serving.plan import ServingPlan
+    from plenum.planning.serving.points import Point
 
 MODES = (("together", False), ("apart", True))
 

@@ -12,8 +12,8 @@ from plenum.cli.tables import Column, write_table
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
-    from plenum.planning.training import Choice, Question, TrainingPlan
-    from plenum.planning.training_memory import Layout
+    from plenum.planning.training.memory import Layout
+    from plenum.planning.training.plan import Choice, Question, TrainingPlan
 
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
@@ -54,7 +54,7 @@ def command(**options: Any) -> None:
     plenum plan training --model Llama-3.1-405B --hardware H100 --devices 16384 --tokens 15.6T --batch 2048
     plenum plan training --model Llama-3.1-8B --hardware H100 --devices 64 --tokens 1T --layout tp=1,dp=64,zero=3
     """
-    from plenum.planning.training import plan_training
+    from plenum.planning.training.plan import plan_training
 
     question = _question(options)
     plan = plan_training(question)
@@ -66,7 +66,7 @@ def command(**options: Any) -> None:
 
 def _question(options: dict[str, Any]) -> Question:
     from plenum.adapters.models import find_architecture
-    from plenum.planning.training import Question
+    from plenum.planning.training.plan import Question
     from plenum.serving.catalogue.accelerators import accelerator_named
     from plenum.serving.formats import format_named
 
@@ -101,7 +101,7 @@ def _tokens(text: str) -> float:
 
 
 def _layout(text: str, devices: int) -> Layout:
-    from plenum.planning.training_memory import Layout
+    from plenum.planning.training.memory import Layout
 
     names = {"micro": "micro_batch"}
     known = ("tp", "pp", "dp", "cp", "ep", "micro", "interleave", "zero", "recompute")
@@ -153,7 +153,9 @@ def _write(question: Question, plan: TrainingPlan) -> None:
         write_facts([("why", plan.why_not), ("tried", f"{plan.tried:,} layouts; {plan.fitted:,} fit")])
         return
     step, held = best.step, best.memory
-    click.echo(click.style(f"{where}: {plan.days:,.1f} days", bold=True) + f" for {question.tokens / 1e9:,.4g} G tokens\n")
+    click.echo(
+        click.style(f"{where}: {plan.days:,.1f} days", bold=True) + f" for {question.tokens / 1e9:,.4g} G tokens\n"
+    )
     facts = [
         ("layout", str(best.layout)),
         ("step", f"{step.total_s:,.2f} s for {question.batch * question.sequence / 1e6:,.2f} M tokens; {plan.steps:,.0f} steps"),

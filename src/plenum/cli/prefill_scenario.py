@@ -10,7 +10,7 @@ from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
     from plenum.planning.lengths import Lengths
-    from plenum.planning.prfaas import PrefillScenario
+    from plenum.planning.prefill.split import PrefillScenario
 
 MAX_POINTS = 1000
 
@@ -59,7 +59,7 @@ def scenario_of(options: dict[str, Any]) -> tuple[str, str, PrefillScenario, int
 
 def _modelled(options: dict[str, Any], base: PrefillScenario, changes: dict[str, Any]) -> PrefillScenario:
     from plenum.cli.devices import instance_on
-    from plenum.planning.prfaas_model import modelled_scenario
+    from plenum.planning.prefill.model import modelled_scenario
 
     sites = []
     for name in ("--remote-hardware", "--local-hardware"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from plenum.planning.agents import AgentKind
 from plenum.planning.experts import Platform
 from plenum.planning.lengths import lognormal_lengths
-from plenum.planning.prfaas import PrefillScenario
+from plenum.planning.prefill.split import PrefillScenario
 from plenum.serving.curves import fit_quadratic
 
 MIB, GIB, TIB = 2.0**20, 2.0**30, 2.0**40

@@ -61,7 +61,7 @@ def is_ample(link_used: float, was_ample: bool) -> bool:
 def raised_threshold(threshold_tokens: float, link_used: float, most_tokens: float) -> float:
     """Return the threshold to use while the link is congested: the planned one, rising to ``most_tokens`` as the link fills up.
 
-    This is the fast of two time scales; the slow one plans the threshold anew (:func:`plenum.planning.prfaas.plan_prefill`).
+    This is the fast of two time scales; the slow one plans the threshold anew (:func:`plenum.planning.prefill.split.plan_prefill`).
     """
     if link_used <= SCARCE_ABOVE:
         return threshold_tokens

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from plenum.planning.serving_options import Prediction
-from plenum.planning.serving_question import Question, Stock, steady_traffic
+from plenum.planning.serving.options import Prediction
+from plenum.planning.serving.question import Question, Stock, steady_traffic
 from plenum.serving.catalogue.accelerators import accelerator_named
 from plenum.serving.catalogue.models import model_named
 from plenum.serving.instance import Instance

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from plenum.model.errors import FieldError
 from plenum.planning.lengths import Lengths, lognormal_lengths, measured_lengths
-from plenum.planning.prfaas import (
+from plenum.planning.prefill.check import carrier, serving_of
+from plenum.planning.prefill.split import (
     PrefillScenario,
     all_local,
     all_remote,
@@ -24,7 +25,6 @@ from plenum.planning.prfaas import (
     queueing_s,
     waiting_s,
 )
-from plenum.planning.prfaas_check import carrier, serving_of
 from plenum.planning.published import PREFILL_PRESETS
 from plenum.serving.curves import Quadratic, decode_steps
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from tests.unit.planning.serving_cases import predict, question
 
-from plenum.planning.serving import ServingPlan, plan_serving
-from plenum.planning.serving_confirm import MAX_FINALISTS, MAX_ROUNDS, REPLAYS
-from plenum.planning.serving_layout import Layout, PoolChoice
-from plenum.planning.serving_limits import Limit
-from plenum.planning.serving_load import TPOT_TAIL, TTFT_TAIL
-from plenum.planning.serving_options import options_of
-from plenum.planning.serving_question import Question
-from plenum.planning.serving_search import Search, chunks_of, search
+from plenum.planning.serving.confirm import MAX_FINALISTS, MAX_ROUNDS, REPLAYS
+from plenum.planning.serving.layout import Layout, PoolChoice
+from plenum.planning.serving.limits import Limit
+from plenum.planning.serving.load import TPOT_TAIL, TTFT_TAIL
+from plenum.planning.serving.options import options_of
+from plenum.planning.serving.plan import ServingPlan, plan_serving
+from plenum.planning.serving.question import Question
+from plenum.planning.serving.search import Search, chunks_of, search
 from plenum.serving.pools import Serving
 from plenum.serving.report import Latencies, ServingReport
 

@@ -11,9 +11,9 @@ import yaml
 from tests.unit.planning.serving_cases import predict, question
 
 from plenum.adapters.manifests.workloads import parse_jobs
-from plenum.planning.serving import ServingPlan, plan_serving
-from plenum.planning.serving_launch import PROGRAMS, launch_script, vllm_arguments
-from plenum.planning.serving_manifests import endpoints_of, kubernetes_of
+from plenum.planning.serving.launch import PROGRAMS, launch_script, vllm_arguments
+from plenum.planning.serving.manifests import endpoints_of, kubernetes_of
+from plenum.planning.serving.plan import ServingPlan, plan_serving
 
 
 def plan_for(name: str) -> ServingPlan:

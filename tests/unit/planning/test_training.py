@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from plenum.cli.root import root
 from plenum.model.errors import FieldError, PlenumError
-from plenum.planning.training import Question, plan_training
-from plenum.planning.training_memory import Layout, memory
-from plenum.planning.training_step import step
-from plenum.planning.training_upkeep import daly_interval_s, upkeep
+from plenum.planning.training.memory import Layout, memory
+from plenum.planning.training.plan import Question, plan_training
+from plenum.planning.training.step import step
+from plenum.planning.training.upkeep import daly_interval_s, upkeep
 from plenum.serving.catalogue.accelerators import ACCELERATORS
 from plenum.serving.catalogue.models import MODELS
 

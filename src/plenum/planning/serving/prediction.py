@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from plenum.planning.serving_options import Prediction, Predictor
-from plenum.planning.serving_question import Traffic
+from plenum.planning.serving.options import Prediction, Predictor
+from plenum.planning.serving.question import Traffic
 from plenum.serving.calibration import Calibration, calibrated_steps, group_of, shipped
 from plenum.serving.instance import Instance
 from plenum.serving.predict import corrections

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
-from plenum.planning.serving_question import Question, Stock
+from plenum.planning.serving.question import Question, Stock
 from plenum.serving.architecture import Architecture
 from plenum.serving.formats import FORMATS, Precision
 from plenum.serving.hardware import Accelerator

@@ -1,7 +1,7 @@
 """Sizes a training run: searches a layout that fits, and says how long it takes, what it costs, and what stands in the way.
 
-Way in: :func:`plan_training`. Memory is in :mod:`~plenum.planning.training_memory`, step time in
-:mod:`~plenum.planning.training_step`, failures and energy in :mod:`~plenum.planning.training_upkeep`.
+Way in: :func:`plan_training`. Memory is in :mod:`~plenum.planning.training.memory`, step time in
+:mod:`~plenum.planning.training.step`, failures and energy in :mod:`~plenum.planning.training.upkeep`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from plenum.model.errors import FieldError
-from plenum.planning.training_memory import Layout, Memory, Recompute, memory
-from plenum.planning.training_step import Step, step
-from plenum.planning.training_upkeep import PUE, Upkeep, upkeep, watts
+from plenum.planning.training.memory import Layout, Memory, Recompute, memory
+from plenum.planning.training.step import Step, step
+from plenum.planning.training.upkeep import PUE, Upkeep, upkeep, watts
 from plenum.serving.architecture import Architecture
 from plenum.serving.hardware import Accelerator
 
@@ -41,7 +41,7 @@ class Question:
     layout
         Use just this; None: search.
     device_mtbf_h, restart_s, storage_bps, pue, usd_per_hour
-        See :mod:`~plenum.planning.training_upkeep`; ``usd_per_hour`` of a device, 0: the catalogue's.
+        See :mod:`~plenum.planning.training.upkeep`; ``usd_per_hour`` of a device, 0: the catalogue's.
     """
 
     model: Architecture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from plenum.planning.serving_launch import (
+from plenum.planning.serving.launch import (
     PORT,
     context_tokens,
     engine_words,
@@ -15,9 +15,9 @@ from plenum.planning.serving_launch import (
     shell_line,
     trtllm_options,
 )
-from plenum.planning.serving_layout import PoolChoice
-from plenum.planning.serving_points import Point
-from plenum.planning.serving_question import Question
+from plenum.planning.serving.layout import PoolChoice
+from plenum.planning.serving.points import Point
+from plenum.planning.serving.question import Question
 from plenum.serving.instance import Instance
 
 IMAGES = {

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from plenum.planning.serving_question import Traffic
+from plenum.planning.serving.question import Traffic
 from plenum.serving.steps import AT, chunk_pairs, chunk_pairs_window, step
 
 BOTH, PREFILL, DECODE = 0, 1, 2

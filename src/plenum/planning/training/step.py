@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from plenum.fabric.collectives import collective_s
-from plenum.planning.training_memory import REDUCED_BYTES, WEIGHT_BYTES, Layout, device_parameters, layer_bytes
+from plenum.planning.training.memory import REDUCED_BYTES, WEIGHT_BYTES, Layout, device_parameters, layer_bytes
 from plenum.serving.architecture import Architecture, Block
 from plenum.serving.hardware import Accelerator
 

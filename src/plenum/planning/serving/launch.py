@@ -11,10 +11,10 @@ import math
 import shlex
 from collections.abc import Callable
 
-from plenum.planning.serving_layout import PoolChoice
-from plenum.planning.serving_points import Point
-from plenum.planning.serving_question import Question
-from plenum.planning.serving_words import figure
+from plenum.planning.serving.layout import PoolChoice
+from plenum.planning.serving.points import Point
+from plenum.planning.serving.question import Question
+from plenum.planning.serving.words import figure
 from plenum.serving.instance import RUNTIME_FRACTION, Instance
 
 MODEL = "$MODEL"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from plenum.planning.serving_layout import Layout, PoolChoice
-from plenum.planning.serving_load import TPOT_TAIL, TTFT_TAIL
-from plenum.planning.serving_options import MAX_DEVICES, Option, Predictor, instances_of, options_of
-from plenum.planning.serving_question import Question, Stock
-from plenum.planning.serving_search import Search, search
-from plenum.planning.serving_words import duration, figure
+from plenum.planning.serving.layout import Layout, PoolChoice
+from plenum.planning.serving.load import TPOT_TAIL, TTFT_TAIL
+from plenum.planning.serving.options import MAX_DEVICES, Option, Predictor, instances_of, options_of
+from plenum.planning.serving.question import Question, Stock
+from plenum.planning.serving.search import Search, search
+from plenum.planning.serving.words import duration, figure
 from plenum.serving.formats import FORMATS
 from plenum.serving.hardware import Accelerator
 from plenum.serving.instance import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from plenum.planning.training_memory import OPTIMISER_BYTES, WEIGHT_BYTES
+from plenum.planning.training.memory import OPTIMISER_BYTES, WEIGHT_BYTES
 from plenum.serving.architecture import Architecture
 from plenum.serving.hardware import Accelerator
 

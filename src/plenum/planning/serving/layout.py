@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from plenum.planning.serving_load import (
+from plenum.planning.serving.load import (
     BATCH,
     BUSY,
     CACHE,
@@ -30,7 +30,7 @@ from plenum.planning.serving_load import (
     Load,
     pool_under,
 )
-from plenum.planning.serving_options import Option, with_limits
+from plenum.planning.serving.options import Option, with_limits
 from plenum.serving.formats import FORMATS
 from plenum.serving.pools import Pool, Role, Serving
 from plenum.serving.steps import AT
@@ -123,7 +123,7 @@ class Figures:
     fits
         Whether queues stay finite and the cache holds everything.
     total
-        (FIGURES,) over the whole; see :mod:`plenum.planning.serving_load`.
+        (FIGURES,) over the whole; see :mod:`plenum.planning.serving.load`.
     pools
         (P, FIGURES).
     """

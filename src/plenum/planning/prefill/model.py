@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from plenum.model.errors import FieldError
 from plenum.planning.lengths import Lengths
-from plenum.planning.prfaas import PrefillScenario, decode_rate
+from plenum.planning.prefill.split import PrefillScenario, decode_rate
 from plenum.serving.curves import prefill_curve
 from plenum.serving.formats import FORMATS
 from plenum.serving.instance import Instance, cache_capacity_tokens

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from plenum.planning.serving_confirm import Confirmed, Replay
-from plenum.planning.serving_layout import Layout, PoolChoice
-from plenum.planning.serving_points import Point
-from plenum.planning.serving_question import Question
-from plenum.planning.serving_words import duration, figure
+from plenum.planning.serving.confirm import Confirmed, Replay
+from plenum.planning.serving.layout import Layout, PoolChoice
+from plenum.planning.serving.points import Point
+from plenum.planning.serving.question import Question
+from plenum.planning.serving.words import duration, figure
 from plenum.serving.formats import FORMATS
 
 

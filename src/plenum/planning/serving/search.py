@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from plenum.planning.serving_layout import (
+from plenum.planning.serving.layout import (
     Bound,
     Figures,
     Layout,
@@ -18,9 +18,9 @@ from plenum.planning.serving_layout import (
     figures_at,
     most_rps,
 )
-from plenum.planning.serving_load import E2E_TAIL, TPOT_TAIL, TTFT_TAIL, Load, load_of
-from plenum.planning.serving_options import CHUNKS, PREFILL_CHUNKS, Option
-from plenum.planning.serving_question import Question
+from plenum.planning.serving.load import E2E_TAIL, TPOT_TAIL, TTFT_TAIL, Load, load_of
+from plenum.planning.serving.options import CHUNKS, PREFILL_CHUNKS, Option
+from plenum.planning.serving.question import Question
 from plenum.serving.pools import Role
 
 MAX_SERVERS = 4096

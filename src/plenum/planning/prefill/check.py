@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from plenum.planning.prfaas import PrefillPlan, PrefillScenario
+from plenum.planning.prefill.split import PrefillPlan, PrefillScenario
 from plenum.serving.architecture import Architecture, Attention, Block, FeedForward
 from plenum.serving.curves import Curve, Quadratic, decode_steps, fit_quadratic, prefill_steps
 from plenum.serving.hardware import Accelerator

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plenum.planning.serving_confirm import (
+from plenum.planning.serving.confirm import (
     Confirmed,
     Replay,
     Verify,
@@ -17,16 +17,16 @@ from plenum.planning.serving_confirm import (
     finalists_of,
     replays_of,
 )
-from plenum.planning.serving_layout import Layout, limited
-from plenum.planning.serving_limits import Limit, context_limit, fit_limit, promise_limit, size_limit
-from plenum.planning.serving_load import BUSY
-from plenum.planning.serving_margins import Break, Driver, bottleneck, capacity_interval, drivers_of, first_break
-from plenum.planning.serving_options import Option, Predictor, options_of
-from plenum.planning.serving_points import Interval, Point, frontier_of, point_of, points_of
-from plenum.planning.serving_question import Question
-from plenum.planning.serving_reasons import Step, reasons_of, steps_of
-from plenum.planning.serving_search import Candidate, Search, search
-from plenum.planning.serving_words import figure
+from plenum.planning.serving.layout import Layout, limited
+from plenum.planning.serving.limits import Limit, context_limit, fit_limit, promise_limit, size_limit
+from plenum.planning.serving.load import BUSY
+from plenum.planning.serving.margins import Break, Driver, bottleneck, capacity_interval, drivers_of, first_break
+from plenum.planning.serving.options import Option, Predictor, options_of
+from plenum.planning.serving.points import Interval, Point, frontier_of, point_of, points_of
+from plenum.planning.serving.question import Question
+from plenum.planning.serving.reasons import Step, reasons_of, steps_of
+from plenum.planning.serving.search import Candidate, Search, search
+from plenum.planning.serving.words import figure
 from plenum.planning.surroundings import Demand, Served, Surroundings, surroundings
 
 
@@ -45,7 +45,7 @@ class ServingPlan:
     alternatives
         Other layouts, best first, as planned analytically.
     frontier
-        Points that keep the promises and that no other beats (see :func:`~plenum.planning.serving_points.frontier_of`).
+        Points that keep the promises and that no other beats (see :func:`~plenum.planning.serving.points.frontier_of`).
     points
         All that were looked at, for plots.
     reasons
@@ -112,8 +112,8 @@ def plan_serving(question: Question, predict: Predictor, verify: Verify | None =
 
     Notes
     -----
-    Every instance that holds the model is enumerated; pools, splits and loads are searched with :mod:`plenum.planning.serving_load`
-    (milliseconds), then at most :data:`~plenum.planning.serving_confirm.MAX_FINALISTS` layouts are simulated.
+    Every instance that holds the model is enumerated; pools, splits and loads are searched with :mod:`plenum.planning.serving.load`
+    (milliseconds), then at most :data:`~plenum.planning.serving.confirm.MAX_FINALISTS` layouts are simulated.
     """
     if limit := context_limit(question):
         return limit

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from plenum.planning.serving_layout import Bound, Layout, compiled, figures_at, most_rps
-from plenum.planning.serving_load import BATCH, CACHE, PROMPT_BUSY, TPOT_TAIL, TTFT_TAIL, load_of
-from plenum.planning.serving_options import Option, Predictor, options_of
-from plenum.planning.serving_points import error_of
-from plenum.planning.serving_question import Question
-from plenum.planning.serving_search import Search, search
-from plenum.planning.serving_words import figure
+from plenum.planning.serving.layout import Bound, Layout, compiled, figures_at, most_rps
+from plenum.planning.serving.load import BATCH, CACHE, PROMPT_BUSY, TPOT_TAIL, TTFT_TAIL, load_of
+from plenum.planning.serving.options import Option, Predictor, options_of
+from plenum.planning.serving.points import error_of
+from plenum.planning.serving.question import Question
+from plenum.planning.serving.search import Search, search
+from plenum.planning.serving.words import figure
 from plenum.serving.steps import AT
 
 RESOURCES: dict[str, tuple[str, ...]] = {

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from plenum.planning.serving_layout import Layout, PoolChoice, serving_of
-from plenum.planning.serving_search import Candidate, Search, preference
+from plenum.planning.serving.layout import Layout, PoolChoice, serving_of
+from plenum.planning.serving.search import Candidate, Search, preference
 from plenum.serving.pools import Serving
 from plenum.serving.report import Latencies, ServingReport
 from plenum.serving.workload import Slo

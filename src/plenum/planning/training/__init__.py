@@ -1,0 +1,4 @@
+"""What a training run takes: layout, memory, step time, failures, cost.
+
+Way in: :func:`~plenum.planning.training.plan.plan_training`.
+"""
