@@ -19,6 +19,7 @@ from plenum.serving.residuals import (
     Residuals,
     correct,
     fit_residuals,
+    widths,
 )
 from plenum.serving.roofline import EFFICIENCY_FIELDS, Efficiency, compile_steps, efficiency_array, efficiency_of
 from plenum.serving.steps import AT, StepModel
@@ -170,10 +171,8 @@ def correction_of(
 
 
 def group_of(instance: Instance) -> str:
-    """Return the group whose residuals have one mean: engine, hardware, model and formats."""
-    precision = instance.precision
-    formats = f"{precision.weights}+{precision.experts}" if precision.experts else precision.weights
-    return f"{instance.settings.engine}|{instance.hardware.name}|{instance.model.name}|{formats}"
+    """Return the group whose residuals have one mean: engine, hardware, model and widths of formats."""
+    return f"{instance.settings.engine}|{instance.hardware.name}|{instance.model.name}|{widths(instance.precision)}"
 
 
 def _known(instance: Instance, calibration: Calibration, spread: Spread, column: int) -> tuple[float, float]:

@@ -161,11 +161,12 @@ def _aggregated(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[
     offered = 0.0 if closed else load[_RATE] / workers
     batch, rps, service, queue_s, step_s = max(active * 0.7, 1.0), 0.0, prompt_s, 0.0, 0.0
     added, joules, ttft, decode_s, limit = prompt_s, 0.0, prompt_s, 0.0, 0.0
-    before_s, before_rps = 0.0, 0.0
+    before_s, before_rps, before_batch = 0.0, 0.0, 0.0
     for _ in range(ROUNDS):
-        if abs(ttft - before_s) <= SETTLED * ttft and abs(rps - before_rps) <= SETTLED * rps:
+        settled = abs(ttft - before_s) <= SETTLED * ttft and abs(rps - before_rps) <= SETTLED * rps
+        if settled and abs(batch - before_batch) <= SETTLED * batch:
             break
-        before_s, before_rps = ttft, rps
+        before_s, before_rps, before_batch = ttft, rps, batch
         step_s, joules = _decode_step(c, max(batch, 1e-3), isl, osl)
         # A data-parallel instance prefills as many prompts at once as it has groups, if there are so many.
         together = min(max(rps * ttft, 1.0), c[_GROUPS])
@@ -200,8 +201,12 @@ def _aggregated(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[
         extra = (inflight - active) / rps
         ttft, wait, saturated = ttft + extra, wait + extra, 1.0
     if not closed and (offered * added >= 0.999 or offered * decode_s > room):
-        ttft, wait, saturated = math.inf, math.inf, 1.0
-        rps = min(1.0 / (added + decode_s / room), offered)
+        ttft, wait, saturated, batch = math.inf, math.inf, 1.0, room
+        step_s, joules = _decode_step(c, room, isl, osl)
+        added = _added_by_prompt(c, load, room)
+        decode_s = steps * step_s + room * added
+        rps = min(room / (decode_s + prompt_s), offered)
+        tpot = decode_s / max(osl - 1.0, 1.0)
     busy = min(rps * added, 1.0)
     watts = busy * prompt_j / prompt_s + (1.0 - busy) * _decode_watts(c, batch, step_s, joules)
     _write(out, ttft, tpot, rps * workers, batch, busy, wait, watts * workers, saturated, prompt_s, step_s)
@@ -231,11 +236,12 @@ def _disaggregated(
     offered = 0.0 if closed else load[_RATE]
     batch, rps, queue_s, ttft, step_s, joules = max(inflight / workers * 0.7, 1.0), 0.0, 0.0, prompt_s, 0.0, 0.0
     each, decode_s, full = prompt_s, 0.0, 0.0
-    before_s, before_rps = 0.0, 0.0
+    before_s, before_rps, before_batch = 0.0, 0.0, 0.0
     for _ in range(ROUNDS):
-        if abs(ttft - before_s) <= SETTLED * ttft and abs(rps - before_rps) <= SETTLED * rps:
+        settled = abs(ttft - before_s) <= SETTLED * ttft and abs(rps - before_rps) <= SETTLED * rps
+        if settled and abs(batch - before_batch) <= SETTLED * batch:
             break
-        before_s, before_rps = ttft, rps
+        before_s, before_rps, before_batch = ttft, rps, batch
         step_s, joules = _decode_step(c, max(batch, 1e-3), isl, osl)
         decode_s = steps * step_s
         together = min(max(rps * (queue_s + prompt_s) / servers, 1.0), p[_GROUPS])
@@ -263,12 +269,12 @@ def _disaggregated(
     elif offered * each / servers >= 0.999 or offered * decode_s / workers > room:
         full = math.inf
         rps = min(servers / each, room * workers / max(decode_s, 1e-9))
+    # A closed loop whose prefill is the narrow place is not saturated: all the rest waits there, as in any queue.
+    late = 1.0 if math.isinf(full) or (full > 0.0 and batch >= 0.999 * room) else 0.0
     busy = min(rps * each / servers, 1.0)
     watts = servers * (busy * prompt_j / prompt_s + (1.0 - busy) * p[_IDLE])
     watts += workers * _decode_watts(c, batch, step_s, joules)
-    _write(
-        out, ttft + full, tpot, rps, batch, busy, queue_s + full, watts, 1.0 if full > 0.0 else 0.0, prompt_s, step_s
-    )
+    _write(out, ttft + full, tpot, rps, batch, busy, queue_s + full, watts, late, prompt_s, step_s)
 
 
 @njit(cache=True)

@@ -302,9 +302,13 @@ def _predictions(
     tpot = column("tpot_s") * np.exp(of_tpot.mean)
     e2e = ttft + tpot * (load("osl") - 1.0)
     physical = column("ttft_s") + column("tpot_s") * (load("osl") - 1.0)
-    # In a closed loop what is in flight over its time is the throughput: it changes as the times do.
-    closed = load("concurrency") > 0
-    rps = np.where(closed, column("rps") * physical / np.where(closed, e2e, 1.0), column("rps"))
+    # In a closed loop what is in flight over its time is the throughput: it changes as the times do. Of what does not fit at once
+    # it changes as the time per token does, which is what all the rest waits for.
+    closed, full = load("concurrency") > 0, column("saturated") > 0
+    slower = np.ones(len(out))
+    np.divide(e2e, physical, out=slower, where=closed & ~full)
+    np.exp(of_tpot.mean, out=slower, where=closed & full)
+    rps = column("rps") / slower
     return Predictions(
         ttft_s=ttft,
         ttft_low_s=ttft * np.exp(-of_ttft.half),

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from plenum.serving.formats import FORMATS, Precision
 from plenum.serving.instance import Instance
 
 POINTS_LIMIT = 2000
@@ -78,17 +79,26 @@ def features_of(
 
 
 def _groups(instance: Instance, prefill: Instance | None) -> tuple[str, ...]:
-    precision = instance.precision
     first = "" if prefill is None else f" after {prefill.parallelism}"
     parts = {
         "engine": instance.settings.engine,
         "hardware": instance.hardware.name,
         "family": instance.model.family,
         "model": instance.model.name,
-        "precision": f"{precision.weights} {precision.experts}",
+        "precision": widths(instance.precision),
         "layout": f"{instance.parallelism}{first}",
     }
     return tuple("|".join(parts[name] for name in level) for level in LEVELS)
+
+
+def widths(precision: Precision) -> str:
+    """Return whole bits of weights, and of experts where they differ; ``w``: only weights are so narrow.
+
+    Formats of one width run alike once the physics has their peaks: FP8 with one scale or with one for each block.
+    """
+    names = [precision.weights, precision.experts] if precision.experts else [precision.weights]
+    parts = [f"{int(FORMATS[name].bits)}{'w' if FORMATS[name].weight_only else ''}" for name in names]
+    return "+".join(dict.fromkeys(parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
