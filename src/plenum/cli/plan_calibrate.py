@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plenum.cli.console import choose_output, write_json
+from plenum.cli.measurement_options import given_by, measurement_options
 from plenum.cli.tables import Column, write_table
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
-    from plenum.adapters.measurements import Given
     from plenum.serving.accuracy import Accuracy
     from plenum.serving.measured import Measured
 
@@ -31,22 +31,10 @@ LEAST_HELD_OUT = 20
     help="What a benchmark wrote (vLLM, SGLang, guidellm, AIPerf, inference-perf), or a CSV; may be given again.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the calibration into this file.")
-@click.option("--model", default="", help="What ran, where the files do not say.")
-@click.option("--hardware", default="", help="The same: on which accelerators.")
-@click.option("--engine", default="", help="The same: in which engine.")
-@click.option("--weights", default="", help="The same: format of the weights.")
-@click.option("--kv-cache", default="", help="The same: format of the KV cache.")
-@click.option("--tp", type=click.IntRange(1), help="The same: tensor parallel degree.")
-@click.option("--pp", type=click.IntRange(1), default=1, help="The same: pipeline stages.")
-@click.option("--dp", type=click.IntRange(1), default=1, help="The same: attention groups.")
-@click.option("--ep", type=click.IntRange(1), default=1, help="The same: parts that experts are dealt out into.")
-@click.option("--concurrency", type=click.FloatRange(0, min_open=True), help="The same: requests in flight.")
-@click.option("--rps", type=click.FloatRange(0, min_open=True), help="The same: requests a second.")
-@click.option("--isl", type=click.FloatRange(1), help="The same: tokens of a prompt.")
-@click.option("--osl", type=click.FloatRange(1), help="The same: tokens of an answer.")
 @click.option("--fresh", is_flag=True, help="Start from data sheets, not from the calibration that ships.")
 @click.option("--coverage", type=click.FloatRange(0.5, 0.99), default=0.9, show_default=True, help="Of intervals.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which half is held out.")
+@measurement_options
 @choose_output
 def command(**options: Any) -> None:
     """Fit the performance model to measured points, and say how far it can be trusted.
@@ -66,7 +54,7 @@ def command(**options: Any) -> None:
     from plenum.serving.fitting import calibrate
     from plenum.serving.measured import measured
 
-    given = _given(options)
+    given = given_by(options)
     read = [point for path in options["measurements"] for point in read_measurements(path, given)]
     points = measured(read)
     if not len(points):
@@ -94,27 +82,6 @@ def command(**options: Any) -> None:
         return
     _print(points, len(read) - len(points), before, seen)
     _print_end(options["out"], seen is None)
-
-
-def _given(options: dict[str, Any]) -> Given:
-    from plenum.adapters.measurements import Given
-    from plenum.adapters.measurements.given import workers_of
-
-    workers = None
-    if options["tp"]:
-        workers = workers_of(options["tp"], pp=options["pp"], dp=options["dp"], ep=options["ep"], field="--tp")
-    return Given(
-        model=options["model"],
-        hardware=options["hardware"],
-        engine=options["engine"],
-        weights=options["weights"],
-        kv_cache=options["kv_cache"],
-        workers=workers,
-        concurrency=options["concurrency"] or math.nan,
-        rate_rps=options["rps"] or math.nan,
-        isl=options["isl"] or math.nan,
-        osl=options["osl"] or math.nan,
-    )
 
 
 def _plain(found: Accuracy) -> dict[str, dict[str, float | int | None]]:

@@ -119,7 +119,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
         ),
     ),
     Accelerator(
-        name="GB200", vendor="NVIDIA", aliases=("gb200_nvl72", "GB200-NVL72", "NVIDIA-GB200"),
+        name="GB200", vendor="NVIDIA", aliases=("gb200_sxm", "gb200_nvl72", "GB200-NVL72", "NVIDIA-GB200"),
         peak_flops={
             "bf16": 2500 * T, "fp16": 2500 * T, "tf32": 1250 * T, "fp32": 80 * T, "fp8": 5000 * T, "mxfp8": 5000 * T,
             "int8": 5000 * T, "nvfp4": 10_000 * T, "mxfp4": 10_000 * T,
@@ -135,7 +135,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
         ),
     ),
     Accelerator(
-        name="GB300", vendor="NVIDIA", aliases=("gb300_nvl72", "GB300-NVL72", "NVIDIA-GB300"),
+        name="GB300", vendor="NVIDIA", aliases=("gb300_sxm", "gb300_nvl72", "GB300-NVL72", "NVIDIA-GB300"),
         peak_flops={
             "bf16": 2500 * T, "fp16": 2500 * T, "tf32": 1250 * T, "fp32": 80 * T, "fp8": 5000 * T, "mxfp8": 5000 * T,
             "nvfp4": 15_000 * T, "mxfp4": 15_000 * T,

@@ -1,0 +1,82 @@
+"""``plenum plan predict`` and ``plenum plan calibrate``: tables for people, JSON for programs, errors to act on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from plenum.cli.root import root
+from plenum.model.errors import PlenumError
+
+ASKED = ("--model", "Llama-3.1-8B", "--hardware", "H100", "--isl", "1000", "--osl", "100")
+
+
+def _run(*arguments):
+    result = CliRunner().invoke(root, ["plan", *arguments], catch_exceptions=True)
+    if isinstance(result.exception, PlenumError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def _table(path, *, slower=2.0):
+    """Write measurements of Llama-3.1-8B on one H100 that are ``slower`` than what is predicted without them."""
+    rows = ["model,hardware,engine,tp,concurrency,isl,osl,ttft_ms,tpot_ms"]
+    for concurrency in (1, 2, 4, 8, 16, 32):
+        for isl in (250, 500, 1000, 2000):
+            said = json.loads(
+                _run("predict", *ASKED, "--isl", str(isl), "--concurrency", str(concurrency), "-o", "json")
+            )
+            times = f"{said['ttft_s'] * 1e3 * slower},{said['tpot_s'] * 1e3 * slower}"
+            rows.append(f"Llama-3.1-8B,H100,vllm,1,{concurrency},{isl},100,{times}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_a_prediction_lies_in_its_interval_and_above_its_floor():
+    said = json.loads(_run("predict", *ASKED, "--concurrency", "8", "-o", "json"))
+    assert said["fits"]
+    for name in ("ttft", "tpot"):
+        assert said[f"floor_{name}_s"] < said[f"{name}_low_s"] < said[f"{name}_s"] < said[f"{name}_high_s"]
+    assert "time per output token" in _run("predict", *ASKED, "--concurrency", "8")
+
+
+def test_what_does_not_fit_and_what_is_too_much():
+    assert "does not fit" in _run("predict", *ASKED, "--model", "Llama-3.1-70B", "--concurrency", "1")
+    assert "Saturated" in _run("predict", *ASKED, "--rps", "100000")
+    assert json.loads(_run("predict", *ASKED, "--rps", "100000", "-o", "json"))["ttft_s"] is None
+
+
+def test_one_kind_of_load_is_needed():
+    for loads in ((), ("--rps", "1", "--concurrency", "1")):
+        with pytest.raises(PlenumError, match="one of the two"):
+            _run("predict", *ASKED, *loads)
+
+
+def test_calibrating_with_ones_own_measurements_changes_what_is_predicted(tmp_path):
+    table, written = _table(tmp_path / "mine.csv"), tmp_path / "mine.json"
+    said = json.loads(_run("calibrate", "-m", str(table), "--out", str(written), "-o", "json"))
+    assert said["points"] == 24
+    assert said["before"]["tpot"]["median"] == pytest.approx(0.5, abs=0.01)
+    assert said["held_out"]["tpot"]["median"] < 0.1
+    load = ("--concurrency", "6", "-o", "json")
+    before = json.loads(_run("predict", *ASKED, *load))
+    after = json.loads(_run("predict", *ASKED, *load, "--calibration", str(written)))
+    assert after["tpot_s"] / before["tpot_s"] == pytest.approx(2.0, rel=0.05)
+
+
+def test_files_that_are_no_calibration(tmp_path):
+    wrong = tmp_path / "wrong.json"
+    for text in ("[]", "{", '{"version": 7}', "[" * 100_000):
+        wrong.write_text(text)
+        with pytest.raises(PlenumError, match="plenum plan calibrate"):
+            _run("predict", *ASKED, "--concurrency", "1", "--calibration", str(wrong))
+
+
+def test_measurements_that_say_too_little(tmp_path):
+    table = tmp_path / "little.csv"
+    table.write_text("model,hardware,engine,ttft_ms\nLlama-3.1-8B,H100,vllm,100\n")
+    with pytest.raises(PlenumError, match="over how many devices"):
+        _run("calibrate", "-m", str(table))
