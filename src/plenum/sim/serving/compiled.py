@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import njit
 
-inner = njit(cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", _nrt=False)
+_INNER: dict[str, Any] = {
+    "cache": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "error_model": "numpy",
+    "_nrt": False,
+}
+
+inner = njit(**_INNER)
 """For what is called by compiled code only and allocates nothing. Arrays belong to the caller of the loop, so nobody counts references;
 nobody divides by zero on purpose, so nobody checks."""
 
-small = njit(
-    cache=True, inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", _nrt=False
-)
+small = njit(inline="always", **_INNER)
 """The same for a line or two."""
 
 outer = njit(cache=True)
