@@ -21,7 +21,9 @@ _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 @click.command()
 @click.option("--model", required=True, help="A model of `plenum plan models`, a config.json or its folder.")
 @click.option("--hardware", required=True, help="An accelerator of `plenum plan hardware`.")
-@click.option("--devices", required=True, type=click.IntRange(1, 1_000_000), help="How many of them.")
+@click.option(
+    "--gpus", "--devices", "devices", required=True, type=click.IntRange(1, 1_000_000), help="How many of them."
+)
 @click.option("--tokens", required=True, help="Tokens to train on, such as 15T or 300B.")
 @click.option(
     "--seq", type=click.IntRange(1, 10_000_000), default=8192, show_default=True, help="Tokens of a sequence."
@@ -51,8 +53,8 @@ def command(**options: Any) -> None:
     Searches tensor, pipeline, context, data and expert parallelism, micro-batch, ZeRO and recomputation for the fastest that fits.
 
     \b
-    plenum plan training --model Llama-3.1-405B --hardware H100 --devices 16384 --tokens 15.6T --batch 2048
-    plenum plan training --model Llama-3.1-8B --hardware H100 --devices 64 --tokens 1T --layout tp=1,dp=64,zero=3
+    plenum plan training --model Llama-3.1-405B --hardware H100 --gpus 16384 --tokens 15.6T --batch 2048
+    plenum plan training --model Llama-3.1-8B --hardware H100 --gpus 64 --tokens 1T --layout tp=1,dp=64,zero=3
     """
     from plenum.planning.training.plan import plan_training
 
@@ -85,6 +87,11 @@ def _question(options: dict[str, Any]) -> Question:
         pue=options["pue"],
         usd_per_hour=options["usd_per_hour"],
     )
+
+
+def _written(tokens: float) -> str:
+    """Write a count of tokens as people give it."""
+    return f"{tokens / 1e12:,.4g}T" if tokens >= 1e12 else f"{tokens / 1e9:,.4g}B"
 
 
 def _tokens(text: str) -> float:
@@ -154,7 +161,7 @@ def _write(question: Question, plan: TrainingPlan) -> None:
         return
     step, held = best.step, best.memory
     click.echo(
-        click.style(f"{where}: {plan.days:,.1f} days", bold=True) + f" for {question.tokens / 1e9:,.4g} G tokens\n"
+        click.style(f"{where}: {plan.days:,.1f} days", bold=True) + f" for {_written(question.tokens)} tokens\n"
     )
     facts = [
         ("layout", str(best.layout)),
