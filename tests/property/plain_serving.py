@@ -200,7 +200,7 @@ class PlainInstance:
             for r in self.decodes:
                 r.filled += 1
                 r.generated += 1
-            finished = [r for r in self.decodes if r.generated == r.output]
+            finished = sorted((r for r in self.decodes if r.generated == r.output), key=lambda r: r.number)
             for r in finished:
                 self.decodes.remove(r)
                 self.unpin(r)

@@ -142,7 +142,7 @@ def account(w: World, i: int, now_s: float) -> None:
 
 @inner
 def take_finished(w: World, i: int) -> int:
-    """Take a sequence that has come to its end out of the batch; -1: there is none. Contexts that fill the window stop growing."""
+    """Take the first sequence that has come to its end out of the batch; -1: there is none. Contexts that fill the window stop growing."""
     if w.ni[f.STEPS, i] < w.ni[f.CHANGE, i]:
         return -1
     steps = w.ni[f.STEPS, i]
@@ -151,12 +151,16 @@ def take_finished(w: World, i: int) -> int:
         if w.ri[r, f.GROWN] == steps:
             w.ni[f.GROWING, i] -= 1
             w.ri[r, f.GROWN] = 0
+    first, place = -1, -1
     for k in range(w.ni[f.DECODES, i]):
-        if w.ri[w.batch[f.IN_DECODE, i, k], f.UNTIL] <= steps:
-            w.ni[f.TRY, i] = 1
-            return leave(w, i, k)
-    next_change(w, i)
-    return -1
+        r = w.batch[f.IN_DECODE, i, k]
+        if w.ri[r, f.UNTIL] <= steps and (first < 0 or r < first):
+            first, place = r, k
+    if first < 0:
+        next_change(w, i)
+        return -1
+    w.ni[f.TRY, i] = 1
+    return leave(w, i, place)
 
 
 @inner
