@@ -64,7 +64,7 @@ def fewest_devices(
         spread = Parallelism(tp=devices, ep=devices if model.expert_parameters else 1)
         instance = Instance(model=model, hardware=hardware, precision=precision, parallelism=spread)
         weights, most = weight_bytes_per_device(instance), devices
-        tokens = cache_capacity_tokens(instance)
+        tokens = cache_capacity_tokens(instance, context_tokens)
         if weights < usable and tokens >= context_tokens:
             return Fit(devices=devices, weight_bytes=weights, usable_bytes=usable, cache_tokens=tokens)
     return Fit(

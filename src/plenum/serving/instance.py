@@ -120,12 +120,37 @@ def cache_bytes_per_token(instance: Instance) -> float:
     return values / (cache_shards(instance) * instance.parallelism.pp)
 
 
-def cache_capacity_tokens(instance: Instance) -> int:
+def sequence_cache_bytes(instance: Instance, context_tokens: float) -> float:
+    """Bytes that one sequence of ``context_tokens`` takes on each device that keeps it: windows as full as they are, and its states.
+
+    Heads of a state are split as far as tensor parallelism goes; a state is never held narrower than 16 bits.
+    """
+    model, spread = instance.model, instance.parallelism
+    width = FORMATS[instance.precision.kv_cache].bytes
+    states = sum(block.count * block.attention.state_values() for block in model.blocks)
+    growing = (model.cache_values(context_tokens) - states) * width / cache_shards(instance)
+    return (growing + states * max(width, 2.0) / spread.tp) / spread.pp
+
+
+LONG_TOKENS = 65_536.0
+"""A context so long that windows and states hardly count beside what grows."""
+
+
+def cache_capacity_tokens(instance: Instance, context_tokens: float = LONG_TOKENS) -> int:
     """Tokens of KV cache that the whole instance holds; 0 or less where the weights leave no room.
 
-    Windows and states are counted as if every sequence were long: an instance may hold somewhat more.
+    Parameters
+    ----------
+    context_tokens
+        Length of a sequence, on average. Only where layers have windows or states does it matter: short sequences share neither, so
+        that fewer tokens of them fit (a model that sees 1,024 tokens in five of six layers keeps those in full until then).
     """
     free = instance.hardware.hbm_bytes * RUNTIME_FRACTION - WORKSPACE_BYTES - weight_bytes_per_device(instance)
-    growing = instance.model.cache_values(65_536.0) / 65_536.0 * FORMATS[instance.precision.kv_cache].bytes
-    each = growing / (cache_shards(instance) * instance.parallelism.pp)
+    context = max(context_tokens, 1.0)
+    each = sequence_cache_bytes(instance, context) / context
     return math.floor(free / each) * instance.parallelism.dp if each > 0 else 0
+
+
+def longest_sequence_fits(instance: Instance, context_tokens: float) -> bool:
+    """Tell whether a sequence of ``context_tokens`` fits beside the weights: it is held by one attention group."""
+    return cache_capacity_tokens(instance, context_tokens) / instance.parallelism.dp >= context_tokens

@@ -14,8 +14,9 @@ from plenum.planning.serving.limits import Limit
 from plenum.planning.serving.load import TPOT_TAIL, TTFT_TAIL
 from plenum.planning.serving.options import options_of
 from plenum.planning.serving.plan import ServingPlan, plan_serving
-from plenum.planning.serving.question import Question
+from plenum.planning.serving.question import Question, steady_traffic
 from plenum.planning.serving.search import Search, chunks_of, search
+from plenum.serving.instance import weight_bytes_per_device
 from plenum.serving.pools import Serving
 from plenum.serving.report import Latencies, ServingReport
 
@@ -132,6 +133,50 @@ def test_the_same_question_has_the_same_answer() -> None:
     assert [p.rate_rps for p in first.frontier] == [p.rate_rps for p in second.frontier]
 
 
+def test_short_sequences_fill_what_windows_have_not() -> None:
+    """Gemma-3-27B sees 1,024 tokens in 52 of 62 layers, and all of 750: 62 x 16 x 2 x 128 x 2 bytes = 508 kB a token."""
+    asked = question("H100:2", model="gemma-3-27b", weights=("bf16",), isl=500, osl=500, ttft_s=5.0, tpot_s=0.2)
+    (option,) = [o for o in options_of(asked, asked.stocks[0], predict) if o.devices == 1]
+    free = 0.9 * option.hardware.hbm_bytes - 2e9 - weight_bytes_per_device(option.instance)
+    assert option.cache_tokens == pytest.approx(free / 507_904, rel=1e-3)
+    for pool in planned(asked).recommended.layout.pools:
+        slots = pool.option.instance.settings.max_sequences
+        assert slots * 500 <= 1.3 * pool.option.cache_tokens
+
+
+def test_one_attention_group_holds_a_sequence_not_all_of_them() -> None:
+    """DeepSeek-V3 on eight H200, attention on one device each: 112,000 tokens of the 150,000 asked for are one device's share."""
+    asked = question("H200:8", model="DeepSeek-V3", weights=("fp8",), isl=150_000, osl=1000, ttft_s=600.0, tpot_s=1.0)
+    asked = replace(asked, model=replace(asked.model, max_context=10**6), traffic=steady_traffic(0.0, 600_000, 1000))
+    groups = {option.instance.parallelism.dp for option in options_of(asked, asked.stocks[0], predict)}
+    assert 8 not in groups
+    assert 1 in groups
+
+
+def test_stages_are_tried_where_there_is_hardly_room_for_requests() -> None:
+    """Kimi-K2 in 8 bits takes 128 of the 134 GB that an engine has of each of eight H200: two stages hold far more requests."""
+    asked = question("H200:32", model="Kimi-K2", weights=("fp8",), isl=8000, ttft_s=5.0, tpot_s=0.1)
+    stages = {option.instance.parallelism.pp for option in options_of(asked, asked.stocks[0], predict)}
+    assert stages >= {1, 2}
+    assert planned(asked).recommended.rate_rps > 8.0
+
+
+def test_prompts_take_power_too() -> None:
+    """Answers of one token: all work is prefill, and a device that computes nearly all the time draws nearly all it may."""
+    plan = planned(question("H100:8", model="Llama-3.1-8B", isl=8000, osl=1, disaggregated=False))
+    assert plan.recommended.watts > 0.6 * 8 * 700
+    assert plan.recommended.watts <= 1.04 * 8 * 700
+
+
+def test_slower_iterations_than_predicted_bear_less_even_where_memory_binds() -> None:
+    """One H100 holds a few requests of Llama-3.1-70B beside its weights: the longer each stays the fewer come by."""
+    plan = planned(question("H100:1", isl=1000, osl=200, ttft_s=5.0, tpot_s=0.2))
+    low, typical, high = plan.capacity_rps
+    assert plan.breaks.code == "cache"
+    assert low / typical == pytest.approx(0.8, abs=0.08)
+    assert high / typical == pytest.approx(1.25, abs=0.1)
+
+
 # -- the simulator's word --------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +247,7 @@ def test_a_plan_that_no_run_confirms_is_none() -> None:
         (question(ttft_s=0.08), "serving.ttft", "request alone"),
         (question(tpot_s=0.004), "serving.tpot", "request alone"),
         (question(rps=500.0), "serving.stock", "500 were asked"),
+        (question("L40S:1", model="gpt-oss-120b", weights=("bf16",)), "serving.memory", "takes 65.2 GB of weights"),
         (question("H200", rps=20.0, usd_per_hour=20.0), "serving.budget", "$20.00"),
     ],
 )

@@ -53,7 +53,7 @@ def modelled_scenario(
     """
     context = lengths.mean + output_tokens / 2
     for field, instance in (("remote hardware", remote), ("local hardware", local)):
-        room = cache_capacity_tokens(instance)
+        room = cache_capacity_tokens(instance, lengths.tokens[-1]) // instance.parallelism.dp
         if room < lengths.tokens[-1]:
             sentence = f"{instance.devices} x {instance.hardware.name} hold {max(room, 0):,} tokens of KV cache beside the weights"
             longest = f"the longest prompt has {lengths.tokens[-1]:,.0f}"
@@ -63,7 +63,7 @@ def modelled_scenario(
         steps,
         context_tokens=context,
         tokens_per_s=tokens_per_s,
-        cache_tokens=cache_capacity_tokens(local),
+        cache_tokens=cache_capacity_tokens(local, context),
         most_sequences=local.settings.max_sequences,
     )
     if not sequences:

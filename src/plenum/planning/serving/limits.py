@@ -11,6 +11,7 @@ from plenum.planning.serving.options import MAX_DEVICES, Option, Predictor, inst
 from plenum.planning.serving.question import Question, Stock
 from plenum.planning.serving.search import Search, search
 from plenum.planning.serving.words import duration, figure
+from plenum.serving.fit import model_bytes
 from plenum.serving.formats import FORMATS
 from plenum.serving.hardware import Accelerator
 from plenum.serving.instance import (
@@ -82,7 +83,7 @@ def fit_limit(question: Question, predict: Predictor) -> Limit:
     usable = _usable(instance.hardware)
     needed = weight_bytes_per_device(instance)
     form, devices = instance.precision.weights, instance.devices
-    whole = _whole_bytes(question, form)
+    whole = model_bytes(question.model, instance.precision)
     on = f"{_number(devices)} {instance.hardware.name}"
     each = "" if devices == 1 else "each "
     helps = tuple(_fitting(question, stock, predict))
@@ -99,7 +100,8 @@ def fit_limit(question: Question, predict: Predictor) -> Limit:
             unit="bytes",
             helps=helps,
         )
-    room = max(cache_capacity_tokens(instance) for _, instance in tried)
+    longest = question.traffic.longest_tokens
+    room = max(cache_capacity_tokens(i, longest) // i.parallelism.dp for _, i in tried)
     return Limit(
         code="serving.cache",
         sentence=(
@@ -122,7 +124,7 @@ def _format_limit(question: Question) -> Limit:
         asked=float("nan"),
         bound=float("nan"),
         unit="",
-        helps=(f"Choose --formats {native[0]}." if native else "Choose other hardware.",),
+        helps=(f"Choose --weights {native[0]}." if native else "Choose other hardware.",),
     )
 
 
@@ -357,11 +359,6 @@ def _stocks(question: Question) -> str:
 
 def _usable(hardware: Accelerator) -> float:
     return hardware.hbm_bytes * RUNTIME_FRACTION - WORKSPACE_BYTES
-
-
-def _whole_bytes(question: Question, form: str) -> float:
-    model = question.model
-    return (model.parameters - model.embedding_parameters) * FORMATS[form].bytes + model.embedding_parameters * 2.0
 
 
 def _number(devices: int) -> str:

@@ -29,7 +29,7 @@ FIGURES = 13
 CACHE_Z = 3.0
 """Standard deviations of the batch that the KV cache must hold before preemption is called unlikely."""
 
-_WINDOW = AT["window"]
+_WINDOW, _CAP_W = AT["window"], AT["cap_w"]
 
 MAX_FIXED_POINT = 60
 MAX_BISECTION = 14
@@ -123,15 +123,15 @@ def pool_under(
     window = c[_WINDOW]
     seen = min(context, window) if window > 0.0 else 0.0
     batch, iteration, plain, joules = 1.0, 0.0, 0.0, 0.0
-    extra, share, pieces = 0.0, 0.0, 1.0
+    extra, extra_joules, share, pieces = 0.0, 0.0, 0.0, 1.0
     settled = False
     for _ in range(MAX_FIXED_POINT):
         plain, joules = step(c, 0.0, 0.0, 0.0, 0.0, batch, batch * context, batch * seen)
         if role == BOTH:
             if chunk - batch < 0.125 * chunk:
                 return False
-            mixed, _, pieces = _prompt(c, load.computed, load.found, chunk - batch, batch, context)
-            extra = mixed - pieces * plain
+            mixed, mixed_joules, pieces = _prompt(c, load.computed, load.found, chunk - batch, batch, context)
+            extra, extra_joules = mixed - pieces * plain, mixed_joules - pieces * joules
             share = own * extra
             if share >= 0.98:
                 return False
@@ -159,7 +159,7 @@ def pool_under(
     out[CACHE] = (batch + CACHE_Z * deviation) * context
     out[STEP] = plain
     out[BUSY] = min(1.0, share + running)
-    out[WATTS] = joules / plain * running
+    out[WATTS] = min(joules / plain * running * (1.0 - share) + own * extra_joules, c[_CAP_W])
     if role == DECODE:
         return True
     alone = pieces * plain + extra

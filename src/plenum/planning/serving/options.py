@@ -11,7 +11,13 @@ from plenum.planning.serving.question import Question, Stock
 from plenum.serving.architecture import Architecture
 from plenum.serving.formats import FORMATS, Precision
 from plenum.serving.hardware import Accelerator
-from plenum.serving.instance import EngineSettings, Instance, Parallelism, cache_capacity_tokens
+from plenum.serving.instance import (
+    EngineSettings,
+    Instance,
+    Parallelism,
+    cache_capacity_tokens,
+    longest_sequence_fits,
+)
 from plenum.serving.roofline import computed_in
 from plenum.serving.steps import StepModel
 
@@ -29,6 +35,10 @@ CHUNKS = (2048, 4096, 8192, 16384)
 """Tokens of one iteration at most; vLLM's defaults lie among them (2,048 … 16,384 by hardware and use)."""
 
 PREFILL_CHUNKS = (8192, 16384)
+
+ROOMY = 64
+"""Requests that an instance should hold at once: with fewer, weights are read for hardly anything, and stages are worth a try."""
+
 MAX_OPTIONS = 4096
 
 
@@ -71,7 +81,7 @@ class Option:
     prediction
         How long its iterations take.
     cache_tokens
-        Tokens of KV cache that it holds.
+        Tokens of KV cache that it holds, of requests as long as the question's are on average.
     """
 
     instance: Instance
@@ -96,24 +106,30 @@ class Option:
 
 def options_of(question: Question, stock: Stock, predict: Predictor) -> list[Option]:
     """Return the options on one kind of device that hold the model and its longest request; possibly none."""
+    traffic = question.traffic
+    context = traffic.prompt_tokens + 0.5 * traffic.output_tokens
     fitting = [
-        (instance, cache)
+        (instance, cache_capacity_tokens(instance, context))
         for instance in islice(instances_of(question, stock), MAX_OPTIONS)
-        if (cache := cache_capacity_tokens(instance)) >= question.traffic.longest_tokens
+        if longest_sequence_fits(instance, traffic.longest_tokens)
     ]
     if not question.pipelines:
-        fitting = list(_fewest_stages(fitting))
+        fitting = list(_fewest_stages(fitting, ROOMY * context))
     return [Option(instance=instance, prediction=predict(instance), cache_tokens=cache) for instance, cache in fitting]
 
 
-def _fewest_stages(fitting: list[tuple[Instance, int]]) -> Iterator[tuple[Instance, int]]:
-    """Yield, of each format, those with as few pipeline stages as hold the model."""
-    fewest: dict[Precision, int] = {}
-    for instance, _ in fitting:
-        stages = instance.parallelism.pp
-        fewest[instance.precision] = min(stages, fewest.get(instance.precision, stages))
+def _fewest_stages(fitting: list[tuple[Instance, int]], roomy_tokens: float) -> Iterator[tuple[Instance, int]]:
+    """Yield, of each format, those with as few pipeline stages as hold the model, and as hold it with ``roomy_tokens`` of cache."""
+    kept: set[tuple[Precision, int]] = set()
+    for least in (0.0, roomy_tokens):
+        fewest: dict[Precision, int] = {}
+        for instance, cache in fitting:
+            if cache >= least:
+                stages = instance.parallelism.pp
+                fewest[instance.precision] = min(stages, fewest.get(instance.precision, stages))
+        kept |= set(fewest.items())
     for instance, cache in fitting:
-        if instance.parallelism.pp == fewest[instance.precision]:
+        if (instance.precision, instance.parallelism.pp) in kept:
             yield instance, cache
 
 
