@@ -15,6 +15,9 @@ from plenum.sim.serving.world import World
 MAX_TICKS = 1_000_000
 """Decisions of one run at most."""
 
+IN_VAIN = 3
+"""Decisions in a row that start nothing while nothing else goes on; then scaling gives up."""
+
 
 class Scaler:
     """Decides at every tick how many instances of each pool there should be."""
@@ -35,7 +38,7 @@ class Scaler:
         self._histories = [scaling.history_of(limit) for limit in self._limits]
         self._arrived = 0
         self._quiet_since_s = 0.0
-        self._ticks = 0
+        self._ticks = self._in_vain = 0
 
     def decide(self, w: World) -> bool:
         """Decide for every pool; False once everything is over."""
@@ -50,8 +53,12 @@ class Scaler:
         for pool in np.unique(w.ni[f.POOL]).tolist():
             self._scale(w, pool, now_s, rate_rps)
         self._ticks += 1
-        if self._ticks < MAX_TICKS:
-            push(w, now_s + self._settings.every_s, TICK, 0, 0)
+        # Nothing is under way and scaling starts nothing: whoever still waits, waits for instances that will not come back.
+        waiting = w.count[f.EVENTS] == 0 and np.isinf(w.keys[1]) and w.count[f.CALLED_NOW] == 0
+        self._in_vain = self._in_vain + 1 if waiting and w.count[f.ARRIVED] == len(w.order) else 0
+        if self._in_vain > IN_VAIN or self._ticks >= MAX_TICKS:
+            return True
+        push(w, now_s + self._settings.every_s, TICK, 0, 0)
         return True
 
     def _scale(self, w: World, pool: int, now_s: float, rate_rps: float) -> None:
