@@ -39,7 +39,7 @@ def test_programs_get_the_same_as_json() -> None:
 
 
 def test_what_cannot_be_exits_with_1_and_the_limit() -> None:
-    told = plan("--model", "Llama-3.1-70B", "--hardware", "L40S", "--gpus", "1", "--formats", "fp16", "-o", "json")
+    told = plan("--model", "Llama-3.1-70B", "--hardware", "L40S", "--gpus", "1", "--weights", "fp16", "-o", "json")
     assert told.returncode == 1
     assert json.loads(told.stdout)["limit"]["code"] == "serving.memory"
 

@@ -61,7 +61,7 @@ def test_experts() -> None:
 
 def test_experts_that_are_too_slow_say_what_binds() -> None:
     result = run("experts", "--within", "0.001")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "nothing serves a prompt within 0.001 s" in result.stdout
 
 
@@ -92,8 +92,9 @@ def test_agents() -> None:
         (("experts", "--platform", "box"), "must be such as"),
         (("experts", "--preset", "sn50"), "choose from sn40l"),
         (("agents", "--agent", "reakt"), "nearest: react"),
-        (("agents", "--hardware", "8xZ100"), "Z100"),
-        (("agents", "--queries-per-day", "many"), "such as 71.4M"),
+        (("agents", "--hardware", "Z100"), "Z100"),
+        (("agents", "--hardware", "8xH100"), "such as --tp"),
+        (("agents", "--queries-per-day", "many"), "71.4M"),
         (("agents", "--concurrency", "a,b"), "such as 1,4,16"),
     ],
 )  # fmt: skip

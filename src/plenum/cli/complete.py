@@ -1,7 +1,8 @@
-"""Names completed in the shell, asked of the control plane: quickly, and silently where there is no answer."""
+"""Names completed in the shell, of catalogues or asked of the control plane: quickly, and silently where there is no answer."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -62,6 +63,69 @@ def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -
     if kind.plural == "jobs":
         return [item for plural in JOB_KINDS for item in _names(ctx, plural, incomplete, of_tenant=True)]
     return _names(ctx, kind.plural, incomplete, of_tenant=kind.of_tenant)
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a model of the catalogue; where none begins so, a path."""
+    from plenum.serving.catalogue.models import MODELS
+
+    return _starting(MODELS, incomplete) or [CompletionItem(incomplete, type="file")]
+
+
+def complete_hardware(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete an accelerator; of a list separated by commas, its last one."""
+    from plenum.serving.catalogue.accelerators import ACCELERATORS
+
+    return _last_of(ACCELERATORS, incomplete)
+
+
+def complete_format(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a number format, or the last of several."""
+    from plenum.serving.formats import FORMATS
+
+    return _last_of(FORMATS, incomplete)
+
+
+def complete_routing(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a routing policy, or the last of several."""
+    from plenum.cli.serving_traffic import ROUTING
+
+    return _last_of(ROUTING, incomplete)
+
+
+def complete_traffic(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a trace, a kind of invented traffic, or a kind of agent; else a path."""
+    from plenum.cli.serving_traffic import INVENTED, NAMED
+
+    if incomplete.startswith("agent:"):
+        from plenum.planning.published import AGENT_KINDS
+
+        return _starting((f"agent:{name}:" for name in AGENT_KINDS), incomplete)
+    names = (*NAMED, *(f"{name}:" for name in INVENTED))
+    return _starting(names, incomplete) or [CompletionItem(incomplete, type="file")]
+
+
+def complete_agent(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a kind of agent."""
+    from plenum.planning.published import AGENT_KINDS
+
+    return _starting(AGENT_KINDS, incomplete)
+
+
+def complete_preset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a published case of the command at hand."""
+    from plenum.planning.published import EXPERTS_PRESETS, PREFILL_PRESETS
+
+    return _starting(EXPERTS_PRESETS if ctx.info_name == "experts" else PREFILL_PRESETS, incomplete)
+
+
+def _starting(names: Iterable[str], incomplete: str, before: str = "") -> list[CompletionItem]:
+    return [CompletionItem(before + name) for name in names if name.lower().startswith(incomplete.lower())]
+
+
+def _last_of(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    before, comma, last = incomplete.rpartition(",")
+    return _starting(names, last, before + comma)
 
 
 def _names(ctx: click.Context, path: str, incomplete: str, *, of_tenant: bool = False) -> list[CompletionItem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from plenum.model.errors import FieldError
@@ -38,4 +39,11 @@ def instance_on(model: str, devices: str, option: str) -> Instance:
         raise FieldError(
             option, f"must be up to {MAX_DEVICES} devices and their kind, such as 8xH200, not {devices[:60]!r}"
         )
-    return instance_of(Described(model=model, hardware=name, tp=int(count[:6])))
+    try:
+        return instance_of(Described(model=model, hardware=name, tp=int(count[:6])))
+    except FieldError as error:
+        if error.where.field not in ("--hardware", "--tp"):
+            raise
+        # Whoever gives 8xH200 has no --tp to be told about.
+        sentence = re.sub(r"--tp (\d+)", rf"\1x{name}", error.sentence).replace("(--pp) ", "")
+        raise type(error)(option, sentence) from None

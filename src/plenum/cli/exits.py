@@ -20,7 +20,7 @@ MEANINGS = (
 """Every code and what it means; scripts may rely on them."""
 
 _BY_STATUS = {401: NOT_ALLOWED, 403: NOT_ALLOWED, 404: ABSENT, 409: CONFLICT, 412: CONFLICT, 408: BUSY, 429: BUSY}
-_BY_CODE = {"client.unreachable": UNREACHABLE, "client.no-context": UNREACHABLE}
+_BY_CODE = {"client.unreachable": UNREACHABLE, "client.no-context": UNREACHABLE, "serving.does-not-fit": NO}
 
 
 def exit_code(error: PlenumError) -> int:

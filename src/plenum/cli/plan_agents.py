@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.complete import complete_agent, complete_hardware, complete_model
 from plenum.cli.console import choose_output, write_json
+from plenum.cli.instance_options import MODEL_HELP, described_by, spread_options
+from plenum.cli.serving_cluster import instance_of
+from plenum.cli.units import COUNT, SECONDS
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
@@ -22,10 +26,21 @@ MAX_COUNTS = 8
 
 @click.command()
 @click.option(
-    "--agent", "agents", multiple=True, help="A kind of agent; may be repeated.  [default: all that are known]"
+    "--agent",
+    "agents",
+    multiple=True,
+    help="A kind of agent; may be repeated.  [default: all that are known]",
+    shell_complete=complete_agent,
 )
-@click.option("--model", default="Llama-3.1-8B", show_default=True, help="A model of the catalogue.")
-@click.option("--hardware", default="1xA100-40GB", show_default=True, help="An instance: devices and their kind.")
+@click.option("--model", default="Llama-3.1-8B", show_default=True, help=MODEL_HELP, shell_complete=complete_model)
+@click.option(
+    "--hardware",
+    default="A100-40GB",
+    show_default=True,
+    help="Accelerator, such as H100.",
+    shell_complete=complete_hardware,
+)
+@spread_options
 @click.option(
     "--batch", type=click.IntRange(1, 4096), default=16, show_default=True, help="Calls that decode together."
 )
@@ -36,11 +51,9 @@ MAX_COUNTS = 8
     metavar="N,…",
     help="Agents at once to tell the idle share at.",
 )
-@click.option(
-    "--tool-seconds", type=click.FloatRange(0, 86_400), help="Mean seconds of a tool, instead of the assumed ones."
-)
-@click.option("--queries-per-day", default="71.4M", show_default=True, metavar="N", help="To be served.")
-@click.option("--wh", type=click.FloatRange(0), help="Measured Wh a query: then only the power is told.")
+@click.option("--tool-time", type=SECONDS, help="Mean time of a tool, such as 3s, instead of the assumed ones.")
+@click.option("--queries-per-day", type=COUNT, default="71.4M", show_default=True, help="To be served.")
+@click.option("--wh", type=click.FloatRange(0, 1e9), help="Measured Wh a query: then only the power is told.")
 @click.option(
     "--pue",
     type=click.FloatRange(1, 5),
@@ -61,13 +74,12 @@ def command(**options: Any) -> None:
 
     \b
     plenum plan agents
-    plenum plan agents --agent react --agent lats --model Llama-3.1-70B --hardware 8xA100-40GB --concurrency 1,8,32
+    plenum plan agents --agent react --agent lats --model Llama-3.1-70B --hardware A100-40GB --tp 8 --concurrency 1,8,32
     plenum plan agents --queries-per-day 71.4M --wh 348.41
     """
-    from plenum.cli.devices import instance_on
     from plenum.planning.agent_sizing import power_w
 
-    per_day = _number(options["queries_per_day"], "--queries-per-day")
+    per_day = options["queries_per_day"]
     if options["wh"] is not None:
         watts = power_w(per_day, options["wh"], pue=options["pue"])
         if options["output"] == "json":
@@ -80,16 +92,15 @@ def command(**options: Any) -> None:
             )
         return
     counts = _counts(options["concurrency"])
-    instance = instance_on(options["model"], options["hardware"], "--hardware")
-    rows = [
-        _row(kind, instance, counts, per_day, options) for kind in _kinds(options["agents"], options["tool_seconds"])
-    ]
+    instance = instance_of(described_by(options))
+    rows = [_row(kind, instance, counts, per_day, options) for kind in _kinds(options["agents"], options["tool_time"])]
     published = _published(per_day, options["pue"])
     if options["output"] == "json":
         write_json(
             {
                 "model": instance.model.name,
-                "hardware": options["hardware"],
+                "hardware": instance.hardware.name,
+                "devices": instance.devices,
                 "batch": options["batch"],
                 "queries_per_day": per_day,
                 "agents": rows,
@@ -168,19 +179,6 @@ def _counts(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _number(text: str, option: str) -> float:
-    """Read ``71.4M`` or ``13.7B``."""
-    scales = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
-    scale = scales.get(text[-1:], 1.0)
-    try:
-        value = float(text[:-1] if text[-1:] in scales else text) * scale
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1e18:
-        raise FieldError(option, f"must be a number such as 71.4M or 13.7B, not {text[:60]!r}")
-    return value
-
-
 def _pue(pue: float) -> str:
     return f" x PUE {pue:g}" if pue > 1 else ""
 
@@ -204,7 +202,8 @@ def _print(
     from plenum.cli.tables import Column, write_table
 
     write_sentences(
-        f"{instance.model.name} on {options['hardware']}, not calibrated for it; means of {options['sample']} drawn queries",
+        f"{instance.model.name} on {instance.devices} x {instance.hardware.name}, not calibrated for it; means "
+        f"of {options['sample']} drawn queries",
         "",
     )
     batch = options["batch"]

@@ -48,7 +48,7 @@ def command(**options: Any) -> None:
     """
     from plenum.adapters.calibrations import write_calibration
     from plenum.adapters.measurements import read_measurements
-    from plenum.cli.progress import compile_note
+    from plenum.cli.compiled import load_model
     from plenum.serving.accuracy import accuracy, held_out
     from plenum.serving.calibration import shipped
     from plenum.serving.fitting import calibrate
@@ -63,10 +63,10 @@ def command(**options: Any) -> None:
         )
     prior = None if options["fresh"] else shipped()
     name = ", ".join(path.name for path in options["measurements"])
-    with compile_note("the performance model"):
-        before = accuracy(points, prior)
-        seen = held_out(points, prior, options["seed"]) if len(points) >= LEAST_HELD_OUT else None
-        calibration = calibrate(points, prior=prior, name=name, coverage=options["coverage"])
+    load_model()
+    before = accuracy(points, prior)
+    seen = held_out(points, prior, options["seed"]) if len(points) >= LEAST_HELD_OUT else None
+    calibration = calibrate(points, prior=prior, name=name, coverage=options["coverage"])
     if options["out"]:
         write_calibration(options["out"], calibration)
     if options["output"] == "json":

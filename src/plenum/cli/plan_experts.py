@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.complete import complete_preset
 from plenum.cli.console import choose_output, write_json
+from plenum.cli.exits import DONE, NO
+from plenum.cli.units import BYTES, LONG_SECONDS
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
@@ -19,10 +23,11 @@ TRACE = 20_000
 
 
 @click.command()
-@click.option("--preset", default="sn40l", show_default=True, help="A published case to start from.")
+@click.option("--preset", default="sn40l", show_default=True, help="A published case to start from.",
+              shell_complete=complete_preset)  # fmt: skip
 @click.option("--experts", type=click.IntRange(1, 1_000_000), help="How many expert models there are.")
-@click.option("--expert-size", metavar="SIZE", help="Bytes of one, such as 14GB.")
-@click.option("--pinned", metavar="SIZE", help="Router and KV cache, which never leave fast memory.")
+@click.option("--expert-size", type=BYTES, help="Of one, such as 14GB.")
+@click.option("--pinned", type=BYTES, help="Router and KV cache, which never leave fast memory.")
 @click.option(
     "--skew",
     type=click.FloatRange(0, 10),
@@ -40,20 +45,22 @@ TRACE = 20_000
     metavar="NAME:KEY=VALUE,…",
     help="Add a server: hbm=, pool=, switch= (bytes a second), prompt_s=, token_s=, usd=.",
 )
-@click.option("--within", type=click.FloatRange(0, min_open=True), help="Seconds that a prompt may take.")
-@click.option("--rps", type=click.FloatRange(0), default=0.0, show_default=True, help="Prompts a second to be served.")
+@click.option("--within", type=LONG_SECONDS, help="How long a prompt may take, such as 500ms.")
+@click.option(
+    "--rps", type=click.FloatRange(0, 1e9), default=0.0, show_default=True, help="Prompts a second to be served."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulated requests.")
 @choose_output
 def command(**options: Any) -> None:
     """Compare servers for a composition of experts: switching, hit rate, time of a prompt, servers it takes.
 
     Fast memory (HBM) is a least-recently-used cache of the pool behind it. The hit rate is estimated and, beside it, simulated with
-    the code that keeps prefix caches.
+    the code that keeps prefix caches. Exits with 1 where no server keeps --within and --rps.
 
     \b
     plenum plan experts
     plenum plan experts --experts 850 --skew 1 --batch 8 --grouped
-    plenum plan experts --experts 300 --within 0.5 --platform 'H200-box:hbm=1128GB,pool=4TiB,switch=64GB,prompt_s=0.02,token_s=0.002'
+    plenum plan experts --experts 300 --within 500ms --platform 'H200-box:hbm=1128GB,pool=4TiB,switch=64GB,prompt_s=0.02,token_s=0.002'
     """
     from plenum.planning import experts as planning
 
@@ -77,9 +84,10 @@ def command(**options: Any) -> None:
                 "recommended": asdict(chosen) if chosen else None,
             }
         )
-        return
-    _print(preset, composition, work, platforms, rows)
-    _print_choice(services, chosen, within, options["rps"])
+    else:
+        _print(preset, composition, work, platforms, rows)
+        _print_choice(services, chosen, within, options["rps"])
+    sys.exit(DONE if chosen else NO)
 
 
 def _preset(name: str) -> ExpertsPreset:
@@ -93,13 +101,13 @@ def _preset(name: str) -> ExpertsPreset:
 def _composition(preset: ExpertsPreset, options: dict[str, Any]) -> Composition:
     from plenum.planning.experts import Composition, zipf
 
-    size = _bytes(options["expert_size"], "--expert-size") if options["expert_size"] else preset.expert_bytes
+    size = preset.expert_bytes if options["expert_size"] is None else options["expert_size"]
     if size <= 0:
         raise FieldError("--expert-size", "must be above 0, such as 14GB")
     return Composition(
         popularity=zipf(options["experts"] or preset.experts, options["skew"]),
         expert_bytes=size,
-        pinned_bytes=_bytes(options["pinned"], "--pinned") if options["pinned"] else preset.pinned_bytes,
+        pinned_bytes=preset.pinned_bytes if options["pinned"] is None else options["pinned"],
     )
 
 

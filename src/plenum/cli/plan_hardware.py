@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.complete import complete_format, complete_hardware
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.tables import Column, terminal_width, write_table
 
@@ -18,8 +19,14 @@ WIDE = 90
 
 
 @click.command()
-@click.argument("name", required=False)
-@click.option("--format", "form", metavar="FORMAT", help="What each accelerator does with this number format.")
+@click.argument("name", required=False, shell_complete=complete_hardware)
+@click.option(
+    "--format",
+    "form",
+    metavar="FORMAT",
+    help="What each accelerator does with this number format.",
+    shell_complete=complete_format,
+)
 @choose_output
 def command(name: str | None, form: str | None, output: str) -> None:
     """List the accelerators that are known, or describe NAME with the source of every value.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.complete import complete_format, complete_model
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.facts import write_facts
 from plenum.cli.tables import Column, terminal_width, write_table
@@ -26,17 +27,29 @@ CONTEXTS = (4096, 32_768, 131_072)
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @click.option(
-    "--format", "form", metavar="FORMAT", help="Weights in this format; default: as the publisher ships them."
+    "--weights",
+    metavar="FORMAT",
+    help="Format of the weights, such as fp8.  [default: as published]",
+    shell_complete=complete_format,
 )
-@click.option("--kv", default="bf16", show_default=True, metavar="FORMAT", help="Format of the KV cache.")
+@click.option(
+    "--kv-cache",
+    default="bf16",
+    show_default=True,
+    metavar="FORMAT",
+    help="Format of the KV cache.",
+    shell_complete=complete_format,
+)
 @click.option(
     "--context", type=click.IntRange(1, 10_000_000), default=8192, show_default=True, help="Tokens that must fit."
 )
 @click.option("--family", help="Only models of this family, such as llama or deepseek.")
 @choose_output
-def command(model: str | None, form: str | None, kv: str, context: int, family: str | None, output: str) -> None:
+def command(
+    model: str | None, weights: str | None, kv_cache: str, context: int, family: str | None, output: str
+) -> None:
     """List the models that are known, or describe MODEL: a name, a repository, a config.json, its folder, or a GGUF file.
 
     Of one model it shows the shapes, the memory of its weights by format, the KV cache, and the fewest devices that hold it.
@@ -44,7 +57,7 @@ def command(model: str | None, form: str | None, kv: str, context: int, family: 
     \b
     plenum plan models
     plenum plan models meta-llama/Llama-3.1-70B-Instruct
-    plenum plan models ./my-model/config.json --format fp8 --kv fp8 --context 32768
+    plenum plan models ./my-model/config.json --weights fp8 --kv-cache fp8 --context 32768
     """
     if model is None:
         _list(family, output)
@@ -57,9 +70,9 @@ def command(model: str | None, form: str | None, kv: str, context: int, family: 
 
     found = find_architecture(model, "MODEL")
     precision = published_precision(found)
-    if form:
-        precision = replace(precision, weights=format_named(form, "--format").name, experts="")
-    precision = replace(precision, kv_cache=format_named(kv, "--kv").name)
+    if weights:
+        precision = replace(precision, weights=format_named(weights, "--weights").name, experts="")
+    precision = replace(precision, kv_cache=format_named(kv_cache, "--kv-cache").name)
     if output == "json":
         write_json(model_json(found, precision, context))
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.complete import complete_model, complete_preset
 from plenum.cli.console import choose_output, write_json
 from plenum.model.errors import FieldError
 
@@ -19,7 +20,8 @@ SIMULATED, OVERLOAD = 6000, 1.3
 
 
 @click.command()
-@click.option("--preset", default="prfaas-paper", show_default=True, help="A published case to start from.")
+@click.option("--preset", default="prfaas-paper", show_default=True, help="A published case to start from.",
+              shell_complete=complete_preset)  # fmt: skip
 @click.option("--remote", type=click.IntRange(0), help="Instances of the remote site, which only prefill.")
 @click.option("--local", type=click.IntRange(1), help="Instances of the local site, to prefill or to decode.")
 @click.option("--link", metavar="RATE", help="From the remote site to the local one, such as 100Gb/s.")
@@ -39,9 +41,11 @@ SIMULATED, OVERLOAD = 6000, 1.3
 @click.option(
     "--decode", type=click.FloatRange(0, min_open=True), help="Tokens a second that a local instance decodes."
 )
-@click.option("--model", help="A model of the catalogue: curves come from the performance model instead of a preset.")
-@click.option("--remote-hardware", help="With --model: a remote instance is so many devices, such as 8xH200.")
-@click.option("--local-hardware", help="With --model: a local instance, such as 8xH20.")
+@click.option(
+    "--model", help="Curves come from the performance model for this one instead.", shell_complete=complete_model
+)
+@click.option("--remote-hardware", metavar="NxNAME", help="With --model: one remote instance, such as 8xH200.")
+@click.option("--local-hardware", metavar="NxNAME", help="With --model: one local instance, such as 8xH20.")
 @click.option(
     "--speed",
     type=click.FloatRange(0, min_open=True),
@@ -127,7 +131,7 @@ def _rivals(scenario: PrefillScenario, homogeneous: int) -> dict[str, PrefillPla
 def _simulated(scenario: PrefillScenario, plan: PrefillPlan, options: dict[str, Any]) -> dict[str, float]:
     import numpy as np
 
-    from plenum.cli.progress import compile_note
+    from plenum.cli.compiled import load_simulator
     from plenum.planning.prefill.check import serving_of, traffic_of
     from plenum.sim.serving import Policies, simulate
 
@@ -136,11 +140,11 @@ def _simulated(scenario: PrefillScenario, plan: PrefillPlan, options: dict[str, 
     rng = np.random.default_rng(options["seed"])
     policies = Policies(remote_above_tokens=threshold)
 
-    with compile_note():
-        full, part = (
-            simulate(traffic_of(scenario, SIMULATED, load * plan.rps, rng), serving, policies, seed=options["seed"])
-            for load in (OVERLOAD, max(options["load"], 0.01))
-        )
+    load_simulator()
+    full, part = (
+        simulate(traffic_of(scenario, SIMULATED, load * plan.rps, rng), serving, policies, seed=options["seed"])
+        for load in (OVERLOAD, max(options["load"], 0.01))
+    )
     finish = np.sort(full.finish_s[full.finished])
     first, last = len(finish) // 5, 4 * len(finish) // 5  # neither filling up nor running dry
     return {

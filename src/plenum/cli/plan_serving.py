@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.complete import complete_format, complete_hardware, complete_traffic
 from plenum.cli.console import choose_output
 from plenum.cli.exits import NO
-from plenum.cli.units import SECONDS
+from plenum.cli.instance_options import model_option
+from plenum.cli.serving_cluster import accelerator_of
+from plenum.cli.units import LONG_SECONDS
 from plenum.model.errors import FieldError, FileError, Where
 
 if TYPE_CHECKING:
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from plenum.planning.serving.plan import ServingPlan
     from plenum.planning.serving.question import Question, Stock, Traffic
     from plenum.serving.architecture import Architecture
-    from plenum.serving.calibration import Calibration
     from plenum.serving.workload import Requests
 
 ENGINES = ("vllm", "sglang", "trtllm")
@@ -28,6 +30,7 @@ DEFAULT_TTFT_S, DEFAULT_TPOT_S = 1.0, 0.05
 MAX_DEVICES = 100_000
 MAX_TOKENS = 10_000_000
 MAX_RPS = 1e6
+MAX_NAMES = 20
 
 LEAST_REQUESTS, MOST_REQUESTS = 2_000, 20_000
 """Simulated in one run: enough for a 99th percentile, few enough for a second."""
@@ -37,34 +40,51 @@ ANSWERS_LONG = 5.0
 
 
 @click.command()
-@click.option("--model", required=True, help="A model's name, a folder with its config.json, or a GGUF file.")
-@click.option("--hardware", required=True, metavar="NAME[:N],…", help="What to choose from: H200, or H200:32,H100:16.")
+@model_option
+@click.option(
+    "--hardware",
+    required=True,
+    metavar="NAME[:N],…",
+    help="What to choose from: H200, or H200:32,H100:16.",
+    shell_complete=complete_hardware,
+)
 @click.option(
     "--gpus", type=click.IntRange(1, MAX_DEVICES), help="How many there are, where --hardware names one kind."
 )
 @click.option("--rps", type=click.FloatRange(0, MAX_RPS, min_open=True), help="Requests a second to serve.")
 @click.option(
-    "--trace", help="Traffic instead: azure-conv, mooncake, a CSV or JSONL file, or bursty:RATE and the like."
+    "--trace",
+    help="Traffic instead: azure-conv, mooncake, a CSV or JSONL file, or bursty:RATE and the like.",
+    shell_complete=complete_traffic,
 )
-@click.option("--isl", type=click.IntRange(1, MAX_TOKENS), help="Tokens of a prompt.  [default: 1024]")
-@click.option("--osl", type=click.IntRange(1, MAX_TOKENS), help="Tokens of an answer.  [default: 256]")
+@click.option("--isl", metavar="TOKENS[:VARIATION]", help="Of a prompt, such as 4000 or 4000:0.8.  [default: 1024]")
+@click.option("--osl", metavar="TOKENS[:VARIATION]", help="Of an answer.  [default: 256]")
 @click.option(
-    "--spread", type=click.FloatRange(0, 3), default=0.0, help="Variation of both lengths (0.8 is usual).  [default: 0]"
-)
-@click.option(
-    "--prefix",
+    "--cached",
     type=click.IntRange(0, MAX_TOKENS),
     default=0,
-    help="Prompt tokens that a prefix cache holds, on average.",
+    help="Prompt tokens that a cache holds, on average.",
 )
-@click.option("--ttft-p99", type=SECONDS, help="Promise: time to first token.  [default: 1s, unless --e2e-p99]")
-@click.option("--tpot-p99", type=SECONDS, help="Promise: time per output token.  [default: 50ms, likewise]")
-@click.option("--e2e-p99", type=SECONDS, help="Promise: time to the last token.")
+@click.option("--ttft-p99", type=LONG_SECONDS, help="Promise: time to first token.  [default: 1s, unless --e2e-p99]")
+@click.option("--tpot-p99", type=LONG_SECONDS, help="Promise: time per output token.  [default: 50ms, likewise]")
+@click.option("--e2e-p99", type=LONG_SECONDS, help="Promise: time to the last token.")
 @click.option(
     "--engine", type=click.Choice(ENGINES), default="vllm", show_default=True, help="Calibration, and --manifest."
 )
-@click.option("--formats", help="Of the weights, best liked first, such as fp8,bf16.  [default: as published, and fp8]")
-@click.option("--kv-formats", default="bf16", show_default=True, help="Of the KV cache, such as bf16,fp8.")
+@click.option(
+    "--weights",
+    metavar="FORMAT,…",
+    help="Formats of the weights to try, best liked first, such as fp8,bf16.  [default: as published, and fp8]",
+    shell_complete=complete_format,
+)
+@click.option(
+    "--kv-cache",
+    metavar="FORMAT,…",
+    default="bf16",
+    show_default=True,
+    help="Formats of the KV cache to try, such as bf16,fp8.",
+    shell_complete=complete_format,
+)
 @click.option(
     "--mode",
     type=click.Choice(["any", "together", "apart"]),
@@ -106,9 +126,10 @@ def command(**options: Any) -> None:
     plenum plan serving --model Llama-3.1-8B --hardware H100,L40S --rps 50 --isl 2000 --osl 300 --ttft-p99 500ms
     plenum plan serving --model Qwen3-32B --hardware H200:32,H100:16 --trace azure-conv --plot frontier.png --launch out/
     """
+    from plenum.adapters.calibrations import read_calibration
     from plenum.cli import charts
+    from plenum.cli.compiled import load_model, load_simulator
     from plenum.cli.plan_serving_pages import print_limit, print_plan, write_limit, write_plan
-    from plenum.cli.progress import compile_note
     from plenum.planning.serving.limits import Limit
     from plenum.planning.serving.plan import plan_serving
     from plenum.planning.serving.prediction import calibrated
@@ -117,8 +138,13 @@ def command(**options: Any) -> None:
         charts.check_png(options["plot"])
     _check_folder(options)
     asked = _asked(options)
-    with _watched(asked, options) as verify, compile_note():
-        predict = calibrated(asked.question.traffic, _calibration(options["calibration"]))
+    load_model()
+    if options["simulate"]:
+        load_simulator()
+    with _watched(asked, options) as verify:
+        predict = calibrated(
+            asked.question.traffic, read_calibration(options["calibration"]) if options["calibration"] else None
+        )
         answer = plan_serving(asked.question, predict, verify)
     json = options["output"] == "json"
     if isinstance(answer, Limit):
@@ -153,22 +179,20 @@ def _asked(options: dict[str, Any]) -> _Asked:
     label, requests = _trace(options)
     traffic = _traffic(options, requests, stocks)
     promised = {name: options[f"{name}_p99"] for name in ("ttft", "tpot", "e2e")}
-    if any(value == 0 for value in promised.values()):
-        raise FieldError("--ttft-p99", "promises must be longer than 0 s")
     if promised["e2e"] is None:
         unsaid = {"ttft": DEFAULT_TTFT_S, "tpot": DEFAULT_TPOT_S}
         promised |= {name: default for name, default in unsaid.items() if promised[name] is None}
     slo = Slo(**{f"{name}_s": value for name, value in promised.items() if value is not None})
-    weights = _names(options["formats"]) if options["formats"] else _default_formats(model, stocks)
-    caches = _names(options["kv_formats"])
+    weights = _names(options["weights"], "--weights") if options["weights"] else _default_formats(model, stocks)
+    caches = _names(options["kv_cache"], "--kv-cache")
     question = Question(
         model=model,
         stocks=stocks,
         traffic=traffic,
         slo=slo,
         engine=options["engine"],
-        weights=tuple(format_named(name, "--formats").name for name in weights),
-        caches=tuple(format_named(name, "--kv-formats").name for name in caches),
+        weights=tuple(format_named(name, "--weights").name for name in weights),
+        caches=tuple(format_named(name, "--kv-cache").name for name in caches),
         usd_per_hour=options["max_usd_per_hour"] or float("inf"),
         disaggregated={"any": None, "together": False, "apart": True}[options["mode"]],
         pipelines=options["pipelines"],
@@ -179,14 +203,13 @@ def _asked(options: dict[str, Any]) -> _Asked:
 def _stocks(text: str, gpus: int | None) -> tuple[Stock, ...]:
     """Read ``H200:32,H100:16``, or ``H200`` with ``--gpus 32``."""
     from plenum.planning.serving.question import Stock
-    from plenum.serving.catalogue.accelerators import accelerator_named
 
     found: dict[str, Stock] = {}
-    for part in _names(text):
+    for part in _names(text, "--hardware"):
         name, colon, number = part.partition(":")
         if colon and not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= MAX_DEVICES):
             raise FieldError("--hardware", f"{part[:60]!r} must be a name and a number of devices, such as H200:32")
-        hardware = accelerator_named(name, "--hardware")
+        hardware = accelerator_of(name)
         if hardware.name in found:
             raise FieldError("--hardware", f"{hardware.name} is named twice")
         found[hardware.name] = Stock(hardware=hardware, count=int(number[:9]) if colon else 0)
@@ -199,10 +222,10 @@ def _stocks(text: str, gpus: int | None) -> tuple[Stock, ...]:
     return tuple(found.values())
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, option: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(names) > 20:
-        raise FieldError("--hardware", f"give names separated by commas, not {text[:60]!r}")
+    if not names or len(names) > MAX_NAMES:
+        raise FieldError(option, f"give up to {MAX_NAMES} names separated by commas, not {text[:60]!r}")
     return list(dict.fromkeys(names))
 
 
@@ -223,19 +246,13 @@ def _trace(options: dict[str, Any]) -> tuple[str, Requests | None]:
         return "", None
     prompts = outputs = None
     if text.partition(":")[0] in INVENTED:
-        prompts, outputs = _length(options, "isl"), _length(options, "osl")
-    elif options["isl"] or options["osl"]:
-        raise FieldError("--isl", f"goes without --trace: {text[:60]} has lengths of its own")
+        prompts, outputs = options["isl"], options["osl"]
+    elif given := [f"--{name}" for name in ("isl", "osl") if options[name]]:
+        raise FieldError(given[0], f"goes without --trace: {text[:60]} has lengths of its own")
     named = traffic_named(text, prompts=prompts, outputs=outputs, seed=options["seed"], data=options["data"])
     if len(named.requests) < 2:
         raise FieldError("--trace", f"{text[:60]} has one request only; a rate needs two")
     return named.label, named.requests
-
-
-def _length(options: dict[str, Any], which: str) -> str | None:
-    tokens = options[which]
-    spread = f":{options['spread']:g}" if options["spread"] else ""
-    return f"{tokens}{spread}" if tokens else None
 
 
 def _traffic(options: dict[str, Any], requests: Requests | None, stocks: tuple[Stock, ...]) -> Traffic:
@@ -249,9 +266,11 @@ def _traffic(options: dict[str, Any], requests: Requests | None, stocks: tuple[S
         )
     if requests is None:
         requests = _invented(options, options["rps"] or 1.0, LEAST_REQUESTS)
-        traffic = replace(traffic_of(requests, found_tokens=options["prefix"]), burst2=1.0, rps=0.0)
+        if options["cached"] >= (mean := requests.prompt_tokens.mean()):
+            raise FieldError("--cached", f"must be fewer tokens than a prompt has, {mean:,.0f}")
+        traffic = replace(traffic_of(requests, found_tokens=options["cached"]), burst2=1.0, rps=0.0)
     else:
-        traffic = traffic_of(requests, found_tokens=options["prefix"])
+        traffic = traffic_of(requests, found_tokens=options["cached"])
         if counted and not options["rps"]:
             traffic = replace(traffic, rps=0.0)
     return replace(traffic, rps=options["rps"]) if options["rps"] else traffic
@@ -261,34 +280,12 @@ def _invented(options: dict[str, Any], rate: float, count: int) -> Requests:
     """Return Poisson requests of the lengths asked for; the same for the same seed."""
     import numpy as np
 
+    from plenum.cli.serving_traffic import drawn_lengths
     from plenum.serving.workload import requests_of
-    from plenum.sim.serving import traffic
 
     rng = np.random.default_rng(options["seed"])
     arrivals = np.cumsum(rng.exponential(1.0 / rate, count))
-    lengths = []
-    for tokens in (options["isl"] or 1024, options["osl"] or 256):
-        spread = options["spread"]
-        lengths.append(traffic.lognormal(rng, count, tokens, spread) if spread else traffic.fixed(count, tokens))
-    return requests_of(arrivals, *lengths)
-
-
-def _calibration(path: Path | None) -> Calibration | None:
-    """Read what ``plenum plan calibrate`` wrote."""
-    if path is None:
-        return None
-    import json
-
-    from plenum.adapters.manifests.document import read_text
-    from plenum.serving.calibration import from_document
-
-    try:
-        document = json.loads(read_text(path))
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise FileError("is no calibration; `plenum plan calibrate` writes one", Where(file=str(path)))
-    return from_document(document)
+    return requests_of(arrivals, *drawn_lengths(rng, count, options["isl"], options["osl"]))
 
 
 # -- the simulator -----------------------------------------------------------------------------------------------------

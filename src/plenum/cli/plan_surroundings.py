@@ -8,37 +8,33 @@ import click
 
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.facts import write_facts
+from plenum.cli.instance_options import described_by, shape_options
+from plenum.cli.serving_cluster import MAX_REPLICAS, instance_of
 from plenum.cli.tables import Column, write_table
+from plenum.cli.units import BYTES, LONG_SECONDS, WATTS
 
 if TYPE_CHECKING:
     from plenum.planning.surroundings import Need, Surroundings
 
-_ABOVE_0 = click.FloatRange(0, min_open=True)
-
 
 @click.command()
-@click.option("--model", required=True, help="A model of `plenum plan models`, a config.json or its folder.")
-@click.option("--hardware", required=True, help="An accelerator of `plenum plan hardware`.")
-@click.option("--instances", required=True, type=click.IntRange(1, 1_000_000), help="How many instances serve it.")
-@click.option("--tp", type=click.IntRange(1, 1024), default=1, show_default=True, help="Devices of one instance.")
-@click.option("--format", "form", metavar="FORMAT", help="Of the weights; default: as the publisher ships them.")
-@click.option("--rps", required=True, type=click.FloatRange(0), help="Requests a second.")
-@click.option("--isl", required=True, type=click.FloatRange(0), help="Mean tokens of prompts.")
-@click.option("--osl", required=True, type=click.FloatRange(0), help="Mean tokens of answers.")
+@shape_options
+@click.option("--replicas", required=True, type=click.IntRange(1, MAX_REPLICAS), help="How many instances serve it.")
+@click.option("--rps", required=True, type=click.FloatRange(0, 1e9), help="Requests a second.")
+@click.option("--isl", required=True, type=click.FloatRange(1, 1e7), help="Mean tokens of prompts.")
+@click.option("--osl", required=True, type=click.FloatRange(1, 1e7), help="Mean tokens of answers.")
 @click.option(
     "--busy", type=click.FloatRange(0, 1), default=0.7, show_default=True, help="Part of the time that devices work."
 )
 @click.option(
-    "--dram-tokens", type=click.IntRange(0), default=0, help="Tokens of prefix cache in host memory, of one instance."
+    "--dram", type=BYTES, default="0", help="Host memory of each instance for cached prefixes, such as 500GB."
 )
-@click.option("--nvme-tokens", type=click.IntRange(0), default=0, help="The same on its drives.")
+@click.option("--nvme", type=BYTES, default="0", help="Drives of each instance for cached prefixes, such as 4TB.")
 @click.option(
-    "--load-s", type=_ABOVE_0, default=120.0, show_default=True, help="Seconds in which an instance has its weights."
+    "--load", type=LONG_SECONDS, default="2m", show_default=True, help="In which an instance has its weights."
 )
-@click.option(
-    "--update-s", type=_ABOVE_0, default=1800.0, show_default=True, help="Seconds in which all have a new version."
-)
-@click.option("--rack-kw", type=_ABOVE_0, default=40.0, show_default=True, help="Kilowatts of one rack.")
+@click.option("--update", type=LONG_SECONDS, default="30m", show_default=True, help="In which all have a new version.")
+@click.option("--rack", type=WATTS, default="40kW", show_default=True, help="Power of one rack.")
 @click.option(
     "--pue",
     type=click.FloatRange(1, 3),
@@ -50,40 +46,34 @@ _ABOVE_0 = click.FloatRange(0, min_open=True)
 def command(**options: Any) -> None:
     """Size hosts, memory, drives, network, watts and racks around a serving plan, and name what is scarcest.
 
+    `plenum plan serving` does this for what it recommends; this is for a deployment of your own.
+
     \b
-    plenum plan surroundings --model Llama-3.1-70B --hardware H100 --tp 4 --instances 8 --rps 50 --isl 2000 --osl 400
+    plenum plan surroundings --model Llama-3.1-70B --hardware H100 --tp 4 --replicas 8 --rps 50 --isl 2000 --osl 400
     """
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
-    from plenum.adapters.models import find_architecture
     from plenum.planning.surroundings import Demand, Limits, Served, surroundings
-    from plenum.serving.catalogue.accelerators import accelerator_named
-    from plenum.serving.catalogue.models import published_precision
-    from plenum.serving.formats import format_named
-    from plenum.serving.instance import Instance, Parallelism
+    from plenum.serving.formats import FORMATS
 
-    model = find_architecture(options["model"], "--model")
-    precision = published_precision(model)
-    if options["form"]:
-        precision = replace(precision, weights=format_named(options["form"], "--format").name, experts="")
-    spread = Parallelism(tp=options["tp"], ep=options["tp"] if model.expert_parameters else 1)
-    hardware = accelerator_named(options["hardware"], "--hardware")
-    instance = Instance(model=model, hardware=hardware, precision=precision, parallelism=spread)
-    served = Served(
-        instance=instance, count=options["instances"], dram_tokens=options["dram_tokens"], nvme_tokens=options["nvme_tokens"]
-    )  # fmt: skip
+    instance = instance_of(described_by(options))
+    each = instance.model.cache_values_per_token * FORMATS[instance.precision.kv_cache].bytes
+    dram, nvme = (int(options[name] / each) if each else 0 for name in ("dram", "nvme"))
+    served = Served(instance=instance, count=options["replicas"], dram_tokens=dram, nvme_tokens=nvme)
     rate = options["rps"]
     demand = Demand(
         rate_rps=rate, prompt_tokens_s=rate * options["isl"], output_tokens_s=rate * options["osl"], busy=options["busy"]
     )  # fmt: skip
     limits = Limits(
-        load_s=options["load_s"], update_s=options["update_s"], rack_w=options["rack_kw"] * 1e3, pue=options["pue"]
+        load_s=options["load"], update_s=options["update"], rack_w=options["rack"], pue=options["pue"]
     )  # fmt: skip
     found = surroundings([served], demand, limits)
     if options["output"] == "json":
         write_json(asdict(found) | {"needs": [asdict(need) | {"share": need.share} for need in found.needs]})
     else:
-        _write(found, f"{options['instances']:,} x {model.name} on {spread} {hardware.name}")
+        _write(
+            found, f"{options['replicas']:,} x {instance.model.name} on {instance.parallelism} {instance.hardware.name}"
+        )
 
 
 def _write(found: Surroundings, what: str) -> None:

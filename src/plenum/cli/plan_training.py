@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.complete import complete_format
 from plenum.cli.console import choose_output, write_json
+from plenum.cli.exits import DONE, NO
 from plenum.cli.facts import write_facts
+from plenum.cli.instance_options import hardware_option, model_option
+from plenum.cli.serving_cluster import accelerator_of
 from plenum.cli.tables import Column, write_table
+from plenum.cli.units import BYTES, COUNT, SECONDS
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
     from plenum.planning.training.memory import Layout
     from plenum.planning.training.plan import Choice, Question, TrainingPlan
 
-_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-
 
 @click.command()
-@click.option("--model", required=True, help="A model of `plenum plan models`, a config.json or its folder.")
-@click.option("--hardware", required=True, help="An accelerator of `plenum plan hardware`.")
+@model_option
+@hardware_option
 @click.option(
     "--gpus", "--devices", "devices", required=True, type=click.IntRange(1, 1_000_000), help="How many of them."
 )
-@click.option("--tokens", required=True, help="Tokens to train on, such as 15T or 300B.")
+@click.option("--tokens", type=COUNT, required=True, help="Tokens to train on, such as 15T or 300B.")
 @click.option(
     "--seq", type=click.IntRange(1, 10_000_000), default=8192, show_default=True, help="Tokens of a sequence."
 )
 @click.option(
     "--batch", type=click.IntRange(1, 10_000_000), default=1024, show_default=True, help="Sequences of a step."
 )
-@click.option("--format", "form", default="bf16", show_default=True, help="Of matrix products: bf16, fp16 or fp8.")
+@click.option("--format", "form", default="bf16", show_default=True, help="Of matrix products: bf16, fp16 or fp8.",
+              shell_complete=complete_format)  # fmt: skip
 @click.option("--layout", metavar="KEY=N,…", help="Use this: tp, pp, dp, cp, ep, micro, interleave, zero, recompute.")
 @click.option("--mtbf-h", type=click.FloatRange(0, min_open=True), default=50_000, show_default=True,
               help="Hours between failures of one device.")  # fmt: skip
-@click.option("--restart-s", type=click.FloatRange(0), default=600, show_default=True, help="Seconds of a restart.")
-@click.option("--storage-gbps", type=click.FloatRange(0, min_open=True), default=1000, show_default=True,
-              help="GB/s that the checkpoint store takes.")  # fmt: skip
+@click.option("--restart", type=SECONDS, default="10m", show_default=True, help="How long a restart takes.")
+@click.option(
+    "--storage", type=BYTES, default="1TB", show_default=True, help="What the checkpoint store takes each second."
+)
 @click.option(
     "--pue",
     type=click.FloatRange(1, 3),
@@ -50,7 +56,8 @@ _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 def command(**options: Any) -> None:
     """Size a training run: layout, memory, step time, MFU, checkpoints, device-hours, energy and cost.
 
-    Searches tensor, pipeline, context, data and expert parallelism, micro-batch, ZeRO and recomputation for the fastest that fits.
+    Searches tensor, pipeline, context, data and expert parallelism, micro-batch, ZeRO and recomputation for the fastest that fits. Exits
+    with 1, and says why, where nothing does.
 
     \b
     plenum plan training --model Llama-3.1-405B --hardware H100 --gpus 16384 --tokens 15.6T --batch 2048
@@ -64,26 +71,26 @@ def command(**options: Any) -> None:
         write_json(plan_json(plan))
     else:
         _write(question, plan)
+    sys.exit(NO if plan.best is None else DONE)
 
 
 def _question(options: dict[str, Any]) -> Question:
     from plenum.adapters.models import find_architecture
     from plenum.planning.training.plan import Question
-    from plenum.serving.catalogue.accelerators import accelerator_named
     from plenum.serving.formats import format_named
 
     return Question(
         model=find_architecture(options["model"], "--model"),
-        hardware=accelerator_named(options["hardware"], "--hardware"),
+        hardware=accelerator_of(options["hardware"]),
         devices=options["devices"],
-        tokens=_tokens(options["tokens"]),
+        tokens=options["tokens"],
         sequence=options["seq"],
         batch=options["batch"],
         form=format_named(options["form"], "--format").name,
         layout=_layout(options["layout"], options["devices"]) if options["layout"] else None,
         device_mtbf_h=options["mtbf_h"],
-        restart_s=options["restart_s"],
-        storage_bps=options["storage_gbps"] * 1e9,
+        restart_s=options["restart"],
+        storage_bps=options["storage"],
         pue=options["pue"],
         usd_per_hour=options["usd_per_hour"],
     )
@@ -92,19 +99,6 @@ def _question(options: dict[str, Any]) -> Question:
 def _written(tokens: float) -> str:
     """Write a count of tokens as people give it."""
     return f"{tokens / 1e12:,.4g}T" if tokens >= 1e12 else f"{tokens / 1e9:,.4g}B"
-
-
-def _tokens(text: str) -> float:
-    number, scale = text.strip().lower(), 1.0
-    if number[-1:] in _SUFFIXES:
-        number, scale = number[:-1], _SUFFIXES[number[-1]]
-    try:
-        value = float(number) * scale
-    except ValueError:
-        value = 0.0
-    if not 1 <= value < 1e18:
-        raise FieldError("--tokens", f"must be a number of tokens such as 15T or 300B, not {text[:40]!r}")
-    return value
 
 
 def _layout(text: str, devices: int) -> Layout:
@@ -160,9 +154,7 @@ def _write(question: Question, plan: TrainingPlan) -> None:
         write_facts([("why", plan.why_not), ("tried", f"{plan.tried:,} layouts; {plan.fitted:,} fit")])
         return
     step, held = best.step, best.memory
-    click.echo(
-        click.style(f"{where}: {plan.days:,.1f} days", bold=True) + f" for {_written(question.tokens)} tokens\n"
-    )
+    click.echo(click.style(f"{where}: {plan.days:,.1f} days", bold=True) + f" for {_written(question.tokens)} tokens\n")
     facts = [
         ("layout", str(best.layout)),
         ("step", f"{step.total_s:,.2f} s for {question.batch * question.sequence / 1e6:,.2f} M tokens; {plan.steps:,.0f} steps"),

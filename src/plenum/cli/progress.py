@@ -33,8 +33,14 @@ def bar(total: int) -> Iterator[Callable[[str, int], None]]:
         yield lambda what, done: progress.update(task, description=what, completed=done)
 
 
+SCORING = "the scoring loops (about a minute)"
+SIMULATOR = "the serving simulator (about a minute)"
+MODEL = "the performance model (about 20 seconds)"
+"""What :func:`compile_note` may be about, and how long that takes on one slow core."""
+
+
 @contextmanager
-def compile_note(what: str = "the scoring loops") -> Iterator[None]:
+def compile_note(what: str = SCORING) -> Iterator[None]:
     """Say what takes so long where the body takes longer than loading compiled code does."""
     note = f"compiling {what}; the result is cached, so only the first run pays for this"
     timer = threading.Timer(PATIENCE_S, lambda: click.echo(note, err=True))

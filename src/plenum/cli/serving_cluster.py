@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from plenum.serving.instance import Instance
+    from plenum.serving.architecture import Architecture
+    from plenum.serving.hardware import Accelerator
+    from plenum.serving.instance import Instance, Parallelism
     from plenum.serving.pools import Pool, Serving
 
 MAX_REPLICAS = 10_000
@@ -35,91 +34,50 @@ class Described:
     tp: int = 1
     pp: int = 1
     dp: int = 1
-    ep: int = 0
+    ep: int = 1
     engine: str = "vllm"
     weights: str | None = None
-    kv_cache: str | None = None
+    kv_cache: str = "bf16"
     max_sequences: int = 256
     chunk: int = 8192
     prefix_caching: bool = True
     block_tokens: int = 16
 
 
-def instance_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that :class:`Described` is made of."""
-    degree = click.IntRange(1, MAX_DEGREE)
-    options = (
-        click.option("--model", required=True, help="A model's name, a folder with its config.json, or a GGUF file."),
-        click.option("--hardware", required=True, help="Accelerator, such as H100."),
-        click.option("--tp", type=degree, default=1, show_default=True, help="Tensor parallel devices."),
-        click.option("--pp", type=degree, default=1, show_default=True, help="Pipeline stages."),
-        click.option("--dp", type=degree, default=1, show_default=True, help="Attention data parallel groups."),
-        click.option(
-            "--ep", type=click.IntRange(0, MAX_DEGREE), default=0, help="Expert parallel parts. Default: all devices."
-        ),
-        click.option("--engine", type=click.Choice(ENGINES), default="vllm", show_default=True, help="Calibration."),
-        click.option("--format", "weights", help="Of the weights, such as fp8. Default: as published."),
-        click.option("--kv-format", "kv_cache", help="Of the KV cache, such as fp8. Default: bf16."),
-        click.option(
-            "--max-sequences", type=click.IntRange(1, 65_536), default=256, show_default=True, help="Of one batch."
-        ),
-        click.option(
-            "--chunk",
-            type=click.IntRange(1, 1_048_576),
-            default=8192,
-            show_default=True,
-            help="Tokens of an iteration.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def instance_of(described: Described) -> Instance:
+def instance_of(described: Described, *, checked: bool = True) -> Instance:
     """Return the instance that was described.
+
+    Parameters
+    ----------
+    checked
+        Refuse what does not fit; else the caller tells.
 
     Raises
     ------
     FieldError
-        An unknown model, accelerator or format.
+        An unknown model, accelerator or format, or degrees that the model cannot be split into.
     DoesNotFitError
         The weights leave no room for the cache; the sentence says what would.
     """
     from plenum.adapters.models import find_architecture
-    from plenum.serving.catalogue.accelerators import accelerator_named
-    from plenum.serving.catalogue.models import published_precision
     from plenum.serving.formats import Precision, format_named
     from plenum.serving.instance import EngineSettings, Instance, Parallelism
+    from plenum.serving.measured import run_in
 
     model = find_architecture(described.model, "--model")
-    hardware = accelerator_named(described.hardware, "--hardware")
-    precision = published_precision(model)
-    if described.weights:
-        weights = format_named(described.weights, "--format")
-        # FP8 checkpoints are multiplied as FP8; whatever is expanded first keeps wide activations.
-        wide = "fp8" if weights.computes_as[0] == "fp8" else "bf16"
-        precision = Precision(weights=weights.name, activations=wide)
-    if described.kv_cache:
-        precision = Precision(
-            weights=precision.weights,
-            activations=precision.activations,
-            experts=precision.experts,
-            kv_cache=format_named(described.kv_cache, "--kv-format").name,
-        )
-    devices = described.tp * described.dp
-    if described.ep > devices:
-        raise FieldError("--ep", f"must be at most tp x dp, {devices} here, not {described.ep}")
+    weights = format_named(described.weights, "--weights").name if described.weights else model.weights_format
+    stated = Precision(
+        weights=weights,
+        experts=model.experts_format if weights == model.weights_format else "",
+        kv_cache=format_named(described.kv_cache, "--kv-cache").name,
+    )
+    spread = Parallelism(tp=described.tp, pp=described.pp, dp=described.dp, ep=described.ep)
+    _check_spread(model, spread)
     instance = Instance(
         model=model,
-        hardware=hardware,
-        precision=precision,
-        parallelism=Parallelism(
-            tp=described.tp,
-            pp=described.pp,
-            dp=described.dp,
-            ep=described.ep or (devices if model.expert_parameters else 1),
-        ),
+        hardware=accelerator_of(described.hardware),
+        precision=run_in(model, stated),
+        parallelism=spread,
         settings=EngineSettings(
             engine=described.engine,
             max_sequences=described.max_sequences,
@@ -128,12 +86,38 @@ def instance_of(described: Described) -> Instance:
             block_tokens=described.block_tokens,
         ),
     )
-    _check_fit(instance)
+    if checked:
+        _check_fit(instance)
     return instance
 
 
+def accelerator_of(name: str, option: str = "--hardware") -> Accelerator:
+    """Return the accelerator of a name; who writes ``8xH200`` is told how to say that.
+
+    Raises
+    ------
+    FieldError
+        None is called so.
+    """
+    from plenum.serving.catalogue.accelerators import accelerator_named
+
+    counted = re.fullmatch(r"(\d{1,6})\s*[xX*]\s*(\S{1,60})", name.strip())
+    if counted:
+        known = accelerator_named(counted[2], option).name
+        raise FieldError(
+            option, f"is one kind of device: {known}, and how many as a number of its own, such as --tp or --gpus"
+        )
+    return accelerator_named(name, option)
+
+
 def serving_of(
-    instance: Instance, *, replicas: int, prefill: int, decode: int, dram_bytes: int = 0, nvme_bytes: int = 0
+    instance: Instance,
+    *,
+    replicas: int | None,
+    prefill: int | None,
+    decode: int | None,
+    dram_bytes: int = 0,
+    nvme_bytes: int = 0,
 ) -> Serving:
     """Return pools of an instance: ``replicas`` that do both, or ``prefill`` and ``decode`` apart.
 
@@ -151,10 +135,7 @@ def serving_of(
     from plenum.serving.formats import FORMATS
     from plenum.serving.pools import Pool, Serving
 
-    if bool(prefill) != bool(decode):
-        raise FieldError("--decode" if prefill else "--prefill", "prefill and decode instances need one another")
-    if replicas and prefill:
-        raise FieldError("--replicas", "do prefill and decode; give them, or --prefill and --decode")
+    check_pools(replicas, prefill, decode)
     steps = calibrated_steps(instance)
     each = instance.model.cache_values_per_token * FORMATS[instance.precision.kv_cache].bytes
 
@@ -168,8 +149,38 @@ def serving_of(
             nvme_tokens=int(nvme_bytes / each) if each else 0,
         )
 
-    pools = (pool(prefill, "prefill"), pool(decode, "decode")) if prefill else (pool(replicas or 1, "both"),)
+    pools = (pool(prefill, "prefill"), pool(decode, "decode")) if prefill and decode else (pool(replicas or 1, "both"),)
     return Serving(pools=pools)
+
+
+def check_lengths(instance: Instance, isl: float, osl: float) -> None:
+    """Refuse requests that no engine would take: longer than the context that the model was made for.
+
+    Raises
+    ------
+    FieldError
+        Prompt and answer together are longer.
+    """
+    most = instance.model.max_context
+    if isl + osl > most:
+        sentence = (
+            f"{isl:,.0f} and --osl {osl:,.0f} tokens are more than the context of {instance.model.name}, {most:,}"
+        )
+        raise FieldError("--isl", sentence)
+
+
+def check_pools(replicas: int | None, prefill: int | None, decode: int | None) -> None:
+    """Refuse pools that make no sense.
+
+    Raises
+    ------
+    FieldError
+        Both kinds, or only half of the second.
+    """
+    if bool(prefill) != bool(decode):
+        raise FieldError("--decode" if prefill else "--prefill", "prefill and decode instances need one another")
+    if replicas and prefill:
+        raise FieldError("--replicas", "do prefill and decode; give them, or --prefill and --decode")
 
 
 def words_of(serving: Serving) -> str:
@@ -180,6 +191,33 @@ def words_of(serving: Serving) -> str:
     form = instance.precision.weights.upper()
     spread = f" ({instance.parallelism})" if instance.devices > 1 else ""
     return f"{counts} x {instance.model.name} {form} on {instance.devices} x {instance.hardware.name}{spread}"
+
+
+def _check_spread(model: Architecture, spread: Parallelism) -> None:
+    """Refuse degrees that engines refuse too: heads, experts and layers are not cut into pieces."""
+    split = [block.attention for block in model.blocks if block.attention.kind in ("full", "sliding", "mla")]
+    for heads in {attention.heads for attention in split}:
+        if heads % spread.tp:
+            raise FieldError("--tp", f"must divide the {heads} attention heads of {model.name}: {_divisors(heads)}")
+    for heads in {attention.kv_heads for attention in split if attention.kind != "mla"}:
+        if heads % spread.tp and spread.tp % heads:
+            raise FieldError(
+                "--tp", f"must divide the {heads} KV heads of {model.name}, or be a multiple: {_divisors(heads)}"
+            )
+    if spread.pp > model.layers:
+        raise FieldError("--pp", f"must be at most the {model.layers} layers of {model.name}")
+    experts = max(block.feed_forward.experts for block in model.blocks)
+    devices = spread.tp * spread.dp
+    if spread.ep > 1 and not experts:
+        raise FieldError("--ep", f"deals out experts, and {model.name} has none")
+    if devices % spread.ep:
+        raise FieldError("--ep", f"must divide tp x dp, {devices} here, not {spread.ep}")
+    if spread.ep > max(experts, 1):
+        raise FieldError("--ep", f"must be at most the {experts} experts of {model.name}")
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(d) for d in range(1, min(number, MAX_DEGREE) + 1) if number % d == 0)
 
 
 def _check_fit(instance: Instance) -> None:
@@ -197,14 +235,15 @@ def _check_fit(instance: Instance) -> None:
     need = weight_bytes_per_device(instance) / 1e9
     have = (instance.hardware.hbm_bytes * RUNTIME_FRACTION - WORKSPACE_BYTES) / 1e9
     spread = instance.parallelism
+    heads = min(block.attention.heads for block in instance.model.blocks)
     larger = (
         size
         for size in (2**k for k in range(spread.tp.bit_length(), 8))
-        if cache_capacity_tokens(replace(instance, parallelism=replace(spread, tp=size))) > 0
+        if heads % size == 0 and cache_capacity_tokens(replace(instance, parallelism=replace(spread, tp=size))) > 0
     )
     enough = next(larger, None)
     remedy = (
-        f"--tp {enough} leaves room" if enough else "choose larger devices, more stages (--pp) or a narrower --format"
+        f"--tp {enough} leaves room" if enough else "choose larger devices, more stages (--pp) or narrower --weights"
     )
     sentence = (
         f"{instance.model.name} in {instance.precision.weights.upper()} takes {need:,.1f} GB of each of {instance.devices} x "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from plenum.cli.serving_traffic import NamedTraffic
     from plenum.serving.pools import Serving
     from plenum.serving.report import ServingReport
-    from plenum.serving.workload import Slo
+    from plenum.serving.workload import Requests, Slo
     from plenum.sim.serving import Outcome
 
 LATENCIES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("ITL", "itl_s"), ("E2E", "e2e_s"), ("WAIT", "queue_s"))
@@ -78,20 +78,14 @@ def print_run(
     """Print what came of every policy, for people."""
     requests = traffic.requests
     reports = {name: outcome.report(slo) for name, outcome in outcomes.items()}
-    span_s = float(requests.arrival_s[-1] - requests.arrival_s[0])
-    rate = f" ({len(requests) / span_s:.2f}/s)" if span_s > 0 else ""
-    write_sentences(
-        words_of(serving),
-        f"{traffic.label}: {len(requests):,} requests in {show_duration(span_s)}{rate}, prompts "
-        f"{requests.prompt_tokens.mean():,.0f} tokens and outputs {requests.output_tokens.mean():,.0f} on average",
-        "",
-    )
+    write_sentences(words_of(serving), f"{traffic.label}: {_traffic_words(requests)}", "")
     _print_latencies(reports)
     click.echo()
     _print_service(reports)
     click.echo()
     _print_use(reports)
     sentences = [
+        *_span_sentences(reports),
         *_promise_sentences(outcomes, slo),
         *_refusal_sentences(outcomes),
         *_scaling_sentences(reports, serving),
@@ -128,6 +122,8 @@ def as_json(
             "traffic": {
                 "label": traffic.label,
                 "requests": len(requests),
+                "beginnings": int(np.count_nonzero(requests.after < 0)),
+                "span_s": float(np.ptp(requests.arrival_s[requests.after < 0])),
                 "prompt_tokens": int(requests.prompt_tokens.sum(dtype=np.int64)),
                 "output_tokens": int(requests.output_tokens.sum(dtype=np.int64)),
             },
@@ -141,6 +137,25 @@ def as_json(
 def draw(path: Path, title: str, outcomes: Mapping[str, Outcome]) -> None:
     """Draw which part of the requests was at least so fast: to the first token, between tokens, to the end."""
     charts.write_png(path, title, [_panel(outcomes, name) for name in ("ttft_s", "tpot_s", "e2e_s")])
+
+
+def _traffic_words(requests: Requests) -> str:
+    """Say how much is asked; of conversations and agents how many begin, for what follows comes when the answer before it is there."""
+    begins = requests.arrival_s[requests.after < 0]
+    span_s = float(begins[-1] - begins[0])
+    follows = len(requests) - len(begins)
+    rate = f" in {show_duration(span_s)} ({(len(begins) - 1) / span_s:.2f}/s)" if span_s > 0 else ""
+    counted = (
+        f"{len(begins):,} conversations begin{rate}, {len(requests):,} requests in all"
+        if follows
+        else f"{len(requests):,} request{'s' if len(requests) > 1 else ''}{rate}"
+    )
+    return f"{counted}, prompts {requests.prompt_tokens.mean():,.0f} tokens and outputs {requests.output_tokens.mean():,.0f} on average"
+
+
+def _span_sentences(reports: Mapping[str, ServingReport]) -> list[str]:
+    spans = sorted({show_duration(report.duration_s) for report in reports.values()})
+    return [f"rates and shares: over {' or '.join(spans)}, from the first arrival to the last answer"]
 
 
 def _print_latencies(reports: Mapping[str, ServingReport]) -> None:

@@ -27,6 +27,11 @@ PROMPT_TOKENS, OUTPUT_TOKENS = 1024, 256
 VARIATION = 2.0
 """Of ``bursty`` unless told: in the range of production traces (BurstGPT, arXiv 2401.17644)."""
 
+ROUTING = (
+    "round-robin", "random", "least-loaded", "prefix-aware", "kv-aware", "predicted-latency", "session", "mooncake",
+)  # fmt: skip
+"""Names of :data:`plenum.serving.routing.POLICIES`, which help must not wait for."""
+
 NAMED = ("azure-conv", "mooncake")
 INVENTED = ("poisson", "steady", "bursty", "diurnal", "chat", "agent")
 EXAMPLES = "azure-conv, mooncake, a CSV or JSONL file, poisson:20, bursty:20:2.5, steady:20, diurnal:20, chat:2 or agent:react:2"
@@ -155,11 +160,21 @@ def _invented(kind: str, rest: str, prompts: str | None, outputs: str | None, du
             output_tokens=round(answered[0]) if answered else usual.output_tokens,
         )
         return chats(rng, arrivals, chat)
-    lengths = [
-        _drawn(rng, len(arrivals), _length(text, option) or (float(usual), 0.0))
+    return requests_of(arrivals, *drawn_lengths(rng, len(arrivals), prompts, outputs))
+
+
+def drawn_lengths(rng: Generator, count: int, prompts: str | None, outputs: str | None) -> list[Any]:
+    """Return tokens of ``count`` prompts and of their answers, as ``4000`` or ``4000:0.8`` says.
+
+    Raises
+    ------
+    FieldError
+        Something else.
+    """
+    return [
+        _drawn(rng, count, _length(text, option) or (float(usual), 0.0))
         for text, option, usual in ((prompts, "--isl", PROMPT_TOKENS), (outputs, "--osl", OUTPUT_TOKENS))
     ]
-    return requests_of(arrivals, *lengths)
 
 
 def _agents(rng: Generator, rest: str, prompts: str | None, outputs: str | None, duration_s: float) -> Requests:

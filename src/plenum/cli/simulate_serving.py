@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.complete import complete_routing, complete_traffic
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.exits import DONE, NO
-from plenum.cli.serving_cluster import Described, instance_of, instance_options, serving_of
-from plenum.cli.serving_promises import EXAMPLE, read_promises
-from plenum.cli.serving_traffic import TRACE_HELP, NamedTraffic, traffic_named
+from plenum.cli.instance_options import described_by, instance_options, pool_options
+from plenum.cli.serving_cluster import check_pools, instance_of, serving_of
+from plenum.cli.serving_promises import read_promises
+from plenum.cli.serving_traffic import ROUTING, TRACE_HELP, NamedTraffic, traffic_named
+from plenum.cli.units import BYTES, LONG_SECONDS, SECONDS
 from plenum.model.errors import FieldError
-from plenum.model.units import parse, parse_duration
+from plenum.model.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +28,6 @@ if TYPE_CHECKING:
     from plenum.serving.pools import Serving
     from plenum.serving.workload import Requests, Slo
     from plenum.sim.serving import Outcome, Policies
-
-ROUTING_WORDS = "round-robin, random, least-loaded, prefix-aware, kv-aware, predicted-latency, session, mooncake"
-"""Names of :data:`plenum.serving.routing.POLICIES`, which help must not wait for."""
 
 MAX_POLICIES = 16
 MAX_FAILURES = 1_000
@@ -37,25 +38,35 @@ SLICE = 100_000
 
 @click.command()
 @instance_options
-@click.option("--replicas", type=click.IntRange(0, 10_000), default=0, help="Instances that prefill and decode.")
-@click.option("--prefill", type=click.IntRange(0, 10_000), default=0, help="Instances that only prefill.")
-@click.option("--decode", type=click.IntRange(0, 10_000), default=0, help="Instances that only decode.")
-@click.option("--dram", help="Host memory of each instance for cached prefixes, such as 500GB.")
-@click.option("--nvme", help="Drives of each instance for cached prefixes, such as 4TB.")
-@click.option("--trace", default="poisson:2", show_default=True, help=TRACE_HELP)
+@pool_options
+@click.option(
+    "--dram", type=BYTES, default="0", help="Host memory of each instance for cached prefixes, such as 500GB."
+)
+@click.option("--nvme", type=BYTES, default="0", help="Drives of each instance for cached prefixes, such as 4TB.")
+@click.option("--trace", default="poisson:2", show_default=True, help=TRACE_HELP, shell_complete=complete_traffic)
 @click.option("--isl", metavar="TOKENS[:VARIATION]", help="Prompts of invented traffic.  [default: 1024]")
 @click.option("--osl", metavar="TOKENS[:VARIATION]", help="Outputs of invented traffic.  [default: 256]")
-@click.option("--duration", help="So much of the trace, such as 10m.  [default: all; 10m where invented]")
+@click.option("--duration", type=LONG_SECONDS, help="So much of the trace.  [default: all; 10m where invented]")
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Times the load of the trace.")
 @click.option("--limit", type=click.IntRange(1), help="Only so many first requests.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the public traces.")
 @click.option(
-    "--routing", default="prefix-aware", show_default=True, help="Policies, separated by commas: all are run."
+    "--routing",
+    default="prefix-aware",
+    show_default=True,
+    metavar="POLICY,…",
+    help=f"Run each of: {', '.join(ROUTING)}.",
+    shell_complete=complete_routing,
 )
-@click.option("--slo", help=f"Promises, such as {EXAMPLE}.")
+@click.option("--ttft-p99", type=LONG_SECONDS, help="Promise: time to first token, such as 500ms.")
+@click.option("--tpot-p99", type=LONG_SECONDS, help="Promise: time per output token, such as 40ms.")
+@click.option("--e2e-p99", type=LONG_SECONDS, help="Promise: time to the last token.")
+@click.option("--slo", help="Promises of another percentile instead, such as ttft-p90=500ms,tpot-p90=40ms.")
 @click.option("--admission", is_flag=True, help="Admit, cap, defer or refuse by what is predicted and promised.")
 @click.option("--autoscale", metavar="MIN-MAX", help="Replicas follow the load (of each pool, where they are apart).")
-@click.option("--cold-start", default="60s", show_default=True, help="With --autoscale: until a new replica serves.")
+@click.option(
+    "--cold-start", type=SECONDS, default="60s", show_default=True, help="With --autoscale: until a new replica serves."
+)
 @click.option("--fail", "fails", multiple=True, metavar="AT:INSTANCE[:FOR]", help="Such as 5m:3:90s. May be repeated.")
 @click.option(
     "--preemption",
@@ -72,21 +83,22 @@ def command(**options: Any) -> None:
     """Simulate LLM serving, iteration by iteration, with a trace or with invented traffic.
 
     Says what users would see (times to the first token, between tokens, to the end), what was used, and what it costs. With several
-    routing policies each is run on the same traffic, side by side. Exits with 1 where there is an --slo and no run keeps it.
+    routing policies each is run on the same traffic, side by side. Exits with 1 where something was promised and no run keeps it, or
+    where the model does not fit.
 
     \b
     plenum simulate serving --model llama-3.1-70b --hardware H100 --tp 4 --replicas 8 \\
         --trace mooncake --dram 1TB --routing random,prefix-aware
     plenum simulate serving --model llama-3.1-8b --hardware L40S --replicas 4 --trace poisson:8 --isl 2000 --osl 300
     plenum simulate serving --model llama-3.1-70b --hardware H200 --tp 4 --prefill 6 --decode 2 \\
-        --trace azure-conv --scale 1.3 --slo ttft-p99=500ms,tpot-p99=40ms
+        --trace azure-conv --scale 1.3 --ttft-p99 500ms --tpot-p99 40ms
     """
     from plenum.cli import charts
     from plenum.cli.serving_figures import as_json, draw, print_run
 
     if options["plot"]:
         charts.check_png(options["plot"])
-    slo = read_promises(options["slo"])
+    slo = _promised(options)
     serving = _serving(options)
     names = _names(options["routing"])
     policies = {name: _policies(options, name, serving, slo) for name in names}
@@ -94,7 +106,7 @@ def command(**options: Any) -> None:
         options["trace"],
         prompts=options["isl"],
         outputs=options["osl"],
-        duration_s=parse_duration(options["duration"], "--duration") if options["duration"] else None,
+        duration_s=options["duration"],
         scale=options["scale"],
         limit=options["limit"],
         seed=options["seed"],
@@ -112,8 +124,16 @@ def command(**options: Any) -> None:
     sys.exit(_verdict(outcomes, slo))
 
 
+def _promised(options: dict[str, Any]) -> Slo:
+    given = {name: options[f"{name}_p99"] for name in ("ttft", "tpot", "e2e") if options[f"{name}_p99"] is not None}
+    if given and options["slo"]:
+        raise FieldError(
+            "--slo", f"says all promises, or none; leave out --{next(iter(given))}-p99, or the other way round"
+        )
+    return read_promises(options["slo"] or ",".join(f"{name}-p99={value!r}" for name, value in given.items()))
+
+
 def _serving(options: dict[str, Any]) -> Serving:
-    described = Described(**{name: options[name] for name in _INSTANCE})
     span = _span(options["autoscale"]) if options["autoscale"] else None
     replicas, prefill, decode = options["replicas"], options["prefill"], options["decode"]
     if span:
@@ -122,43 +142,29 @@ def _serving(options: dict[str, Any]) -> Serving:
                 "--autoscale", f"{options['autoscale']} says how many replicas there are; leave out --replicas"
             )
         if prefill or decode:
+            check_pools(replicas, prefill, decode)
             prefill, decode = max(prefill, span[1]), max(decode, span[1])
         else:
             replicas = span[1]
-    sizes = {name: parse(options[name], "bytes", f"--{name}") if options[name] else 0 for name in ("dram", "nvme")}
     return serving_of(
-        instance_of(described),
+        instance_of(described_by(options)),
         replicas=replicas,
         prefill=prefill,
         decode=decode,
-        dram_bytes=sizes["dram"],
-        nvme_bytes=sizes["nvme"],
+        dram_bytes=int(options["dram"]),
+        nvme_bytes=int(options["nvme"]),
     )
 
 
-_INSTANCE = (
-    "model",
-    "hardware",
-    "tp",
-    "pp",
-    "dp",
-    "ep",
-    "engine",
-    "weights",
-    "kv_cache",
-    "max_sequences",
-    "chunk",
-)
-
-
 def _names(text: str) -> list[str]:
-    from plenum.serving.routing import policy_named
-
     names = list(dict.fromkeys(name.strip() for name in text.split(",", MAX_POLICIES + 1)))
     if len(names) > MAX_POLICIES:
         raise FieldError("--routing", f"compares at most {MAX_POLICIES} policies")
     for name in names:
-        policy_named(name)
+        if name not in ROUTING:
+            near = difflib.get_close_matches(name, ROUTING, 1, 0.4)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise FieldError("--routing", f"there is no policy {name[:60]!r}; {hint}Choose from {', '.join(ROUTING)}")
     return names
 
 
@@ -166,12 +172,11 @@ def _policies(options: dict[str, Any], routing: str, serving: Serving, slo: Slo)
     from plenum.sim.serving import Admission, Policies, Scaling
 
     span = _span(options["autoscale"]) if options["autoscale"] else None
-    cold_start_s = parse_duration(options["cold_start"], "--cold-start")
     return Policies(
         routing=routing,
         preemption=options["preemption"],
         admission=Admission(ttft_s=slo.ttft_s, tpot_s=slo.tpot_s) if options["admission"] else None,
-        scaling=Scaling(least=span[0], initial=span[0], cold_start_s=cold_start_s) if span else None,
+        scaling=Scaling(least=span[0], initial=span[0], cold_start_s=options["cold_start"]) if span else None,
         failures=_failures(options["fails"], sum(pool.count for pool in serving.pools)),
     )
 
@@ -206,12 +211,11 @@ def _span(text: str) -> tuple[int, int]:
 def _run(
     requests: Requests, serving: Serving, policies: dict[str, Policies], seed: int
 ) -> tuple[dict[str, Outcome], float]:
-    from plenum.cli.progress import bar, compile_note
+    from plenum.cli.compiled import load_simulator
+    from plenum.cli.progress import bar
     from plenum.sim.serving import Simulation
-    from plenum.sim.serving.slices import first
 
-    with compile_note("the simulator"):  # or loading what was compiled: so that the bar is about the runs
-        Simulation(first(requests, 1), serving, seed=seed).advance()
+    load_simulator()
     outcomes: dict[str, Outcome] = {}
     started_s = perf_counter()
     with bar(len(requests) * len(policies)) as advance:

@@ -30,7 +30,7 @@ def test_lists_have_every_entry():
 
 
 def test_one_model_in_detail():
-    said = json.loads(_run("models", "deepseek-ai/DeepSeek-R1", "--kv", "fp8", "-o", "json").stdout)
+    said = json.loads(_run("models", "deepseek-ai/DeepSeek-R1", "--kv-cache", "fp8", "-o", "json").stdout)
     assert said["kv_cache"][0] == {"tokens": 4096, "bytes": 61 * 576 * 4096}
     fits = {fit["hardware"]: fit for fit in said["fits"]}
     assert fits["H200"]["devices"] == 8
@@ -72,7 +72,7 @@ def test_a_format_is_compared_over_all_hardware():
     ("arguments", "near"),
     [
         (("models", "lama-3.1-70b"), "Llama-3.1-70B"),
-        (("models", "Llama-3.1-70B", "--format", "fp9"), "nearest: fp8"),
+        (("models", "Llama-3.1-70B", "--weights", "fp9"), "nearest: fp8"),
         (("hardware", "H10O"), "H100"),
         (("hardware", "--format", "int5"), "int8"),
         (("models", "missing.gguf"), "there is no such file"),

@@ -12,8 +12,8 @@ def described(**changes) -> Described:
 
 def test_pools_that_do_both_and_pools_apart():
     instance = instance_of(described())
-    assert [p.count for p in serving_of(instance, replicas=8, prefill=0, decode=0).pools] == [8]
-    apart = serving_of(instance, replicas=0, prefill=3, decode=5, dram_bytes=10**12)
+    assert [p.count for p in serving_of(instance, replicas=8, prefill=None, decode=None).pools] == [8]
+    apart = serving_of(instance, replicas=None, prefill=3, decode=5, dram_bytes=10**12)
     assert [(p.role, p.count) for p in apart.pools] == [("prefill", 3), ("decode", 5)]
     bytes_per_token = 2 * 80 * 8 * 128 * 2  # keys and values, layers, KV heads, values of a head, bytes
     assert apart.pools[0].dram_tokens == 10**12 // bytes_per_token
@@ -22,7 +22,7 @@ def test_pools_that_do_both_and_pools_apart():
 
 @pytest.mark.parametrize(
     ("replicas", "prefill", "decode"),
-    [(0, 3, 0), (0, 0, 3), (2, 3, 1)],
+    [(None, 3, None), (None, None, 3), (2, 3, 1)],
 )
 def test_pools_that_make_no_sense(replicas, prefill, decode):
     with pytest.raises(FieldError):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from plenum.cli.serving_promises import read_promises
-from plenum.cli.serving_traffic import INVENTED_S, OUTPUT_TOKENS, PROMPT_TOKENS, traffic_named
-from plenum.cli.simulate_serving import ROUTING_WORDS
+from plenum.cli.serving_traffic import INVENTED_S, OUTPUT_TOKENS, PROMPT_TOKENS, ROUTING, traffic_named
 from plenum.model.errors import FieldError, FileError
 from plenum.serving.routing import POLICIES
 
@@ -95,7 +94,7 @@ def test_a_file_that_is_not_there():
 
 
 def test_help_names_the_routing_policies_that_there_are():
-    assert ROUTING_WORDS.split(", ") == list(POLICIES)
+    assert list(ROUTING) == list(POLICIES)
 
 
 def test_promises():

@@ -119,7 +119,7 @@ def test_numbers_that_cannot_be_meant(served, demand, limits, field):
 
 
 def test_the_command_line_says_the_same():
-    arguments = ["plan", "surroundings", "--model", "Llama-3.1-70B", "--hardware", "H100", "--tp", "4", "--instances", "8",
+    arguments = ["plan", "surroundings", "--model", "Llama-3.1-70B", "--hardware", "H100", "--tp", "4", "--replicas", "8",
                  "--rps", "50", "--isl", "2000", "--osl", "400", "--busy", "0.5"]  # fmt: skip
     said = json.loads(CliRunner().invoke(root, [*arguments, "-o", "json"]).stdout)
     found = surroundings([EIGHT], DEMAND)

@@ -77,7 +77,7 @@ def _reasons(
     if precision.weights != question.model.weights_format and FORMATS[precision.weights].error:
         yield (
             f"{question.model.name} is published in {question.model.weights_format}; {precision.weights} loses something "
-            f"({FORMATS[precision.weights].error}): check quality on your own tasks, or ask for --formats {question.model.weights_format}."
+            f"({FORMATS[precision.weights].error}): check quality on your own tasks, or ask for --weights {question.model.weights_format}."
         )
 
 
