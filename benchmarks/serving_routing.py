@@ -131,7 +131,7 @@ def _served(trace: Requests, hardware: str, arrival_s: np.ndarray, both: int, pr
 
 
 def _figures(run: Outcome) -> list[np.ndarray]:
-    return [run.ttft_s, run.tpot_s, run.finish_s - run.ready_s]
+    return [run.ttft_s, run.tpot_s, run.e2e_s]
 
 
 def _hit_rate(run: Outcome) -> float:

@@ -70,7 +70,7 @@ def served(name: str, arrival_s: np.ndarray, *counts: tuple[str, int]) -> Outcom
 
 
 def figures(outcome: Outcome) -> dict[str, np.ndarray]:
-    return {"ttft": outcome.ttft_s, "tbt": outcome.tpot_s, "e2e": outcome.finish_s - outcome.ready_s}
+    return {"ttft": outcome.ttft_s, "tbt": outcome.tpot_s, "e2e": outcome.e2e_s}
 
 
 @cache

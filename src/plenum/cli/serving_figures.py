@@ -51,7 +51,7 @@ class Promise:
 def promises_kept(outcome: Outcome, slo: Slo) -> list[Promise]:
     """Return the promises that were made. A request that was refused counts as one that is for ever late."""
     rows: list[Promise] = []
-    e2e_s = outcome.finish_s - outcome.ready_s
+    e2e_s = outcome.e2e_s
     lost = outcome.reason != 0
     for what, promised_s, values in (
         ("TTFT", slo.ttft_s, outcome.ttft_s),
@@ -267,7 +267,7 @@ def _panel(outcomes: Mapping[str, Outcome], name: str) -> charts.Panel:
 
 
 def _values(outcome: Outcome, name: str) -> NDArray[np.float64]:
-    values = outcome.finish_s - outcome.ready_s if name == "e2e_s" else getattr(outcome, name)
+    values = getattr(outcome, name)
     return values[np.isfinite(values) & outcome.finished]
 
 

@@ -133,7 +133,9 @@ def calibrated_steps(instance: Instance, calibration: Calibration | None = None,
     tpot, ttft = corrections([instance] * len(loads), chosen, isl=isl, osl=512.0, load=loads)
     array = steps.coefficients.copy()
     array[AT["decode_scale"]] *= math.exp(float(tpot.mean[1]))
-    array[AT["prefill_scale"]] *= math.exp(float(np.clip(ttft.mean[0], -0.7, 0.7)))
+    slower = math.exp(float(np.clip(ttft.mean[0], -0.7, 0.7)))
+    array[AT["prefill_scale"]] *= slower
+    array[AT["request_s"]] *= slower
     array.flags.writeable = False
     return StepModel(coefficients=array)
 

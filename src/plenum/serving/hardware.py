@@ -51,3 +51,8 @@ class Accelerator:
     server_usd: float
     usd_per_hour: float
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is a CPU socket: its memory is the host's own."""
+        return self.host_bps >= self.hbm_bps

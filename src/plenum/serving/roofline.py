@@ -166,6 +166,7 @@ def coefficients(work: NDArray[np.float64], efficiency: NDArray[np.float64]) -> 
         + count("latent_layers") * eff("latent_layer_s")
     )
     out[:, AT["host_s"]] = eff("step_s")
+    out[:, AT["request_s"]] = eff("request_s")
     out[:, AT["sequence_s"]] = eff("sequence_s")
     out[:, AT["collective_s"]] = count("collectives") * eff("collective_s")
     parts = (

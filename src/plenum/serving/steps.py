@@ -47,6 +47,7 @@ FIELDS = (
     "awake_w",  # watts of the whole instance while an iteration runs but neither reads nor computes
     "cap_w",  # watts that it is not let beyond
     "draft_share",  # time of drafting them, as a part of the linear and expert time of the model itself
+    "request_s",  # of a request outside iterations, before its first token: HTTP, tokenising, the way back; ``step`` leaves it out
 )
 """Names of the coefficients, in the order in which the array holds them."""
 

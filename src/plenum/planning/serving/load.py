@@ -29,7 +29,7 @@ FIGURES = 13
 CACHE_Z = 3.0
 """Standard deviations of the batch that the KV cache must hold before preemption is called unlikely."""
 
-_WINDOW, _CAP_W = AT["window"], AT["cap_w"]
+_WINDOW, _CAP_W, _REQUEST = AT["window"], AT["cap_w"], AT["request_s"]
 
 MAX_FIXED_POINT = 60
 MAX_BISECTION = 14
@@ -110,9 +110,9 @@ def pool_under(
         if busy >= 0.999:
             return False
         mean, tail = waiting(servers, busy, seconds, load.spread2, load.burst2, load.beyond)
-        out[TTFT] = seconds + mean
-        out[TTFT_TAIL] = _tail_of(seconds, longest, tail)
-        out[BATCH] = own * out[TTFT]
+        out[TTFT] = seconds + mean + c[_REQUEST]
+        out[TTFT_TAIL] = _tail_of(seconds, longest, tail) + c[_REQUEST]
+        out[BATCH] = own * (seconds + mean)
         out[CACHE] = out[BATCH] * (load.computed + load.found) + 2.0 * load.computed_tail
         out[PROMPT_BUSY] = busy
         out[BUSY] = busy
@@ -170,8 +170,8 @@ def pool_under(
     mean, tail = waiting(servers, busy, alone, load.spread2, load.burst2, load.beyond)
     longest, _, _ = _prompt(c, load.computed_tail, load.found, chunk - batch, batch, context)
     residual = 0.5 * plain * running
-    out[TTFT] = alone + mean + residual
-    out[TTFT_TAIL] = _tail_of(alone, longest, tail + 2.0 * residual)
+    out[TTFT] = alone + mean + residual + c[_REQUEST]
+    out[TTFT_TAIL] = _tail_of(alone, longest, tail + 2.0 * residual) + c[_REQUEST]
     out[CACHE] += load.computed_tail + load.found
     out[PROMPT_BUSY] = busy
     out[CHUNK_STEP] = alone

@@ -60,7 +60,9 @@ class Outcome:
     ttft_s, tpot_s
         (R,) from there to the first token, and the mean gap to each further one (NaN where there is none).
     finish_s
-        (R,) when it was done or refused.
+        (R,) when the engine was done with it, or it was refused.
+    request_s
+        (R,) that it spent outside the engine besides (HTTP, tokenising): part of ``ttft_s``, not of ``finish_s``.
     queue_s
         (R,) from arrival until work on it began.
     transfer_s
@@ -93,6 +95,7 @@ class Outcome:
     ttft_s: NDArray[np.float64]
     tpot_s: NDArray[np.float64]
     finish_s: NDArray[np.float64]
+    request_s: NDArray[np.float64]
     queue_s: NDArray[np.float64]
     transfer_s: NDArray[np.float64]
     cached_tokens: NDArray[np.int64]
@@ -114,6 +117,11 @@ class Outcome:
         return (self.reason == 0) & np.isfinite(self.finish_s)
 
     @property
+    def e2e_s(self) -> NDArray[np.float64]:
+        """(R,) seconds from arrival to the last token."""
+        return self.finish_s - self.ready_s + self.request_s
+
+    @property
     def duration_s(self) -> float:
         """Seconds from the first arrival to the last finish; 0 where nothing was asked."""
         if not len(self.ready_s):
@@ -122,8 +130,7 @@ class Outcome:
 
     def kept(self, slo: Slo) -> NDArray[np.bool_]:
         """(R,) whether each was answered with every promise kept."""
-        e2e_s = self.finish_s - self.ready_s
-        slow = (self.ttft_s > slo.ttft_s) | (self.tpot_s > slo.tpot_s) | (e2e_s > slo.e2e_s)
+        slow = (self.ttft_s > slo.ttft_s) | (self.tpot_s > slo.tpot_s) | (self.e2e_s > slo.e2e_s)
         return self.finished & ~slow
 
     def report(self, slo: Slo | None = None) -> ServingReport:
@@ -145,7 +152,7 @@ class Outcome:
             ttft_s=latencies_of(self.ttft_s),
             tpot_s=latencies_of(self.tpot_s),
             itl_s=_gap_latencies(self),
-            e2e_s=latencies_of((self.finish_s - self.ready_s)[finished]),
+            e2e_s=latencies_of(self.e2e_s[finished]),
             queue_s=latencies_of(self.queue_s),
             goodput_rps=kept / duration_s if duration_s > 0 else 0.0,
             slo_attained=kept / len(self.requests) if len(self.requests) else 1.0,
@@ -171,13 +178,15 @@ def outcome_of(w: World, requests: Requests, pools: tuple[Pool, ...]) -> Outcome
     with np.errstate(invalid="ignore", divide="ignore"):
         tpot = np.where(generated > 1, (finished - first) / (generated - 1), np.nan)
     answered = w.ri[:, f.STATE] != f.REFUSED
+    request_s = w.steps[w.ri[:, f.AT], COEFFICIENT["request_s"]]
     return Outcome(
         requests=requests,
         pools=pools,
         ready_s=ready.copy(),
-        ttft_s=first - ready,
+        ttft_s=first - ready + request_s,
         tpot_s=np.where(answered, tpot, np.nan),
         finish_s=finished.copy(),
+        request_s=request_s,
         queue_s=w.rf[:, f.STARTED_AT] - ready,
         transfer_s=w.rf[:, f.CROSSING_S].copy(),
         cached_tokens=w.ri[:, f.CACHED].copy(),
