@@ -66,7 +66,7 @@ def release_held(w: World, i: int, spared: int, now_s: float) -> bool:
     return True
 
 
-@inner
+@small
 def _let_in(w: World, i: int, r: int, now_s: float) -> bool:
     if w.ri[r, f.NEEDS] == f.PULLED:
         return _pull(w, i, r, now_s)
@@ -88,7 +88,7 @@ def _wanted(w: World, i: int, r: int) -> int:
     return w.ri[r, f.TARGET]
 
 
-@inner
+@small
 def _start(w: World, i: int, r: int, now_s: float) -> bool:
     hbm, dram, nvme = 0, 0, 0
     if w.ni[f.CACHES_PREFIXES, i] == 1:
@@ -111,7 +111,7 @@ def _start(w: World, i: int, r: int, now_s: float) -> bool:
     return True
 
 
-@inner
+@small
 def _take_over(w: World, i: int, r: int, before: int) -> bool:
     """Go on in the cache that the request before was allowed to keep."""
     shared = w.ri[before, f.SHARED]
@@ -131,7 +131,7 @@ def _take_over(w: World, i: int, r: int, before: int) -> bool:
     return True
 
 
-@inner
+@small
 def _swap_in(w: World, i: int, r: int) -> bool:
     private = blocks_for(w, i, _wanted(w, i, r))
     if private > available(w, i):
@@ -143,7 +143,7 @@ def _swap_in(w: World, i: int, r: int) -> bool:
     return True
 
 
-@inner
+@small
 def _pull(w: World, i: int, r: int, now_s: float) -> bool:
     """Reserve blocks and let the cache come from where the prompt was prefilled."""
     private = blocks_for(w, i, _wanted(w, i, r))

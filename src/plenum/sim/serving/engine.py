@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from plenum.sim.serving import fields as f
-from plenum.sim.serving.compiled import inner, outer, small
+from plenum.sim.serving.compiled import outer, small
 from plenum.sim.serving.events import (
     FAILED,
     FOLLOW,
@@ -86,7 +86,7 @@ def _tick(w: World, now_s: float) -> bool:
     return True
 
 
-@inner
+@small
 def _happen(w: World, now_s: float) -> bool:
     """Take the next event; whether it is for the caller."""
     kind, subject, epoch = pop(w)

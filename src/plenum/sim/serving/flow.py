@@ -86,7 +86,7 @@ def route(w: World, r: int, now_s: float, judged: bool) -> None:
     enqueue(w, _parking(w, w.ri[r, f.ASKED], False), r, False)
 
 
-@inner
+@small
 def transferred(w: World, r: int, now_s: float) -> None:
     """The cache of a request has crossed: free it where it came from, and let the request decode."""
     _leave_source(w, r, now_s)
@@ -136,7 +136,7 @@ def refuse(w: World, r: int, reason: int, now_s: float) -> None:
     _announce(w, r, now_s)
 
 
-@inner
+@small
 def release(w: World, a: int, now_s: float) -> None:
     """Free the cache that a request which is over had kept for its follower."""
     if w.ri[a, f.STATE] == f.HELD:
@@ -146,7 +146,7 @@ def release(w: World, a: int, now_s: float) -> None:
         call(w, i)
 
 
-@inner
+@small
 def come_up(w: World, i: int, now_s: float) -> None:
     """An instance takes requests from now on: those that wait for any instance are routed anew."""
     w.ni[f.CONDITION, i] = f.UP
@@ -181,7 +181,7 @@ def fail(w: World, i: int, now_s: float) -> None:
             _displace(w, i, r, now_s)
 
 
-@inner
+@small
 def _displace(w: World, i: int, r: int, now_s: float) -> None:
     """Free what a request that lost its place still holds elsewhere, and send it on its way again, or call it lost."""
     state, at, source = w.ri[r, f.STATE], w.ri[r, f.AT], w.ri[r, f.SOURCE]
@@ -204,7 +204,7 @@ def _displace(w: World, i: int, r: int, now_s: float) -> None:
         refuse(w, r, f.LOST, now_s)
 
 
-@inner
+@small
 def _leave_destination(w: World, r: int, state: int, now_s: float) -> None:
     """Give up the place, or the turn, that a request has at a decode instance."""
     at = w.ri[r, f.AT]
@@ -251,7 +251,7 @@ def _unqueue(w: World, q: int, r: int) -> None:
         dequeue(w, q, r)
 
 
-@inner
+@small
 def _note_progress(w: World, i: int) -> None:
     """Write down what decoding requests have put out by now."""
     for k in range(w.ni[f.DECODES, i]):
@@ -264,7 +264,7 @@ def _note_progress(w: World, i: int) -> None:
             w.rf[r, f.LAST] = w.nf[f.LAST_DECODE, i]
 
 
-@inner
+@small
 def _forget(w: World, i: int) -> None:
     """Empty an instance: batch, queues, cache."""
     for field in (
@@ -310,7 +310,7 @@ def _announce(w: World, r: int, now_s: float) -> None:
         k = w.ri[k, f.SIBLING]
 
 
-@inner
+@small
 def _prefilled(w: World, i: int, r: int, now_s: float) -> None:
     """A prompt has been computed, and with it one more token has come out."""
     if w.ri[r, f.OWNER] == r:
@@ -330,7 +330,7 @@ def _prefilled(w: World, i: int, r: int, now_s: float) -> None:
         join(w, i, r)
 
 
-@inner
+@small
 def _hand_over(w: World, r: int, now_s: float) -> None:
     """Send a prefilled request to a decode instance, which pulls its cache once there is room."""
     count = w.ni.shape[1]
@@ -375,7 +375,7 @@ def _send(w: World, i: int, r: int) -> None:
     call(w, i)
 
 
-@inner
+@small
 def _could_fit(w: World, r: int) -> bool:
     """Whether there are instances, up or not, that could prefill and decode a request."""
     prefills, decodes = False, False
@@ -386,7 +386,7 @@ def _could_fit(w: World, r: int) -> bool:
     return prefills and decodes
 
 
-@inner
+@small
 def _choose(w: World, r: int, now_s: float) -> tuple[int, bool]:
     """Return the instance to prefill a request, -1 if there is none, and whether only full queues stood against it."""
     policy = int(w.clock[f.ROUTING])
@@ -449,7 +449,7 @@ def _measure_cache(w: World, now_s: float) -> None:
         w.nf[f.FULL, i] = occupied(w, i) / w.ni[f.BLOCKS, i]
 
 
-@inner
+@small
 def _find(w: World, r: int) -> None:
     """Look for the prompt of a request in every cache."""
     for i in range(w.ni.shape[1]):
@@ -459,7 +459,7 @@ def _find(w: World, r: int) -> None:
             w.ni[f.HITS, i] = (hbm + dram + nvme) * w.count[f.PREFIX_BLOCK]
 
 
-@inner
+@small
 def _choose_site(w: World, r: int, now_s: float) -> None:
     """Leave only instances at sites that decode, or only at those that do not, by the tokens that would have to be computed."""
     best, local, remote = 0, False, False
@@ -479,7 +479,7 @@ def _choose_site(w: World, r: int, now_s: float) -> None:
         w.eligible[i] = w.eligible[i] and (w.ni[f.REMOTE, i] == 1) == away
 
 
-@inner
+@small
 def _only_with_room(w: World, r: int) -> None:
     """Leave only instances that could begin with a request at once."""
     for i in range(w.ni.shape[1]):
@@ -536,7 +536,7 @@ def _wait_for_place(w: World, i: int, r: int) -> float:
     return ahead * tokens / w.nf[f.ADVANCE, i] * step_s / most
 
 
-@inner
+@small
 def _judge(w: World, i: int, r: int, now_s: float) -> bool:
     """Ask admission about a request that would go to instance ``i``; False where it is refused or put off."""
     ttft_s, tpot_s, work_s = math.inf, math.inf, 0.0

@@ -9,7 +9,7 @@ from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import admit_one, release_held
 from plenum.sim.serving.batch import first_waiting, join, leave, next_change, preempt, remove_prefill, uncount
-from plenum.sim.serving.compiled import inner
+from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import set_key
 from plenum.sim.serving.memory import available, count_occupied, take
 from plenum.sim.serving.world import World
@@ -30,7 +30,7 @@ def wake(w: World, i: int, now_s: float) -> None:
     set_key(w.keys, i, bound(w, i))
 
 
-@inner
+@small
 def begin(w: World, i: int, now_s: float) -> None:
     """Put the next iteration of an instance together; it idles if there is nothing to do."""
     count_occupied(w, i, now_s)
@@ -115,7 +115,7 @@ def advance(w: World, i: int, until_s: float) -> None:
     w.nf[f.ITL_SUM, i], w.nf[f.BIN_FROM, i], w.nf[f.BIN_TO, i], w.ni[f.BIN, i] = gap_sum, low_s, high_s, place
 
 
-@inner
+@small
 def account(w: World, i: int, now_s: float) -> None:
     """Book the iteration that ends now: time, energy, tokens, gaps; contexts and prefills grow."""
     count_occupied(w, i, now_s)
@@ -163,7 +163,7 @@ def take_finished(w: World, i: int) -> int:
     return leave(w, i, place)
 
 
-@inner
+@small
 def take_prefilled(w: World, i: int) -> int:
     """Take a request whose prompt has just been computed out of the prefills; -1: there is none."""
     for k in range(w.ni[f.PREFILLS, i]):
@@ -194,7 +194,7 @@ def _bin(gap_s: float) -> tuple[int, float, float]:
     return place, low_s, high_s
 
 
-@inner
+@small
 def _count_gaps(w: World, i: int, now_s: float) -> None:
     """Count the gaps before the tokens of this iteration; those that joined since the last one waited since their own last token."""
     sequences = w.ni[f.NOW_DECODE, i]
@@ -229,7 +229,7 @@ def _put_together(w: World, i: int, now_s: float) -> tuple[int, int]:
     return tokens, w.ni[f.DECODES, i] if tokens == 0 else 0
 
 
-@inner
+@small
 def _join_filled(w: World, i: int) -> None:
     """Let those decode whose cache has come from elsewhere."""
     k = 0
@@ -289,7 +289,7 @@ def _fill(w: World, i: int, now_s: float, crowded: bool) -> int:
     return dealt
 
 
-@inner
+@small
 def _run(w: World, i: int, now_s: float, tokens: int, decodes: int) -> None:
     """Compute how long the iteration takes, and let it run."""
     w.ni[f.NOW_PREFILL, i], w.ni[f.NOW_DECODE, i] = tokens, decodes
