@@ -11,7 +11,7 @@ import yaml
 from tests.unit.planning.serving_cases import predict, question
 
 from plenum.adapters.manifests.workloads import parse_jobs
-from plenum.planning.serving.launch import PROGRAMS, launch_script, vllm_arguments
+from plenum.planning.serving.launch import PROGRAMS, launch_script, servers_of, vllm_arguments
 from plenum.planning.serving.manifests import endpoints_of, kubernetes_of
 from plenum.planning.serving.plan import ServingPlan, plan_serving
 
@@ -37,7 +37,10 @@ def test_manifests_are_what_apply_takes(name: str, engine: str) -> None:
     plan = plan_for(name)
     text = yaml.safe_dump_all(endpoints_of(plan.question, plan.recommended, engine=engine, model_folder="/models/m"))
     jobs = parse_jobs(text)
-    assert {job.kind for job in jobs} == {"Endpoint"}
+    pools = plan.recommended.layout.pools
+    spread = [servers_of(pool.option.instance) > 1 for pool in pools]
+    assert {job.kind for job in jobs} == {"TrainingJob" if wide else "Endpoint" for wide in spread}
+    assert len(jobs) == sum(pool.count if wide else 1 for pool, wide in zip(pools, spread, strict=True))
     gpus = sum(role.replicas * role.request.gpus for job in jobs for role in job.workload.roles)
     assert gpus == plan.recommended.devices
 
@@ -94,3 +97,60 @@ def test_commands_are_words_again_after_a_shell() -> None:
     command = endpoint["spec"]["run"]["command"]
     assert command[:2] == ["sh", "-c"]
     assert '{"kv_connector":"NixlConnector","kv_role":"kv_producer"}' in shlex.split(command[2].partition("exec ")[2])
+
+
+def run_by_hand(command: list[str], **environ: str) -> list[str]:
+    """Run what a manifest says with an engine that writes down its words."""
+    told = subprocess.run(
+        ["sh", "-c", 'vllm() { printf "%s\n" "$@"; }; ' + command[2].replace("exec ", "")],
+        capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin", "MODEL": "/m", **environ},
+    )  # fmt: skip
+    return told.stdout.splitlines()
+
+
+def test_instances_that_share_a_host_take_ports_of_their_own() -> None:
+    plan = plan_for("apart")
+    endpoint = endpoints_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")[0]
+    ports = set()
+    for gpus in ("0,1", "2,3", "6,7"):
+        words = run_by_hand(endpoint["spec"]["run"]["command"], CUDA_VISIBLE_DEVICES=gpus)
+        ports.add(words[words.index("--port") + 1])
+    assert ports == {"8000", "8002", "8006"}
+
+
+def test_servers_of_one_instance_know_each_other() -> None:
+    """Each instance is a gang: Plenum tells its replicas their ranks and the address of the first; the others have no API."""
+    plan = plan_for("stages")
+    (pool,) = plan.recommended.layout.pools
+    documents = endpoints_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
+    assert len(documents) == pool.count
+    assert len({each["metadata"]["name"] for each in documents}) == pool.count
+    for rank in ("0", "1"):
+        words = run_by_hand(documents[0]["spec"]["run"]["command"], NODE_RANK=rank, MASTER_ADDR="10.0.0.7")
+        assert words[words.index("--master-addr") + 1] == "10.0.0.7"
+        assert words[words.index("--node-rank") + 1] == rank
+        assert ("--headless" in words) == (rank != "0")
+        assert "" not in words
+    assert "set -- --headless" in launch_script("vllm", plan.question, plan.recommended)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "limits", "image"),
+    [
+        ("MI300X:8", {"amd.com/gpu"}, "rocm/vllm:latest"),
+        ("Gaudi3:8", {"habana.ai/gaudi"}, "replace-with-vllm-for-intel"),
+        ("TPU-v6e:8", {"google.com/tpu"}, "vllm/vllm-tpu:latest"),
+        ("Xeon-8480:2", set(), "replace-with-vllm-for-cpu"),
+    ],
+)
+def test_other_vendors_have_other_devices_and_images(hardware: str, limits: set[str], image: str) -> None:
+    plan = plan_serving(question(hardware, model="SmolLM2-135M", isl=500, osl=50, weights=("bf16",)), predict)
+    assert isinstance(plan, ServingPlan)
+    pods = kubernetes_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
+    container = pods[0]["spec"]["template"]["spec"]["containers"][0]
+    assert set(container["resources"]["limits"]) == limits
+    assert container["image"] == image
+    (document, *_) = endpoints_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
+    assert ("gpuModels" in document["spec"]) == bool(limits)
+    if not limits:  # sockets: the memory asked for is that of the device itself
+        assert document["spec"]["resources"] == {"cpu": 8, "memory": "460GiB"}

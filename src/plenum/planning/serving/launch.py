@@ -186,6 +186,7 @@ def _pool_lines(engine: str, question: Question, pool: PoolChoice, context: int)
         lines.append(
             f"# spread over {servers} servers: run it on each, NODE_RANK from 0, HEAD the address of the first"
         )
+        lines += headless_lines(engine)
         words += servers_words(engine, servers)
     if engine == "vllm" and pool.role != "both":
         before = 'exec env VLLM_NIXL_SIDE_CHANNEL_HOST="$(hostname -i)" '
@@ -197,7 +198,12 @@ def servers_words(engine: str, servers: int) -> list[str]:
     """Return the arguments with which an instance is spread over servers."""
     if engine == "sglang":
         return ["--nnodes", str(servers), "--node-rank", "$NODE_RANK", "--dist-init-addr", "$HEAD:5000"]
-    return ["--nnodes", str(servers), "--node-rank", "$NODE_RANK", "--master-addr", "$HEAD"]
+    return ["--nnodes", str(servers), "--node-rank", "$NODE_RANK", "--master-addr", "$HEAD", "$@"]
+
+
+def headless_lines(engine: str) -> list[str]:
+    """Return the shell that makes of all servers but the first ones without an API of their own, as vLLM wants to be told."""
+    return ["set --", '[ "$NODE_RANK" = 0 ] || set -- --headless'] if engine == "vllm" else []
 
 
 def _router_lines(engine: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ from plenum.planning.serving.launch import (
     PORT,
     context_tokens,
     engine_words,
+    headless_lines,
     pool_name,
     servers_of,
     servers_words,
@@ -18,14 +20,24 @@ from plenum.planning.serving.launch import (
 from plenum.planning.serving.layout import PoolChoice
 from plenum.planning.serving.points import Point
 from plenum.planning.serving.question import Question
-from plenum.serving.instance import Instance
+from plenum.serving.instance import RUNTIME_FRACTION, Instance
 
 IMAGES = {
-    "vllm": "vllm/vllm-openai:latest",
-    "sglang": "lmsysorg/sglang:latest",
-    "trtllm": "nvcr.io/nvidia/tensorrt-llm/release:1.0.0",
+    ("vllm", "NVIDIA"): "vllm/vllm-openai:latest",
+    ("vllm", "AMD"): "rocm/vllm:latest",
+    ("vllm", "Google"): "vllm/vllm-tpu:latest",
+    ("sglang", "NVIDIA"): "lmsysorg/sglang:latest",
+    ("trtllm", "NVIDIA"): "nvcr.io/nvidia/tensorrt-llm/release:1.0.0",
 }
-"""Engine to the image that its project publishes."""
+"""Engine and vendor of the devices to the image that is published for them."""
+
+RESOURCES = {
+    "NVIDIA": "nvidia.com/gpu",
+    "AMD": "amd.com/gpu",
+    "Intel": "habana.ai/gaudi",
+    "Google": "google.com/tpu",
+}
+"""Vendor to what its device plugin for Kubernetes calls a device."""
 
 CORES_PER_DEVICE = 8
 """Host cores for each device: tokenisation, scheduling, and a process for each rank."""
@@ -35,13 +47,39 @@ HOST_BYTES_OVER_HBM = 1.5
 
 MAX_NAME = 40
 
+RESTARTS = 1000
+"""Failures that are made up for: a server has no end at which it is done."""
+
+_OWN_PORTS = (
+    f'FIRST="${{CUDA_VISIBLE_DEVICES%%,*}}"; PORT="$(({PORT} + ${{FIRST:-0}}))"; '
+    'export VLLM_NIXL_SIDE_CHANNEL_PORT="$((5600 + ${FIRST:-0}))"; '
+)
+"""Instances that share a host share its ports: each takes those that the number of its first GPU is added to."""
+
+_HEAD = 'export HEAD="$MASTER_ADDR"; '
+
 
 def endpoints_of(question: Question, point: Point, *, engine: str, model_folder: str) -> list[dict[str, Any]]:
     """Return one ``Endpoint`` manifest for each pool, as plain values.
 
-    An instance over several servers is so many replicas that must share a leaf of the fabric.
+    Instances over several servers are gangs, whose replicas must find each other: each is a ``TrainingJob`` within a leaf of the fabric.
     """
-    return [_endpoint(question, pool, engine, model_folder) for pool in point.layout.pools]
+    documents: list[dict[str, Any]] = []
+    for pool in point.layout.pools:
+        document = _endpoint(question, pool, engine, model_folder)
+        servers = servers_of(pool.option.instance)
+        documents += [document] if servers == 1 else [_gang(document, servers, index) for index in range(pool.count)]
+    return documents
+
+
+def _gang(endpoint: dict[str, Any], servers: int, index: int) -> dict[str, Any]:
+    """Return one instance of an endpoint as a job whose replicas start together and know their ranks and the first of them."""
+    meta, spec = endpoint["metadata"], endpoint["spec"]
+    return endpoint | {
+        "kind": "TrainingJob",
+        "metadata": meta | {"name": f"{meta['name']}-{index}", "labels": dict(meta["labels"])},
+        "spec": copy.deepcopy(spec) | {"replicas": servers, "constraints": [{"together": "fabric.leaf"}]},
+    }
 
 
 def _endpoint(question: Question, pool: PoolChoice, engine: str, model_folder: str) -> dict[str, Any]:
@@ -57,10 +95,19 @@ def _endpoint(question: Question, pool: PoolChoice, engine: str, model_folder: s
         },
         "gpuModels": [instance.hardware.name],
         "parallelism": {"tp": spread.tp, "pp": spread.pp, "dp": spread.dp, "ep": spread.ep},
-        "run": {"command": ["sh", "-c", _command(question, pool, engine)], "env": {"MODEL": model_folder}, "grace": 60},
+        "run": {
+            "command": [
+                "sh",
+                "-c",
+                _OWN_PORTS + _HEAD * (servers > 1) + _command(question, pool, engine, port="$PORT"),
+            ],
+            "env": {"MODEL": model_folder},
+            "grace": 60,
+            "restarts": RESTARTS,
+        },
     }
-    if servers > 1:
-        spec["constraints"] = [{"together": "fabric.leaf", "block": servers}]
+    if instance.hardware.is_host:
+        del spec["gpuModels"], spec["resources"]["gpu"]
     return {
         "apiVersion": "plenum.dev/v1alpha1",
         "kind": "Endpoint",
@@ -113,13 +160,13 @@ def _pod(question: Question, pool: PoolChoice, engine: str, model_folder: str) -
         )
     container = {
         "name": "engine",
-        "image": IMAGES[engine],
+        "image": _image(instance, engine),
         "command": ["sh", "-c", command],
         "env": [{"name": "MODEL", "value": model_folder}],
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": {
             "requests": {"cpu": str(_cores(instance)), "memory": f"{_host_gib(instance)}Gi"},
-            "limits": {_resource(instance): str(instance.devices // servers)},
+            "limits": _limits(instance),
         },
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5, "failureThreshold": 3},
         "startupProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10, "failureThreshold": 180},
@@ -153,17 +200,19 @@ def _service(question: Question, pool: PoolChoice) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
-def _command(question: Question, pool: PoolChoice, engine: str) -> str:
+def _command(question: Question, pool: PoolChoice, engine: str, port: str = str(PORT)) -> str:
     words = engine_words(engine, pool, context_tokens(question))
+    words[words.index("--port") + 1] = port
     servers = servers_of(pool.option.instance)
+    before = ""
     if servers > 1 and engine != "trtllm":
         words += servers_words(engine, servers)
-    before = ""
+        before = "".join(f"{line}; " for line in headless_lines(engine))
     if engine == "trtllm":
         text = "\\n".join(trtllm_options(pool))
         before = f"printf '{text}\\n' > {pool_name(pool)}.yaml; "
     if engine == "vllm" and pool.role != "both":
-        before = 'export VLLM_NIXL_SIDE_CHANNEL_HOST="$(hostname -i)"; '
+        before += 'export VLLM_NIXL_SIDE_CHANNEL_HOST="$(hostname -i)"; '
     return before + "exec " + shell_line(words).replace(" \\\n  ", " ")
 
 
@@ -173,12 +222,23 @@ def _cores(instance: Instance) -> int:
 
 def _host_gib(instance: Instance) -> int:
     devices = instance.devices // servers_of(instance)
-    return int(HOST_BYTES_OVER_HBM * devices * instance.hardware.hbm_bytes / 2**30)
+    part = RUNTIME_FRACTION if instance.hardware.is_host else HOST_BYTES_OVER_HBM
+    return int(part * devices * instance.hardware.hbm_bytes / 2**30)
 
 
-def _resource(instance: Instance) -> str:
-    vendor = instance.hardware.vendor.lower()
-    return {"amd": "amd.com/gpu", "intel": "habana.ai/gaudi"}.get(vendor, "nvidia.com/gpu")
+def _image(instance: Instance, engine: str) -> str:
+    """Return the image, or a name that says which one to put there where no project publishes one."""
+    vendor = "cpu" if instance.hardware.is_host else instance.hardware.vendor
+    return IMAGES.get((engine, vendor), f"replace-with-{engine}-for-{vendor.lower()}")
+
+
+def _limits(instance: Instance) -> dict[str, str]:
+    """Return the devices of a pod; none where the engine runs on the host's own sockets."""
+    hardware = instance.hardware
+    if hardware.is_host:
+        return {}
+    name = RESOURCES.get(hardware.vendor, f"{hardware.vendor.lower()}.com/device")
+    return {name: str(instance.devices // servers_of(instance))}
 
 
 def _name(question: Question, pool: PoolChoice) -> str:
