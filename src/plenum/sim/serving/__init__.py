@@ -9,7 +9,8 @@ Way in: :func:`simulate`, or :class:`Simulation` to watch a run go on; :class:`P
                                            └──────────┘ ◄── transfer ──┘
 
 ``fields`` names the rows of the state, ``world`` holds it, ``build`` makes it, ``engine`` is the event loop, ``flow`` the way of a
-request, ``iteration`` what an instance does, ``admit``, ``batch`` and ``memory`` who is in its batch and who has which KV blocks.
+request (``choosing``, ``judging`` and ``failing`` its turns), ``iteration`` what an instance does, ``admit``, ``batch`` and ``memory``
+who is in its batch and who has which KV blocks, ``autoscale`` how many instances there are.
 """
 
 from plenum.sim.serving.fields import REASONS

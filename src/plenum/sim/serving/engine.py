@@ -22,7 +22,8 @@ from plenum.sim.serving.events import (
     pop,
     set_key,
 )
-from plenum.sim.serving.flow import arrive, come_up, end_iteration, fail, loaded, release, route, transferred
+from plenum.sim.serving.failing import come_up, fail
+from plenum.sim.serving.flow import arrive, end_iteration, loaded, release, route, transferred
 from plenum.sim.serving.iteration import advance, bound, wake
 from plenum.sim.serving.world import World
 

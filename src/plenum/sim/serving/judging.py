@@ -1,0 +1,74 @@
+"""Whether a request is taken at all: what admission reads is predicted here; admission decides."""
+
+from __future__ import annotations
+
+import math
+
+from plenum.serving import admission
+from plenum.serving.steps import AT as COEFFICIENT
+from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
+from plenum.sim.serving import fields as f
+from plenum.sim.serving.choosing import predict_ttft
+from plenum.sim.serving.compiled import small
+from plenum.sim.serving.events import RETRY, push
+from plenum.sim.serving.world import World
+
+_WINDOW = COEFFICIENT["window"]
+
+NOW, LATER, NEVER = range(3)
+"""What becomes of a request."""
+
+
+@small
+def judge(w: World, i: int, r: int, now_s: float) -> int:
+    """Ask admission about a request that would go to instance ``i``: it is served NOW, put off to LATER, or NEVER served."""
+    ttft_s, tpot_s, work_s = math.inf, math.inf, 0.0
+    up = 0
+    for k in range(w.ni.shape[1]):
+        up += w.ni[f.CONDITION, k] == f.UP and w.ni[f.MODEL, k] == w.ri[r, f.ASKED]
+    if i >= 0:
+        ttft_s = predict_ttft(w, i, r, now_s)
+        prompt, decodes = w.ri[r, f.PROMPT], w.ni[f.DECODES, i] + 1
+        context = w.nf[f.CONTEXT, i] + prompt + 0.5 * w.ri[r, f.LIMIT]
+        window = w.steps[i, _WINDOW]
+        narrow = w.nf[f.CONTEXT_WINDOW, i] + min(prompt, window)
+        tpot_s, _ = step(w.steps[i], 0.0, 0.0, 0.0, 0.0, decodes, context, narrow)
+        tpot_s /= w.nf[f.ADVANCE, i]
+        alone_s, _ = step(
+            w.steps[i], prompt, chunk_pairs(0.0, prompt), chunk_pairs_window(0.0, prompt, window), 1.0, 0.0, 0.0, 0.0
+        )
+        work_s = alone_s + (w.ri[r, f.LIMIT] - 1) * tpot_s / decodes
+    if w.ri[r, f.PUT_OFF] == 0:
+        elapsed_s = now_s - w.clock[f.PRESSURE_AT]
+        w.clock[f.PRESSURE] = admission.pressure_after(
+            w.clock[f.PRESSURE], elapsed_s, work_s, float(up), w.clock[f.ADMIT_WINDOW]
+        )
+        w.clock[f.PRESSURE_AT] = now_s
+    waited_s = now_s - w.rf[r, f.READY]
+    margin = w.clock[f.ADMIT_MARGIN]
+    deferrable = w.ri[r, f.RANK] < w.clock[f.ADMIT_DEFERRABLE]
+    verdict, _ = admission.decide(
+        ttft_s,
+        ttft_s * margin,
+        tpot_s,
+        tpot_s * margin,
+        w.clock[f.ADMIT_TTFT] - (0.0 if deferrable else waited_s),
+        w.clock[f.ADMIT_TPOT],
+        w.clock[f.PRESSURE],
+        w.clock[f.ADMIT_PRESSURE] + w.ri[r, f.RANK] * w.clock[f.ADMIT_CLASS],
+        w.ri[r, f.LIMIT],
+        int(w.clock[f.ADMIT_CAP]),
+        math.inf,
+        math.inf,
+        deferrable,
+    )
+    if verdict == admission.DEFER and w.ri[r, f.PUT_OFF] < w.clock[f.ADMIT_DEFER_MOST]:
+        w.ri[r, f.PUT_OFF] += 1
+        w.ri[r, f.STATE] = f.PENDING
+        push(w, now_s + w.clock[f.ADMIT_DEFER], RETRY, r, w.ri[r, f.EPOCH])
+        return LATER
+    if verdict in (admission.DEFER, admission.SHED):
+        return NEVER
+    if verdict == admission.CAP:
+        w.ri[r, f.LIMIT] = min(w.ri[r, f.LIMIT], int(w.clock[f.ADMIT_CAP]))
+    return NOW
