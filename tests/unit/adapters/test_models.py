@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from plenum.adapters.models import find_architecture, read_architecture
+from plenum.adapters.models.gguf_header import KEPT_LIMIT, read_header
 from plenum.adapters.models.hugging_face import architecture_of
 from plenum.model.errors import FieldError, FileError, PlenumError
 from plenum.serving.catalogue.models import MODELS
@@ -309,3 +310,11 @@ def test_broken_and_hostile_gguf_files_end_in_a_sentence(content, sentence, tmp_
     with pytest.raises(PlenumError, match=sentence) as caught:
         read_architecture(path)
     assert caught.value.where.file == str(path)
+
+
+def test_of_long_texts_and_lists_of_texts_little_is_kept(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(_gguf({"general.name": "x" * 100_000, "tokenizer.ggml.tokens": ["y" * 1000] * 500}, []))
+    header = read_header(path)
+    assert header.settings == {"general.name": "x" * KEPT_LIMIT}
+    assert header.lengths == {"tokenizer.ggml.tokens": 500}

@@ -23,13 +23,13 @@ STRING_LIMIT_BYTES = 4 * 2**20
 ARRAY_LIMIT = 4_000_000
 """Merges of a tokeniser are the longest arrays; they have some 500,000 entries."""
 KEPT_LIMIT = 4096
-"""Longer arrays (vocabularies) are counted and skipped."""
+"""Longer arrays (vocabularies) are counted and skipped, as are arrays of strings; of strings no more bytes are kept."""
 HEADER_LIMIT_BYTES = 512 * 2**20
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
-Value = int | float | bool | str | list[int | float | bool | str]
+Value = int | float | bool | str | list[int | float | bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Header:
     Parameters
     ----------
     settings
-        Values by key; arrays longer than :data:`KEPT_LIMIT` are left out.
+        Values by key; arrays longer than :data:`KEPT_LIMIT`, and those of strings, are left out.
     lengths
         Lengths of all arrays by key.
     tensors
@@ -122,11 +122,9 @@ class _Reader:
             raise self._wrong(f"has a tensor of shape {shape}")
         return Tensor(name=name, shape=shape, kind=kind)
 
-    def _array(self) -> tuple[int, list[int | float | bool | str] | None]:
+    def _array(self) -> tuple[int, list[int | float | bool] | None]:
         kind, length = self._number("I"), self._count("array entries", ARRAY_LIMIT)
         if kind == _STRING:
-            if length <= KEPT_LIMIT:
-                return length, [self._string() for _ in range(length)]
             for _ in range(length):
                 self._take(self._length())
             return length, None
@@ -147,7 +145,7 @@ class _Reader:
         return struct.unpack("<" + _NUMBERS[kind], self._take(struct.calcsize("<" + _NUMBERS[kind])))[0]
 
     def _string(self) -> str:
-        return self._take(self._length()).decode("utf-8", "replace")
+        return self._take(self._length())[:KEPT_LIMIT].decode("utf-8", "replace")
 
     def _length(self) -> int:
         length = self._number("Q")

@@ -30,8 +30,8 @@ from plenum.model.errors import FieldError, FileError, Where
 from plenum.serving.workload import Requests, requests_of
 
 MAX_TOKENS = 16_000_000
-MAX_BLOCKS = 50_000_000
-"""Block ids of all prompts together."""
+MAX_BLOCKS = 10_000_000
+"""Block ids of all prompts together: with their names, about a gigabyte."""
 
 MAX_SECONDS = 1e10
 MAX_PRIORITY = 100

@@ -39,7 +39,7 @@ class Row:
         """
         text = self.text(field)
         # The length is checked first: int() of a million digits is a computation.
-        if not text.isascii() or not text.lstrip("-").isdigit() or len(text) > 20 or not low <= int(text) <= high:
+        if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20 or not low <= int(text) <= high:
             raise self.wrong(field, f"must be a whole number from {low} to {high}, not {text[:40]!r}")
         return int(text)
 

@@ -80,6 +80,7 @@ def test_times_with_zones_and_seconds_since_1970(tmp_path):
     ("name", "text", "field", "line", "says"),
     [
         ("a.csv", "arrival_s,prompt_tokens,output_tokens\n1,2,3\n1,x,3\n", "prompt_tokens", 3, "whole number"),
+        ("a.csv", "arrival_s,prompt_tokens,output_tokens\n1,--2,3\n", "prompt_tokens", 2, "whole number"),
         ("a.csv", "arrival_s,prompt_tokens,output_tokens\n-1,2,3\n", "arrival_s", 2, "from 0"),
         ("a.csv", "arrival_s,prompt_tokens,output_tokens\nnan,2,3\n", "arrival_s", 2, "from 0"),
         ("a.csv", "timestamp,prompt_tokens,output_tokens\nnoon,2,3\n", "timestamp", 2, "date and time"),
