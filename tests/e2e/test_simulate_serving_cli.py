@@ -121,14 +121,45 @@ def test_pools_apart_failures_scaling_and_admission(trace) -> None:
         ((*SMALL, "--dram", "much"), "512Mi"),
         ((*SMALL, "--slo", "fast"), "ttft-p99"),
         ((*SMALL, "--plot", "run.pdf"), "png"),
-        ((*SMALL, "--scale", "-1"), "above 0"),
+        ((*SMALL, "--scale", "-1"), "0<x<=1000"),
         ((*SMALL, "--duration", "never"), "duration"),
+        ((*SMALL, "--slo", "ttft=1s", "--tpot-p99", "1s"), "leave out --tpot-p99"),
+        ((*SMALL, "--isl", "900000"), "context"),
+        ((*SMALL, "--trace", "poisson:1e12"), "--trace"),
     ],
 )
 def test_what_cannot_be_meant_is_answered_with_what_would_be_right(arguments, says) -> None:
     done = plenum(*arguments)
     assert isinstance(done.exception, PlenumError) or done.exit_code == 2, done.output
     assert says in str(done.exception) + done.output
+
+
+def test_what_follows_in_a_conversation_is_no_arrival() -> None:
+    chat = (*SMALL, "--trace", "chat:1", "--duration", "20s", "--no-chart")
+    told = json.loads(plenum(*chat, "-o", "json").stdout)["traffic"]
+    assert told["beginnings"] < told["requests"]
+    assert told["span_s"] <= 20
+    text = plenum(*chat).stdout
+    assert f"{told['beginnings']} conversations begin in " in text
+    assert f"{told['requests']} requests in all" in text
+    assert "from the first arrival to the last answer" in text
+
+
+def test_where_nothing_can_be_served_the_answer_is_no(tmp_path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("arrival_s,prompt_tokens,output_tokens\n0,900000,3\n1,900000,3\n")
+    done = plenum(*SMALL, "--trace", path)
+    assert done.exit_code == 1
+    assert "2 of 2 requests are longer than the context" in done.stdout
+    assert "nan" not in done.stdout
+
+
+def test_promises_are_made_as_in_planning() -> None:
+    asked = (*SMALL, "--trace", "steady:1", "--duration", "5s", "-o", "json")
+    assert plenum(*asked, "--ttft-p99", "1ms").exit_code == 1
+    kept = plenum(*asked, "--ttft-p99", "5s", "--tpot-p99", "1s")
+    assert kept.exit_code == 0
+    assert [promise["promised_s"] for promise in json.loads(kept.stdout)["runs"][0]["promises"]] == [5.0, 1.0]
 
 
 def test_as_a_process() -> None:

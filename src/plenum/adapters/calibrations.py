@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from plenum.adapters.imports.source import read_text
-from plenum.model.errors import FileError, Where
+from plenum.model.errors import FieldError, FileError, Where
 from plenum.serving.calibration import Calibration, from_document, to_document
 
 FILE_LIMIT_BYTES = 16 * 2**20
@@ -28,7 +28,10 @@ def read_calibration(path: Path) -> Calibration:
         document = None
     if not isinstance(document, dict):
         raise FileError("is no calibration; `plenum plan calibrate` writes one", Where(file=str(path)))
-    return from_document(document)
+    try:
+        return from_document(document)
+    except FieldError as error:
+        raise error.located(file=str(path)) from None
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import click
@@ -26,8 +27,16 @@ def write_yaml(values: Any) -> None:
 
 
 def write_json(value: Any) -> None:
-    """Print plain values as indented JSON."""
-    click.echo(json.dumps(value, indent=2))
+    """Print plain values as indented JSON, which has neither NaN nor infinity: what is not a finite number is null."""
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def console() -> Any:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.units import Number
+
 if TYPE_CHECKING:
     from plenum.adapters.measurements import Given
     from plenum.serving.measurement import Workers
 
 _COUNT = click.IntRange(1, 100_000)
-_POSITIVE = click.FloatRange(0, min_open=True)
+_POSITIVE = Number(0, min_open=True)
 
 _OPTIONS = (
     click.option("--model", help="Which model ran, where the file does not say."),

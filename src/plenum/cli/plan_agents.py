@@ -11,7 +11,7 @@ from plenum.cli.complete import complete_agent, complete_hardware, complete_mode
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.instance_options import MODEL_HELP, described_by, spread_options
 from plenum.cli.serving_cluster import instance_of
-from plenum.cli.units import COUNT, SECONDS
+from plenum.cli.units import COUNT, SECONDS, Number
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ MAX_COUNTS = 8
 )
 @click.option("--tool-time", type=SECONDS, help="Mean time of a tool, such as 3s, instead of the assumed ones.")
 @click.option("--queries-per-day", type=COUNT, default="71.4M", show_default=True, help="To be served.")
-@click.option("--wh", type=click.FloatRange(0, 1e9), help="Measured Wh a query: then only the power is told.")
+@click.option("--wh", type=Number(0, 1e9), help="Measured Wh a query: then only the power is told.")
 @click.option(
     "--pue",
-    type=click.FloatRange(1, 5),
+    type=Number(1, 5),
     default=1.0,
     show_default=True,
     help="Power of the site over that of the GPUs.",
@@ -170,7 +170,7 @@ def _kinds(names: tuple[str, ...], tool_s: float | None) -> list[AgentKind]:
 def _counts(text: str) -> list[int]:
     parts = text.split(",")
     if (
-        not all(part.strip().isdigit() and 1 <= int(part.strip()[:8]) <= 1_000_000 for part in parts)
+        not all(part.isascii() and part.strip().isdigit() and 1 <= int(part.strip()[:8]) <= 1_000_000 for part in parts)
         or len(parts) > MAX_COUNTS
     ):
         raise FieldError(

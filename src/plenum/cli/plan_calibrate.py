@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.measurement_options import given_by, measurement_options
 from plenum.cli.tables import Column, write_table
+from plenum.cli.units import Number
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ LEAST_HELD_OUT = 20
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the calibration into this file.")
 @click.option("--fresh", is_flag=True, help="Start from data sheets, not from the calibration that ships.")
-@click.option("--coverage", type=click.FloatRange(0.5, 0.99), default=0.9, show_default=True, help="Of intervals.")
+@click.option("--coverage", type=Number(0.5, 0.99), default=0.9, show_default=True, help="Of intervals.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which half is held out.")
 @measurement_options
 @choose_output
@@ -84,11 +84,8 @@ def command(**options: Any) -> None:
     _print_end(options["out"], seen is None)
 
 
-def _plain(found: Accuracy) -> dict[str, dict[str, float | int | None]]:
-    return {
-        name: {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in error._asdict().items()}
-        for name, error in (("ttft", found.ttft), ("tpot", found.tpot))
-    }
+def _plain(found: Accuracy) -> dict[str, dict[str, float | int]]:
+    return {name: error._asdict() for name, error in (("ttft", found.ttft), ("tpot", found.tpot))}
 
 
 def _print(points: Measured, left_out: int, before: Accuracy, seen: Accuracy | None) -> None:

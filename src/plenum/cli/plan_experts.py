@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 from plenum.cli.complete import complete_preset
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.exits import DONE, NO
-from plenum.cli.units import BYTES, LONG_SECONDS
+from plenum.cli.units import BYTES, LONG_SECONDS, Number
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ TRACE = 20_000
 @click.option("--pinned", type=BYTES, help="Router and KV cache, which never leave fast memory.")
 @click.option(
     "--skew",
-    type=click.FloatRange(0, 10),
+    type=Number(0, 10),
     default=0.0,
     show_default=True,
     help="Zipf exponent of their popularity; 0: all alike.",
@@ -46,9 +47,7 @@ TRACE = 20_000
     help="Add a server: hbm=, pool=, switch= (bytes a second), prompt_s=, token_s=, usd=.",
 )
 @click.option("--within", type=LONG_SECONDS, help="How long a prompt may take, such as 500ms.")
-@click.option(
-    "--rps", type=click.FloatRange(0, 1e9), default=0.0, show_default=True, help="Prompts a second to be served."
-)
+@click.option("--rps", type=Number(0, 1e9), default=0.0, show_default=True, help="Prompts a second to be served.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulated requests.")
 @choose_output
 def command(**options: Any) -> None:
@@ -136,7 +135,7 @@ def _platform(text: str) -> Platform:
         else:
             raise FieldError("--platform", f"knows no {key[:40]!r}; give {', '.join((*sizes, *plain))}")
     needed = {*sizes.values(), "prompt_s", "token_s"}
-    if not name or not needed <= values.keys() or min(values[key] for key in needed) <= 0:
+    if not name or not needed <= values.keys() or not all(0 < values[key] < math.inf for key in needed):
         example = "box:hbm=640GB,pool=2TiB,switch=64GB,prompt_s=0.03,token_s=0.003"
         raise FieldError("--platform", f"must be such as {example}, each above 0, not {text[:80]!r}")
     return Platform(name=name, **values)

@@ -10,6 +10,7 @@ from plenum.cli.complete import complete_format, complete_model
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.facts import write_facts
 from plenum.cli.tables import Column, terminal_width, write_table
+from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
     from plenum.serving.architecture import Architecture
@@ -21,6 +22,8 @@ SHOWN_FORMATS = ("bf16", "fp8", "int4", "nvfp4")
 
 WIDE = 100
 """Characters of a line from which on the list has room for the families."""
+
+USUAL_CONTEXT = 8192
 
 CONTEXTS = (4096, 32_768, 131_072)
 """Lengths of sequences that the cache is shown for."""
@@ -42,13 +45,11 @@ CONTEXTS = (4096, 32_768, 131_072)
     help="Format of the KV cache.",
     shell_complete=complete_format,
 )
-@click.option(
-    "--context", type=click.IntRange(1, 10_000_000), default=8192, show_default=True, help="Tokens that must fit."
-)
+@click.option("--context", type=click.IntRange(1, 10_000_000), help="Tokens that must fit.  [default: 8192]")
 @click.option("--family", help="Only models of this family, such as llama or deepseek.")
 @choose_output
 def command(
-    model: str | None, weights: str | None, kv_cache: str, context: int, family: str | None, output: str
+    model: str | None, weights: str | None, kv_cache: str, context: int | None, family: str | None, output: str
 ) -> None:
     """List the models that are known, or describe MODEL: a name, a repository, a config.json, its folder, or a GGUF file.
 
@@ -69,6 +70,9 @@ def command(
     from plenum.serving.formats import format_named
 
     found = find_architecture(model, "MODEL")
+    context = context or min(USUAL_CONTEXT, found.max_context)
+    if context > found.max_context:
+        raise FieldError("--context", f"must be at most what {found.name} was made for, {found.max_context:,} tokens")
     precision = published_precision(found)
     if weights:
         precision = replace(precision, weights=format_named(weights, "--weights").name, experts="")

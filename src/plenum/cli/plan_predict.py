@@ -16,6 +16,7 @@ from plenum.cli.instance_options import described_by, instance_options, pool_opt
 from plenum.cli.sentences import write_sentences
 from plenum.cli.serving_cluster import MAX_DEGREE, check_lengths, check_pools, instance_of
 from plenum.cli.tables import Column, write_table
+from plenum.cli.units import Number
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ NO_ROOM = (
 
 DEGREE = click.IntRange(1, MAX_DEGREE)
 TOKENS = click.IntRange(1, 10_000_000)
-LOAD = click.FloatRange(0, 1e6, min_open=True)
+LOAD = Number(0, 1e6, min_open=True)
 
 
 @click.command()
@@ -38,11 +39,11 @@ LOAD = click.FloatRange(0, 1e6, min_open=True)
 @click.option("--prefill-tp", type=DEGREE, help="Tensor parallel degree of --prefill instances.  [default: --tp]")
 @click.option("--isl", type=TOKENS, default=1024, show_default=True, help="Tokens of a prompt.")
 @click.option("--osl", type=TOKENS, default=256, show_default=True, help="Tokens of an answer.")
-@click.option("--cached", type=click.FloatRange(0), default=0, help="Prompt tokens that a cache holds, on average.")
+@click.option("--cached", type=Number(0), default=0, help="Prompt tokens that a cache holds, on average.")
 @click.option("--concurrency", type=LOAD, help="Requests in flight over all instances.")
 @click.option("--rps", type=LOAD, help="Requests a second over all instances, instead.")
 @click.option("--draft", type=click.IntRange(0, 16), default=0, help="Tokens drafted each step (speculative decoding).")
-@click.option("--acceptance", type=click.FloatRange(0, 1), default=0.7, help="Chance that a drafted token is accepted.")
+@click.option("--acceptance", type=Number(0, 1), default=0.7, help="Chance that a drafted token is accepted.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="A file that `plenum plan calibrate` wrote.")
 @choose_output
 def command(**options: Any) -> None:
@@ -108,7 +109,6 @@ def _plain(
     instance: Instance, first: Instance | None, found: Prediction, devices: int, options: dict[str, Any]
 ) -> dict[str, Any]:
     ttft, tpot = _floors(instance, first, options)
-    values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(found).items()}
     return {
         "model": instance.model.name,
         "hardware": instance.hardware.name,
@@ -117,7 +117,7 @@ def _plain(
         "precision": asdict(instance.precision),
         "devices": devices,
         "fits": found.cache_tokens > 0,
-        **values,
+        **asdict(found),
         "floor_ttft_s": ttft,
         "floor_tpot_s": tpot,
     }

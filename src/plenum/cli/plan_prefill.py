@@ -10,6 +10,8 @@ import click
 
 from plenum.cli.complete import complete_model, complete_preset
 from plenum.cli.console import choose_output, write_json
+from plenum.cli.fields import fields_as_options
+from plenum.cli.units import Number
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
@@ -32,15 +34,13 @@ SIMULATED, OVERLOAD = 6000, 1.3
     help="Prompts and mean answer of a trace: azure-conv, mooncake, or a CSV or JSONL file.",
 )
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the public traces.")
-@click.option("--osl", type=click.FloatRange(1), help="Mean tokens of an answer.")
+@click.option("--osl", type=Number(1, 1e7), help="Mean tokens of an answer.")
 @click.option("--remote-points", metavar="T:S,…", help="Measured prefill of a remote instance: tokens and seconds.")
 @click.option("--local-points", metavar="T:S,…", help="The same of a local instance.")
 @click.option(
     "--cache-points", metavar="T:BYTES,…", help="KV cache of a prompt: tokens and bytes (such as 32000:700MiB)."
 )
-@click.option(
-    "--decode", type=click.FloatRange(0, min_open=True), help="Tokens a second that a local instance decodes."
-)
+@click.option("--decode", type=Number(0, 1e9, min_open=True), help="Tokens a second that a local instance decodes.")
 @click.option(
     "--model", help="Curves come from the performance model for this one instead.", shell_complete=complete_model
 )
@@ -48,7 +48,7 @@ SIMULATED, OVERLOAD = 6000, 1.3
 @click.option("--local-hardware", metavar="NxNAME", help="With --model: one local instance, such as 8xH20.")
 @click.option(
     "--speed",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=40.0,
     show_default=True,
     help="Tokens a second promised to each answer (with --model and --simulate).",
@@ -61,14 +61,12 @@ SIMULATED, OVERLOAD = 6000, 1.3
     show_default=True,
     help="A cluster is as fast as the mean of its prompts' times, or as a prompt of mean length (as the paper has it).",
 )
-@click.option(
-    "--threshold", type=click.FloatRange(0), help="Judge this threshold instead of finding one (with --prefill)."
-)
+@click.option("--threshold", type=Number(0, 1e9), help="Judge this threshold instead of finding one (with --prefill).")
 @click.option(
     "--prefill", type=click.IntRange(0), help="Judge this number of local prefill instances (with --threshold)."
 )
 @click.option(
-    "--load", type=click.FloatRange(0, 0.999), default=0.8, show_default=True, help="Part of the rate to tell waits at."
+    "--load", type=Number(0, 0.999), default=0.8, show_default=True, help="Part of the rate to tell waits at."
 )
 @click.option("--simulate", is_flag=True, help="Let the simulator check the plan, beyond its rate and at --load of it.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulated prompts.")
@@ -91,13 +89,15 @@ def command(**options: Any) -> None:
 
     if options["plot"]:
         charts.check_png(options["plot"])
-    title, source, scenario, homogeneous = scenario_of(options)
-    answer = plan_prefill(scenario)
+    with fields_as_options():
+        title, source, scenario, homogeneous = scenario_of(options)
+        answer = plan_prefill(scenario)
     shown = answer.best
     if (options["threshold"] is None) != (options["prefill"] is None):
         raise FieldError("--threshold", "goes with --prefill: both together are a split to judge")
     if options["threshold"] is not None:
-        shown = plan_at(scenario, threshold_tokens=options["threshold"], prefill_instances=options["prefill"])
+        with fields_as_options(prefill_instances="--prefill", threshold_tokens="--threshold"):
+            shown = plan_at(scenario, threshold_tokens=options["threshold"], prefill_instances=options["prefill"])
     if options["plot"]:
         _draw(options["plot"], title, scenario, answer)
     checked = _simulated(scenario, shown, options) if options["simulate"] and shown.rps > 0 else None
@@ -171,17 +171,12 @@ def _as_json(
         "title": title,
         "source": source,
         "lengths": {"label": scenario.lengths.label, "mean_tokens": scenario.lengths.mean},
-        "plan": _finite(asdict(shown)) | {"load": load, "wait_mean_s": wait},
-        "best": _finite(asdict(answer.best)),
-        "splits": [_finite(asdict(plan)) for plan in answer.splits],
-        "compared": {name: _finite(asdict(plan)) for name, plan in _rivals(scenario, homogeneous).items()},
+        "plan": asdict(shown) | {"load": load, "wait_mean_s": wait},
+        "best": asdict(answer.best),
+        "splits": [asdict(plan) for plan in answer.splits],
+        "compared": {name: asdict(plan) for name, plan in _rivals(scenario, homogeneous).items()},
         "gains": gains(scenario),
     }
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values for JSON, which has no infinity: null is no limit."""
-    return {name: None if value == float("inf") else value for name, value in values.items()}
 
 
 def _print(

@@ -15,7 +15,7 @@ from plenum.cli.console import choose_output
 from plenum.cli.exits import NO
 from plenum.cli.instance_options import model_option
 from plenum.cli.serving_cluster import accelerator_of
-from plenum.cli.units import LONG_SECONDS
+from plenum.cli.units import LONG_SECONDS, Number
 from plenum.model.errors import FieldError, FileError, Where
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ ANSWERS_LONG = 5.0
 @click.option(
     "--gpus", type=click.IntRange(1, MAX_DEVICES), help="How many there are, where --hardware names one kind."
 )
-@click.option("--rps", type=click.FloatRange(0, MAX_RPS, min_open=True), help="Requests a second to serve.")
+@click.option("--rps", type=Number(0, MAX_RPS, min_open=True), help="Requests a second to serve.")
 @click.option(
     "--trace",
     help="Traffic instead: azure-conv, mooncake, a CSV or JSONL file, or bursty:RATE and the like.",
@@ -93,7 +93,7 @@ ANSWERS_LONG = 5.0
     help="Where prefill and decode run.",
 )
 @click.option("--pipelines", is_flag=True, help="Try pipeline stages even where the model fits without.")
-@click.option("--max-usd-per-hour", type=click.FloatRange(0, min_open=True), help="Most that the devices may cost.")
+@click.option("--max-usd-per-hour", type=Number(0, min_open=True), help="Most that the devices may cost.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="A file that `plenum plan calibrate` wrote.")
 @click.option("--simulate/--no-simulate", default=True, help="Confirm the finalists in the simulator.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of simulated traffic.")
@@ -208,7 +208,10 @@ def _stocks(text: str, gpus: int | None) -> tuple[Stock, ...]:
     for part in _names(text, "--hardware"):
         name, colon, number = part.partition(":")
         if colon and not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= MAX_DEVICES):
-            raise FieldError("--hardware", f"{part[:60]!r} must be a name and a number of devices, such as H200:32")
+            raise FieldError(
+                "--hardware",
+                f"{part[:60]!r} must be a name and a number of devices up to {MAX_DEVICES:,}, such as H200:32",
+            )
         hardware = accelerator_of(name)
         if hardware.name in found:
             raise FieldError("--hardware", f"{hardware.name} is named twice")
@@ -250,8 +253,9 @@ def _trace(options: dict[str, Any]) -> tuple[str, Requests | None]:
     elif given := [f"--{name}" for name in ("isl", "osl") if options[name]]:
         raise FieldError(given[0], f"goes without --trace: {text[:60]} has lengths of its own")
     named = traffic_named(text, prompts=prompts, outputs=outputs, seed=options["seed"], data=options["data"])
-    if len(named.requests) < 2:
-        raise FieldError("--trace", f"{text[:60]} has one request only; a rate needs two")
+    times = named.requests.arrival_s
+    if times[-1] <= times[0]:
+        raise FieldError("--trace", f"{text[:60]} has no two requests at different times; a rate needs them")
     return named.label, named.requests
 
 
@@ -371,7 +375,10 @@ def _write_files(plan: ServingPlan, options: dict[str, Any]) -> Any:
         yield _written(options["manifest"], _yaml(documents))
     if options["launch"]:
         launch: Path = options["launch"]
-        launch.mkdir(parents=True, exist_ok=True)
+        try:
+            launch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot be made: {error.strerror or error}", Where(file=str(launch))) from None
         for engine in PROGRAMS:
             yield _written(launch / f"{engine}.sh", launch_script(engine, plan.question, plan.recommended))
         objects = kubernetes_of(plan.question, plan.recommended, engine=options["engine"], model_folder=folder)

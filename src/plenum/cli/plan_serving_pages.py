@@ -34,7 +34,7 @@ def print_limit(limit: Limit) -> None:
 
 def write_limit(limit: Limit) -> None:
     """Write the limit for programs."""
-    write_json({"plan": None, "limit": _plain(asdict(limit))})
+    write_json({"plan": None, "limit": asdict(limit)})
 
 
 def print_plan(plan: ServingPlan, label: str, written: Sequence[Path], *, chart: bool) -> None:
@@ -186,42 +186,40 @@ def write_plan(plan: ServingPlan, label: str, written: Sequence[Path]) -> None:
     """Write the plan for programs."""
     question = plan.question
     write_json(
-        _plain(
-            {
-                "question": {
-                    "model": question.model.name,
-                    "engine": question.engine,
-                    "hardware": {stock.hardware.name: stock.count or None for stock in question.stocks},
-                    "traffic": asdict(question.traffic) | {"label": label},
-                    "promises": asdict(question.slo),
-                    "max_usd_per_hour": question.usd_per_hour,
-                },
-                "recommended": _point(plan.recommended),
-                "capacity_rps": plan.capacity_rps._asdict(),
-                "headroom": plan.headroom,
-                "verified": plan.verified,
-                "breaks": asdict(plan.breaks),
-                "reasons": list(plan.reasons),
-                "drivers": [asdict(driver) | {"gain": driver.gain} for driver in plan.drivers],
-                "replays": [asdict(replay) for replay in plan.replays],
-                "trials": [
-                    {
-                        "rate_rps": t.rate_rps,
-                        "keeps": t.keeps,
-                        "ttft_p99_s": t.report.ttft_s.p99,
-                        "tpot_p99_s": t.report.tpot_s.p99,
-                    }
-                    for t in plan.trials
-                ],
-                "alternatives": [_point(point) for point in plan.alternatives],
-                "frontier": [_point(point) for point in plan.frontier],
-                "around": asdict(plan.around),
-                "steps": [asdict(step) for step in plan.steps],
-                "options": plan.options,
-                "tried": plan.tried,
-                "written": [str(path) for path in written],
-            }
-        )
+        {
+            "question": {
+                "model": question.model.name,
+                "engine": question.engine,
+                "hardware": {stock.hardware.name: stock.count or None for stock in question.stocks},
+                "traffic": asdict(question.traffic) | {"label": label},
+                "promises": asdict(question.slo),
+                "max_usd_per_hour": question.usd_per_hour,
+            },
+            "recommended": _point(plan.recommended),
+            "capacity_rps": plan.capacity_rps._asdict(),
+            "headroom": plan.headroom,
+            "verified": plan.verified,
+            "breaks": asdict(plan.breaks),
+            "reasons": list(plan.reasons),
+            "drivers": [asdict(driver) | {"gain": driver.gain} for driver in plan.drivers],
+            "replays": [asdict(replay) for replay in plan.replays],
+            "trials": [
+                {
+                    "rate_rps": t.rate_rps,
+                    "keeps": t.keeps,
+                    "ttft_p99_s": t.report.ttft_s.p99,
+                    "tpot_p99_s": t.report.tpot_s.p99,
+                }
+                for t in plan.trials
+            ],
+            "alternatives": [_point(point) for point in plan.alternatives],
+            "frontier": [_point(point) for point in plan.frontier],
+            "around": asdict(plan.around),
+            "steps": [asdict(step) for step in plan.steps],
+            "options": plan.options,
+            "tried": plan.tried,
+            "written": [str(path) for path in written],
+        }
     )
 
 
@@ -256,17 +254,6 @@ def _point(point: Point) -> dict[str, Any]:
         "watts": point.watts,
         "meets": point.meets,
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return values as JSON has them: no infinities, no NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 # -- words -------------------------------------------------------------------------------------------------------------

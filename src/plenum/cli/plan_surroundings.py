@@ -8,10 +8,11 @@ import click
 
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.facts import write_facts
+from plenum.cli.fields import fields_as_options
 from plenum.cli.instance_options import described_by, shape_options
 from plenum.cli.serving_cluster import MAX_REPLICAS, instance_of
 from plenum.cli.tables import Column, write_table
-from plenum.cli.units import BYTES, LONG_SECONDS, WATTS
+from plenum.cli.units import BYTES, LONG_SECONDS, WATTS, Number
 
 if TYPE_CHECKING:
     from plenum.planning.surroundings import Need, Surroundings
@@ -20,12 +21,10 @@ if TYPE_CHECKING:
 @click.command()
 @shape_options
 @click.option("--replicas", required=True, type=click.IntRange(1, MAX_REPLICAS), help="How many instances serve it.")
-@click.option("--rps", required=True, type=click.FloatRange(0, 1e9), help="Requests a second.")
-@click.option("--isl", required=True, type=click.FloatRange(1, 1e7), help="Mean tokens of prompts.")
-@click.option("--osl", required=True, type=click.FloatRange(1, 1e7), help="Mean tokens of answers.")
-@click.option(
-    "--busy", type=click.FloatRange(0, 1), default=0.7, show_default=True, help="Part of the time that devices work."
-)
+@click.option("--rps", required=True, type=Number(0, 1e9), help="Requests a second.")
+@click.option("--isl", required=True, type=Number(1, 1e7), help="Mean tokens of prompts.")
+@click.option("--osl", required=True, type=Number(1, 1e7), help="Mean tokens of answers.")
+@click.option("--busy", type=Number(0, 1), default=0.7, show_default=True, help="Part of the time that devices work.")
 @click.option(
     "--dram", type=BYTES, default="0", help="Host memory of each instance for cached prefixes, such as 500GB."
 )
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--rack", type=WATTS, default="40kW", show_default=True, help="Power of one rack.")
 @click.option(
     "--pue",
-    type=click.FloatRange(1, 3),
+    type=Number(1, 3),
     default=1.2,
     show_default=True,
     help="Watts at the meter over watts of machines.",
@@ -67,7 +66,8 @@ def command(**options: Any) -> None:
     limits = Limits(
         load_s=options["load"], update_s=options["update"], rack_w=options["rack"], pue=options["pue"]
     )  # fmt: skip
-    found = surroundings([served], demand, limits)
+    with fields_as_options(rate_rps="--rps", load_s="--load", update_s="--update", rack_w="--rack"):
+        found = surroundings([served], demand, limits)
     if options["output"] == "json":
         write_json(asdict(found) | {"needs": [asdict(need) | {"share": need.share} for need in found.needs]})
     else:

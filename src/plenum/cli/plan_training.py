@@ -11,15 +11,19 @@ from plenum.cli.complete import complete_format
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.exits import DONE, NO
 from plenum.cli.facts import write_facts
+from plenum.cli.fields import fields_as_options
 from plenum.cli.instance_options import hardware_option, model_option
 from plenum.cli.serving_cluster import accelerator_of
 from plenum.cli.tables import Column, write_table
-from plenum.cli.units import BYTES, COUNT, SECONDS
+from plenum.cli.units import RATE, SECONDS, Number, Quantity, count
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
     from plenum.planning.training.memory import Layout
     from plenum.planning.training.plan import Choice, Question, TrainingPlan
+
+
+TOKENS = Quantity("number", count, positive=True, most=1e17)
 
 
 @click.command()
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--gpus", "--devices", "devices", required=True, type=click.IntRange(1, 1_000_000), help="How many of them."
 )
-@click.option("--tokens", type=COUNT, required=True, help="Tokens to train on, such as 15T or 300B.")
+@click.option("--tokens", type=TOKENS, required=True, help="Tokens to train on, such as 15T or 300B.")
 @click.option(
     "--seq", type=click.IntRange(1, 10_000_000), default=8192, show_default=True, help="Tokens of a sequence."
 )
@@ -38,20 +42,20 @@ if TYPE_CHECKING:
 @click.option("--format", "form", default="bf16", show_default=True, help="Of matrix products: bf16, fp16 or fp8.",
               shell_complete=complete_format)  # fmt: skip
 @click.option("--layout", metavar="KEY=N,…", help="Use this: tp, pp, dp, cp, ep, micro, interleave, zero, recompute.")
-@click.option("--mtbf-h", type=click.FloatRange(0, min_open=True), default=50_000, show_default=True,
+@click.option("--mtbf-h", type=Number(0, min_open=True), default=50_000, show_default=True,
               help="Hours between failures of one device.")  # fmt: skip
 @click.option("--restart", type=SECONDS, default="10m", show_default=True, help="How long a restart takes.")
 @click.option(
-    "--storage", type=BYTES, default="1TB", show_default=True, help="What the checkpoint store takes each second."
+    "--storage", type=RATE, default="1TB", show_default=True, help="What the checkpoint store takes each second."
 )
 @click.option(
     "--pue",
-    type=click.FloatRange(1, 3),
+    type=Number(1, 3),
     default=1.2,
     show_default=True,
     help="Watts at the meter over watts of machines.",
 )
-@click.option("--usd-per-hour", type=click.FloatRange(0), default=0.0, help="Of a device; default: the catalogue's.")
+@click.option("--usd-per-hour", type=Number(0), default=0.0, help="Of a device; default: the catalogue's.")
 @choose_output
 def command(**options: Any) -> None:
     """Size a training run: layout, memory, step time, MFU, checkpoints, device-hours, energy and cost.
@@ -66,7 +70,8 @@ def command(**options: Any) -> None:
     from plenum.planning.training.plan import plan_training
 
     question = _question(options)
-    plan = plan_training(question)
+    with fields_as_options(form="--format", devices="--gpus", sequence="--seq"):
+        plan = plan_training(question)
     if options["output"] == "json":
         write_json(plan_json(plan))
     else:

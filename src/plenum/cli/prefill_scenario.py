@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,8 @@ def _points(text: str, option: str, *, sizes: bool) -> tuple[list[float], list[f
         if not colon:
             example = "1000:190MiB,32000:700MiB" if sizes else "1000:0.44,32000:1.84"
             raise FieldError(option, f"must be points such as {example}, not {part[:60]!r}")
+    if len(set(tokens)) < 2 or not all(0 <= v < math.inf for v in (*tokens, *values)):
+        raise FieldError(option, f"must be points of two lengths at least, none below 0, not {text[:60]!r}")
     return tokens, values
 
 

@@ -105,7 +105,8 @@ def accelerator_of(name: str, option: str = "--hardware") -> Accelerator:
     if counted:
         known = accelerator_named(counted[2], option).name
         raise FieldError(
-            option, f"is one kind of device: {known}, and how many as a number of its own, such as --tp or --gpus"
+            option,
+            f"takes the kind of device, {known}; how many goes into an option of its own, such as --tp or --gpus",
         )
     return accelerator_named(name, option)
 

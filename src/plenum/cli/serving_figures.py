@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from plenum.sim.serving import Outcome
 
 LATENCIES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("ITL", "itl_s"), ("E2E", "e2e_s"), ("WAIT", "queue_s"))
+REFUSED = {
+    "request.too_long": "longer than a cache holds",
+    "queue.full": "because the queue was full",
+    "admission.refused": "by admission",
+    "instance.lost": "whose instance was lost",
+    "instance.none": "because no instance was up",
+    "predecessor.refused": "that follow one that was refused",
+}
+"""Reasons of the simulator in words."""
+
 POINTS = 200
 """Of a drawn curve."""
 
@@ -86,6 +96,7 @@ def print_run(
     _print_use(reports)
     sentences = [
         *_span_sentences(reports),
+        *_context_sentences(requests, serving),
         *_promise_sentences(outcomes, slo),
         *_refusal_sentences(outcomes),
         *_scaling_sentences(reports, serving),
@@ -96,7 +107,7 @@ def print_run(
         click.echo()
         click.echo(charts.terminal_text(_panel(outcomes, "ttft_s"), colour=sys.stdout.isatty()))
     total = len(requests) * len(outcomes)
-    write_sentences("", f"simulated {total:,} requests in {show_duration(wall_s)}")
+    write_sentences("", f"simulated {total:,} request{'s' if total > 1 else ''} in {show_duration(wall_s)}")
 
 
 def as_json(
@@ -115,23 +126,21 @@ def as_json(
         promises = [asdict(row) | {"kept": row.kept} for row in promises_kept(outcome, slo)]
         run = {"routing": name, **asdict(report), "hit_rate": _hit_rate(report)}
         runs.append(run | {"promises": promises, "refused_because": _refusals(outcome)})
-    return _finite(
-        {
-            "serving": words_of(serving),
-            "devices": sum(pool.count * pool.instance.devices for pool in serving.pools),
-            "traffic": {
-                "label": traffic.label,
-                "requests": len(requests),
-                "beginnings": int(np.count_nonzero(requests.after < 0)),
-                "span_s": float(np.ptp(requests.arrival_s[requests.after < 0])),
-                "prompt_tokens": int(requests.prompt_tokens.sum(dtype=np.int64)),
-                "output_tokens": int(requests.output_tokens.sum(dtype=np.int64)),
-            },
-            "seed": seed,
-            "wall_s": round(wall_s, 3),
-            "runs": runs,
-        }
-    )
+    return {
+        "serving": words_of(serving),
+        "devices": sum(pool.count * pool.instance.devices for pool in serving.pools),
+        "traffic": {
+            "label": traffic.label,
+            "requests": len(requests),
+            "beginnings": int(np.count_nonzero(requests.after < 0)),
+            "span_s": float(np.ptp(requests.arrival_s[requests.after < 0])),
+            "prompt_tokens": int(requests.prompt_tokens.sum(dtype=np.int64)),
+            "output_tokens": int(requests.output_tokens.sum(dtype=np.int64)),
+        },
+        "seed": seed,
+        "wall_s": round(wall_s, 3),
+        "runs": runs,
+    }
 
 
 def draw(path: Path, title: str, outcomes: Mapping[str, Outcome]) -> None:
@@ -151,6 +160,16 @@ def _traffic_words(requests: Requests) -> str:
         else f"{len(requests):,} request{'s' if len(requests) > 1 else ''}{rate}"
     )
     return f"{counted}, prompts {requests.prompt_tokens.mean():,.0f} tokens and outputs {requests.output_tokens.mean():,.0f} on average"
+
+
+def _context_sentences(requests: Requests, serving: Serving) -> list[str]:
+    model = serving.pools[0].instance.model
+    longer = int(np.count_nonzero(requests.prompt_tokens.astype(np.int64) + requests.output_tokens > model.max_context))
+    if not longer:
+        return []
+    return [
+        f"{longer:,} of {len(requests):,} requests are longer than the context of {model.name}, {model.max_context:,} tokens"
+    ]
 
 
 def _span_sentences(reports: Mapping[str, ServingReport]) -> list[str]:
@@ -200,9 +219,9 @@ def _print_use(reports: Mapping[str, ServingReport]) -> None:
             _part(report.busy_decode),
             _part(report.cache_used_mean),
             _part(report.cache_used_max),
-            f"{report.energy_j / 3.6e6:,.2f}",
-            f"{report.usd:,.2f}",
-            f"{report.usd_per_million_tokens:,.3f}",
+            _figure(report.energy_j / 3.6e6),
+            _figure(report.usd),
+            _figure(report.usd_per_million_tokens),
         ]
         for name, report in reports.items()
     ]
@@ -240,7 +259,8 @@ def _refusal_sentences(outcomes: Mapping[str, Outcome]) -> list[str]:
     for name, outcome in outcomes.items():
         refused = _refusals(outcome)
         if refused:
-            sentences.append(f"{name} refused: " + ", ".join(f"{count:,} x {why}" for why, count in refused.items()))
+            told = ", ".join(f"{count:,} {REFUSED.get(why, why)}" for why, count in refused.items())
+            sentences.append(f"{name} refused: {told}")
     return sentences
 
 
@@ -287,14 +307,12 @@ def _time(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:,.0f} s"
 
 
+def _figure(amount: float) -> str:
+    """Return three digits that count, or more where there are more before the point."""
+    if not np.isfinite(amount):
+        return "-"
+    return f"{amount:,.0f}" if amount >= 1000 else f"{amount:.3g}"
+
+
 def _part(share: float) -> str:
     return f"{100 * share:.1f}%"
-
-
-def _finite(value: Any) -> Any:
-    """Return a value for JSON, which has neither NaN nor infinity."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

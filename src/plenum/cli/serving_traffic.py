@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plenum.cli.units import count
 from plenum.model.errors import FieldError, FileError
 
 if TYPE_CHECKING:
@@ -87,7 +88,14 @@ def traffic_named(
 
     kind, colon, rest = text.partition(":")
     if colon and kind in INVENTED:
-        requests = _invented(kind, rest, prompts, outputs, duration_s or INVENTED_S, seed)
+        try:
+            requests = _invented(kind, rest, prompts, outputs, duration_s or INVENTED_S, seed)
+        except FieldError as error:
+            if error.where.field.startswith("--"):
+                raise
+            raise FieldError(
+                "--trace", f"{text[:40]} is too much or too little: {error.where.field} {error.sentence}"
+            ) from None
     else:
         for option, value in (("--isl", prompts), ("--osl", outputs)):
             if value:
@@ -124,7 +132,7 @@ def _read(text: str, data: Path | None) -> Requests:
         return read_requests(path)
     near = difflib.get_close_matches(text.split(":")[0].lower(), (*NAMED, *INVENTED), 1, 0.5)
     hint = f"did you mean {near[0]}{':20' if near[0] in INVENTED else ''}? " if near else ""
-    raise FieldError("--trace", f"there is no traffic {text[:60]!r}; {hint}Choose from {EXAMPLES}")
+    raise FieldError("--trace", f"there is no traffic {text[:60]!r}; {hint}choose from {EXAMPLES}")
 
 
 def _invented(kind: str, rest: str, prompts: str | None, outputs: str | None, duration_s: float, seed: int) -> Requests:
@@ -184,7 +192,11 @@ def _agents(rng: Generator, rest: str, prompts: str | None, outputs: str | None,
 
     name, _, rate = rest.partition(":")
     if name not in AGENT_KINDS:
-        raise FieldError("--trace", f"there is no kind of agent {name[:40]!r}; choose from {', '.join(AGENT_KINDS)}")
+        near = difflib.get_close_matches(name[:40], AGENT_KINDS, 1, 0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise FieldError(
+            "--trace", f"there is no kind of agent {name[:40]!r}; {hint}choose from {', '.join(AGENT_KINDS)}"
+        )
     for option, value in (("--isl", prompts), ("--osl", outputs)):
         if value:
             raise FieldError(option, f"does not go with agent:{name}, whose calls have lengths of their own")
@@ -204,7 +216,7 @@ def _length(text: str | None, option: str) -> tuple[float, float] | None:
     if not text:
         return None
     mean, _, variation = text.partition(":")
-    tokens = _number(mean, option, "a number of tokens")
+    tokens = count(mean, option)
     spread = _number(variation, option, "the variation after the colon") if variation else 0.0
     if not 1 <= tokens <= 10_000_000 or spread > 20:
         raise FieldError(option, f"must be tokens such as 4000, or 4000:0.8 with a variation, not {text[:40]!r}")

@@ -15,10 +15,10 @@ from plenum.cli.complete import complete_routing, complete_traffic
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.exits import DONE, NO
 from plenum.cli.instance_options import described_by, instance_options, pool_options
-from plenum.cli.serving_cluster import check_pools, instance_of, serving_of
+from plenum.cli.serving_cluster import check_lengths, check_pools, instance_of, serving_of
 from plenum.cli.serving_promises import read_promises
-from plenum.cli.serving_traffic import ROUTING, TRACE_HELP, NamedTraffic, traffic_named
-from plenum.cli.units import BYTES, LONG_SECONDS, SECONDS
+from plenum.cli.serving_traffic import OUTPUT_TOKENS, PROMPT_TOKENS, ROUTING, TRACE_HELP, NamedTraffic, traffic_named
+from plenum.cli.units import BYTES, LONG_SECONDS, SECONDS, Number, count
 from plenum.model.errors import FieldError
 from plenum.model.units import parse_duration
 
@@ -47,7 +47,9 @@ SLICE = 100_000
 @click.option("--isl", metavar="TOKENS[:VARIATION]", help="Prompts of invented traffic.  [default: 1024]")
 @click.option("--osl", metavar="TOKENS[:VARIATION]", help="Outputs of invented traffic.  [default: 256]")
 @click.option("--duration", type=LONG_SECONDS, help="So much of the trace.  [default: all; 10m where invented]")
-@click.option("--scale", type=float, default=1.0, show_default=True, help="Times the load of the trace.")
+@click.option(
+    "--scale", type=Number(0, 1000, min_open=True), default=1.0, show_default=True, help="Times the load of the trace."
+)
 @click.option("--limit", type=click.IntRange(1), help="Only so many first requests.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the public traces.")
 @click.option(
@@ -83,8 +85,8 @@ def command(**options: Any) -> None:
     """Simulate LLM serving, iteration by iteration, with a trace or with invented traffic.
 
     Says what users would see (times to the first token, between tokens, to the end), what was used, and what it costs. With several
-    routing policies each is run on the same traffic, side by side. Exits with 1 where something was promised and no run keeps it, or
-    where the model does not fit.
+    routing policies each is run on the same traffic, side by side. Exits with 1 where something was promised and no run keeps it, where
+    no request could be served, or where the model does not fit.
 
     \b
     plenum simulate serving --model llama-3.1-70b --hardware H100 --tp 4 --replicas 8 \\
@@ -112,6 +114,7 @@ def command(**options: Any) -> None:
         seed=options["seed"],
         data=options["data"],
     )
+    _check_invented(options, serving)
     outcomes, wall_s = _run(traffic.requests, serving, policies, options["seed"])
     if options["plot"]:
         draw(options["plot"], _title(options, traffic), outcomes)
@@ -131,6 +134,13 @@ def _promised(options: dict[str, Any]) -> Slo:
             "--slo", f"says all promises, or none; leave out --{next(iter(given))}-p99, or the other way round"
         )
     return read_promises(options["slo"] or ",".join(f"{name}-p99={value!r}" for name, value in given.items()))
+
+
+def _check_invented(options: dict[str, Any], serving: Serving) -> None:
+    """Refuse lengths that no engine would take; of a trace whatever is too long is counted instead."""
+    if options["isl"] or options["osl"]:
+        usual = (("isl", PROMPT_TOKENS), ("osl", OUTPUT_TOKENS))
+        check_lengths(serving.pools[0].instance, *(count((options[n] or str(k)).partition(":")[0]) for n, k in usual))
 
 
 def _serving(options: dict[str, Any]) -> Serving:
@@ -164,7 +174,7 @@ def _names(text: str) -> list[str]:
         if name not in ROUTING:
             near = difflib.get_close_matches(name, ROUTING, 1, 0.4)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise FieldError("--routing", f"there is no policy {name[:60]!r}; {hint}Choose from {', '.join(ROUTING)}")
+            raise FieldError("--routing", f"there is no policy {name[:60]!r}; {hint}choose from {', '.join(ROUTING)}")
     return names
 
 
@@ -232,7 +242,9 @@ def _run(
 def _verdict(outcomes: dict[str, Outcome], slo: Slo) -> int:
     from plenum.cli.serving_figures import promises_kept
 
-    kept = [all(row.kept for row in promises_kept(outcome, slo)) for outcome in outcomes.values()]
+    kept = [
+        outcome.finished.any() and all(row.kept for row in promises_kept(outcome, slo)) for outcome in outcomes.values()
+    ]
     return DONE if any(kept) else NO
 
 

@@ -59,11 +59,15 @@ class Quantity(click.ParamType):
         Reads the text.
     positive
         Refuse 0.
+    most
+        Refuse what is above.
     """
 
-    def __init__(self, name: str, read: Callable[[Any], float], *, positive: bool = False) -> None:
+    def __init__(
+        self, name: str, read: Callable[[Any], float], *, positive: bool = False, most: float = math.inf
+    ) -> None:
         self.name = name
-        self._read, self._positive = read, positive
+        self._read, self._positive, self._most = read, positive, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number, or fail with the option's name."""
@@ -73,11 +77,24 @@ class Quantity(click.ParamType):
             self.fail(error.sentence, param, ctx)
         if self._positive and found <= 0:
             self.fail(f"{value!r} must be above 0", param, ctx)
+        if found > self._most:
+            self.fail(f"{value!r} must be at most {self._most:g}", param, ctx)
         return found
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """Return what stands for a value in the help."""
         return self.name.upper()
+
+
+class Number(click.FloatRange):
+    """A number within a range; NaN and infinity are none, though Python reads them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with the option's name."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a number to count with", param, ctx)
+        return found
 
 
 SECONDS = Quantity("duration", seconds)
@@ -86,8 +103,11 @@ SECONDS = Quantity("duration", seconds)
 LONG_SECONDS = Quantity("duration", seconds, positive=True)
 """The same, and 0 is refused."""
 
+RATE = Quantity("size", lambda text: parse(text, "bytes", "size"), positive=True)
+"""``1TB`` a second."""
+
 BYTES = Quantity("size", lambda text: parse(text, "bytes", "size"))
-"""``14GB`` or ``2TiB``; of a rate, each second."""
+"""``14GB`` or ``2TiB``."""
 
 WATTS = Quantity("power", lambda text: parse(text, "w", "power"), positive=True)
 """``40kW``."""

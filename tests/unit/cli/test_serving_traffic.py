@@ -66,7 +66,7 @@ def test_files_are_read_scaled_and_cut(tmp_path):
     [
         ("azure", "did you mean azure-conv"),
         ("poison:20", "did you mean poisson:20"),
-        ("nothing", "Choose from azure-conv"),
+        ("nothing", "choose from azure-conv"),
         ("poisson:", "number above 0"),
         ("poisson:-1", "number above 0"),
         ("poisson:nan", "number above 0"),

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from plenum.cli.units import SECONDS, seconds
+from plenum.cli.units import SECONDS, count, seconds
 from plenum.model.errors import FieldError
 
 
@@ -28,3 +28,16 @@ def test_an_option_names_itself_when_it_refuses() -> None:
     refused = CliRunner().invoke(command, ["--ttft-p99", "-1s"])
     assert refused.exit_code == 2
     assert "--ttft-p99" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("15T", 15e12), ("300B", 3e11), ("71.4M", 71.4e6), ("4k", 4000), ("12", 12), (" 1e3 ", 1000)]
+)
+def test_counts_are_read_as_people_write_them(text: str, expected: float) -> None:
+    assert count(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "k", "many", "-1", "nan", "inf", "1e30", "9" * 50])
+def test_counts_that_are_none(text: str) -> None:
+    with pytest.raises(FieldError, match="15T"):
+        count(text)

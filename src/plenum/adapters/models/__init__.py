@@ -25,7 +25,7 @@ def find_architecture(name_or_path: str, field: str = "model") -> Architecture:
     UnknownModelError
         There is neither such a file nor such a model.
     """
-    path = Path(name_or_path)
+    path = Path(name_or_path or "-")  # an empty path would be the folder that one stands in
     if path.suffix in (".json", ".gguf") or _is_there(path):
         return read_architecture(path)
     return model_named(name_or_path, field)
