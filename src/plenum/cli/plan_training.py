@@ -151,6 +151,18 @@ def _shown(values: dict[str, Any]) -> list[dict[str, Any]]:
     return [value for value in (values["best"], *values["others"]) if value is not None]
 
 
+def _energy(kwh: float, watts: float) -> str:
+    """Write energy and power in the units in which they have digits."""
+    energy = f"{kwh / 1e3:,.0f} MWh" if kwh >= 1e5 else f"{kwh:,.0f} kWh" if kwh >= 10 else f"{kwh:,.3g} kWh"
+    power = f"{watts / 1e6:,.2f} MW" if watts >= 1e6 else f"{watts / 1e3:,.3g} kW"
+    return f"{energy} at {power}"
+
+
+def _span(days: float) -> str:
+    """Write how long a run takes."""
+    return f"{days:,.1f} days" if days >= 1.0 else f"{days * 24:,.3g} hours"
+
+
 def _write(question: Question, plan: TrainingPlan) -> None:
     best = plan.best
     where = f"{question.model.name} on {question.devices:,} x {question.hardware.name}"
@@ -159,7 +171,7 @@ def _write(question: Question, plan: TrainingPlan) -> None:
         write_facts([("why", plan.why_not), ("tried", f"{plan.tried:,} layouts; {plan.fitted:,} fit")])
         return
     step, held = best.step, best.memory
-    click.echo(click.style(f"{where}: {plan.days:,.1f} days", bold=True) + f" for {_written(question.tokens)} tokens\n")
+    click.echo(click.style(f"{where}: {_span(plan.days)}", bold=True) + f" for {_written(question.tokens)} tokens\n")
     facts = [
         ("layout", str(best.layout)),
         ("step", f"{step.total_s:,.2f} s for {question.batch * question.sequence / 1e6:,.2f} M tokens; {plan.steps:,.0f} steps"),
@@ -169,15 +181,16 @@ def _write(question: Question, plan: TrainingPlan) -> None:
         ("checkpoint", f"{plan.upkeep.checkpoint_bytes / 1e12:,.2f} TB, {plan.upkeep.write_s:,.1f} s to write, every "
                        f"{plan.upkeep.interval_s / 60:,.1f} min"),
         ("failures", f"one in {plan.upkeep.mtbf_s / 3600:,.1f} h; {plan.upkeep.available:.1%} of the time is progress"),
-        ("device-hours", f"{plan.device_hours:,.0f}"),
-        ("energy", f"{plan.energy_kwh / 1e3:,.0f} MWh at {plan.watts / 1e6:,.2f} MW"),
+        ("device-hours", f"{plan.device_hours:,.0f}" if plan.device_hours >= 10 else f"{plan.device_hours:,.3g}"),
+        ("energy", _energy(plan.energy_kwh, plan.watts)),
         ("cost", f"{plan.usd:,.0f} USD"),
     ]  # fmt: skip
     write_facts([*facts, *(("note", note) for note in plan.notes)])
     click.echo()
     names = {
         "compute_s": "matrices and attention", "elementwise_s": "between them", "tensor_s": "tensor parallel", "experts_s": "experts",
-        "context_s": "context parallel", "bubble_s": "pipeline bubble", "data_s": "data parallel", "optimiser_s": "optimiser",
+        "context_s": "context parallel", "pipeline_s": "between stages",
+        "bubble_s": "pipeline bubble", "data_s": "data parallel", "optimiser_s": "optimiser",
     }  # fmt: skip
     rows = [
         (t, f"{getattr(step, n):,.3f} s", f"{getattr(step, n) / step.total_s:.1%}")

@@ -109,8 +109,22 @@ def test_the_bubble_is_that_of_the_schedule():
     for runs in (1, 2, 5):
         layout = Layout(tp=8, pp=8, interleave=runs)
         taken = step(model, H100, layout, sequence=4096, batch=32)
-        busy = taken.compute_s + taken.elementwise_s + taken.tensor_s
+        busy = taken.compute_s + taken.elementwise_s + taken.tensor_s + taken.pipeline_s
         assert taken.bubble_s / busy == pytest.approx(7 / (runs * 32))
+
+
+def test_every_run_of_a_stage_sends_its_activations_on():
+    """70B, TP 8, 32 micro-batches of 4,096 tokens: 2 x 4096 x 8192 x 2 / 8 bytes a run at 70 % of 50 GB/s, and 8 us a message."""
+    model = MODELS["Llama-3.1-70B"]
+
+    def hops(runs, **changes):
+        layout = replace(Layout(tp=8, pp=8, interleave=runs), **changes)
+        return step(model, H100, layout, sequence=4096, batch=32).pipeline_s
+
+    once = 2 * 32 * (4096 * 8192 * 2 / 8 / (0.7 * H100.scaleout_bps) + 8e-6)
+    assert hops(1) == pytest.approx(once)
+    assert hops(10) == pytest.approx(10 * once)
+    assert hops(1, pp=1) == 0.0
 
 
 def test_memory_falls_with_every_kind_of_split():
@@ -163,6 +177,14 @@ def test_the_command_line_says_the_same():
     text = _run(*ARGUMENTS).stdout
     assert f"{plan.days:,.1f} days" in text
     assert str(plan.best.layout) in text
+
+
+def test_a_small_run_is_told_in_units_that_have_digits():
+    small = ("--model", "Llama-3.1-8B", "--hardware", "h100", "--gpus", "8", "--tokens", "1B", "--batch", "64")
+    facts = dict(line.split(None, 1) for line in _run(*small).stdout.splitlines() if line.startswith("  "))
+    plan = plan_training(replace(QUESTION, devices=8, tokens=1e9, batch=64))
+    assert facts["energy"] == f"{plan.energy_kwh:.0f} kWh at 11.3 kW"
+    assert plan.energy_kwh == pytest.approx(41, rel=0.05)
 
 
 def test_the_command_line_refuses_with_the_reason():

@@ -70,6 +70,7 @@ class Step:
     tensor_s: float
     experts_s: float
     context_s: float
+    pipeline_s: float
     bubble_s: float
     data_s: float
     optimiser_s: float
@@ -79,13 +80,14 @@ class Step:
     @property
     def total_s(self) -> float:
         """Seconds of the step."""
-        parts = (self.compute_s, self.elementwise_s, self.tensor_s, self.experts_s, self.context_s, self.bubble_s)
-        return sum(parts) + self.data_s + self.optimiser_s
+        parts = (self.compute_s, self.elementwise_s, self.tensor_s, self.experts_s, self.context_s, self.pipeline_s)
+        return sum(parts) + self.bubble_s + self.data_s + self.optimiser_s
 
     @property
     def communication_share(self) -> float:
         """Part of the step in which devices wait for one another's data, the bubble not included."""
-        return (self.tensor_s + self.experts_s + self.context_s + self.data_s) / self.total_s
+        waits = (self.tensor_s, self.experts_s, self.context_s, self.pipeline_s, self.data_s)
+        return sum(waits) / self.total_s
 
     def mfu(self, devices: int, peak_flops: float) -> float:
         """Model FLOP utilisation (Chowdhery et al., arXiv 2204.02311, appendix B)."""
@@ -140,7 +142,8 @@ def step(
     tensor = _tensor_s(model, hardware, layout, tokens, passes[0], eff) * stage_layers
     experts = _experts_s(model, hardware, layout, tokens, eff) * stage_layers
     context = _context_s(model, hardware, layout, tokens, eff) * stage_layers
-    one = compute + elementwise + tensor + experts + context
+    hops = _pipeline_s(model, hardware, layout, tokens, eff)
+    one = compute + elementwise + tensor + experts + context + hops
     backward = one * micro_batches * 2.0 / 3.0
     data = _data_s(model, hardware, layout, micro_batches, eff)
     tokens_all = batch * sequence
@@ -150,6 +153,7 @@ def step(
         tensor_s=tensor * micro_batches,
         experts_s=experts * micro_batches,
         context_s=context * micro_batches,
+        pipeline_s=hops * micro_batches,
         bubble_s=one * (layout.pp - 1) / layout.interleave,
         data_s=max(data * (1.0 - eff.overlap), data - backward),
         optimiser_s=_optimiser_s(model, hardware, layout, eff),
@@ -211,6 +215,19 @@ def _context_s(model: Architecture, hardware: Accelerator, layout: Layout, token
     inside = layout.tp * layout.cp <= hardware.scaleup_size
     bps = hardware.scaleup_bps * eff.scaleup if inside else hardware.scaleout_bps * eff.scaleout
     return 2 * tokens * (layout.cp - 1) * each / bps
+
+
+def _pipeline_s(model: Architecture, hardware: Accelerator, layout: Layout, tokens: float, eff: Reached) -> float:
+    """Each run of layers sends its activations on, and their gradients back; neither hides behind the stage that waits for it.
+
+    Tensor parallel ranks send a part each (Narayanan et al., SC 2021, section 4.1); stages are the outermost split of the devices.
+    """
+    if layout.pp == 1:
+        return 0.0
+    inside = layout.devices <= hardware.scaleup_size
+    bps = hardware.scaleup_bps * eff.scaleup if inside else hardware.scaleout_bps * eff.scaleout
+    hop = HOP_SCALEUP_S if inside else HOP_SCALEOUT_S
+    return 2 * layout.interleave * (tokens * model.hidden * 2.0 / layout.tp / bps + hop)
 
 
 def _data_s(model: Architecture, hardware: Accelerator, layout: Layout, micro_batches: int, eff: Reached) -> float:
