@@ -11,6 +11,7 @@ import click
 from plenum.cli.complete import complete_model, complete_preset
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.fields import fields_as_options
+from plenum.cli.sentences import write_sentences
 from plenum.cli.units import Number
 from plenum.model.errors import FieldError
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 SIMULATED, OVERLOAD = 6000, 1.3
 """Prompts of a simulated run, and the part of the plan's rate that is asked to see what is served."""
+
+MOST_TIMES = 1000.0
+"""Beyond it a ratio says only that the least serves next to nothing."""
 
 
 @click.command()
@@ -107,8 +111,8 @@ def command(**options: Any) -> None:
         return
     _print(title, source, scenario, answer, shown, homogeneous, options["load"])
     if checked:
-        click.echo(
-            f"simulated: {checked['rps']:.2f} req/s when more are asked ({100 * (checked['rps'] / shown.rps - 1):+.1f} %); at "
+        write_sentences(
+            f"simulated: {_rps(checked['rps'])} req/s when more are asked ({100 * (checked['rps'] / shown.rps - 1):+.1f} %); at "
             f"{options['load']:.0%} TTFT {checked['ttft_mean_s']:.2f} s, p90 {checked['ttft_p90_s']:.2f} s, "
             f"{checked['wait_mean_s']:.2f} s of it waiting"
         )
@@ -188,7 +192,6 @@ def _print(
     homogeneous: int,
     load: float,
 ) -> None:
-    from plenum.cli.sentences import write_sentences
     from plenum.cli.tables import Column, write_table
     from plenum.planning.prefill.split import gains, queueing_s
 
@@ -204,7 +207,7 @@ def _print(
     sentences = _reasons(scenario, shown)
     if shown.rps > 0:
         wait = queueing_s(scenario, shown, load * shown.rps)
-        rate = f"at {load:.0%} of that rate ({load * shown.rps:.2f} req/s)"
+        rate = f"at {load:.0%} of that rate ({_rps(load * shown.rps)} req/s)"
         sentences.append(f"{rate} prompts wait {wait:.2f} s on average before prefill")
     more = ", ".join(f"{what} {100 * (factor - 1):+.1f} %" for what, factor in gains(scenario).items())
     write_sentences("", *sentences, f"what more would bring: {more}")
@@ -215,11 +218,16 @@ def _cells(plan: PrefillPlan, least: float) -> list[str]:
         _threshold(plan.threshold_tokens),
         f"{plan.prefill_instances} + {plan.decode_instances}",
         f"{plan.remote_share:.0%}",
-        f"{plan.rps:.2f}",
-        f"{plan.rps / least:.2f}x",
+        _rps(plan.rps),
+        f"{plan.rps / least:.2f}x" if plan.rps < MOST_TIMES * least else "-",
         f"{plan.egress_bytes_per_s * 8e-9:.1f} Gb/s",
         f"{plan.ttft_mean_s:.2f}, {plan.ttft_p90_s:.2f} s",
     ]
+
+
+def _rps(rate: float) -> str:
+    """Write a rate with two digits behind the point, or three in all where that would be nothing."""
+    return f"{rate:.2f}" if rate >= 0.1 or rate == 0 else f"{rate:.3g}"
 
 
 def _threshold(tokens: float) -> str:
@@ -230,7 +238,7 @@ def _reasons(scenario: PrefillScenario, plan: PrefillPlan) -> list[str]:
     lines = [
         f"requests that each part could take: remote prefill {_of(plan.remote_rps, plan.remote_share)}, link "
         f"{_of(plan.link_rps, plan.remote_share)}, local prefill {_of(plan.local_rps, 1 - plan.remote_share)}, decode "
-        f"{plan.decode_rps:.2f} a second"
+        f"{_rps(plan.decode_rps)} a second"
     ]
     away = [name for name in plan.bounds if name in ("remote prefill", "link")]
     if away and "local prefill" in plan.bounds:
@@ -249,7 +257,7 @@ def _reasons(scenario: PrefillScenario, plan: PrefillPlan) -> list[str]:
 def _of(rps: float, share: float) -> str:
     if share <= 0:
         return "(none asked)"
-    return f"{rps:.2f}/{share:.3f} = {rps / share:.2f}" if rps < float("inf") else "any"
+    return f"{_rps(rps)}/{share:.3f} = {_rps(rps / share)}" if rps < float("inf") else "any"
 
 
 def _draw(path: Path, title: str, scenario: PrefillScenario, answer: PrefillAnswer) -> None:
@@ -268,7 +276,7 @@ def _draw(path: Path, title: str, scenario: PrefillScenario, answer: PrefillAnsw
         curves.append(charts.Curve(label=label, x=x, y=rates))
     best = answer.best
     mark = charts.Curve(
-        label=f"best: {best.rps:.2f} req/s at {_threshold(best.threshold_tokens)} tokens",
+        label=f"best: {_rps(best.rps)} req/s at {_threshold(best.threshold_tokens)} tokens",
         x=x,
         y=np.full(len(x), best.rps),
     )
