@@ -140,6 +140,12 @@ def transfer_bps(layout: Layout) -> float:
     return LINK_PART * min(ends) if ends else 50e9
 
 
+def _network_bps(layout: Layout, role: Role) -> float:
+    """Bytes a second that all instances of a role send or take together at their data sheets."""
+    pools = [pool for pool in layout.pools if pool.role == role]
+    return sum(pool.count * pool.option.devices * pool.option.hardware.scaleout_bps for pool in pools)
+
+
 def compiled(layout: Layout, prompt_tokens: float, coefficients: NDArray[np.float64] | None = None) -> Compiled:
     """Return a layout as arrays; ``coefficients`` stands for its own where a question "what if" is asked."""
     pools = layout.pools
@@ -148,9 +154,9 @@ def compiled(layout: Layout, prompt_tokens: float, coefficients: NDArray[np.floa
         first = pools[0].option.instance
         size = first.model.cache_values(prompt_tokens) * FORMATS[first.precision.kv_cache].bytes
         transfer_s = size / transfer_bps(layout)
-        sums = [sum(p.count for p in pools if p.role == role) for role in ("prefill", "decode")]
-        ends = [count for count in sums if count]  # one role alone is asked about on the way to a whole layout
-        transfer_rate = LINK_PART * min(ends) / transfer_s if transfer_s > 0 else np.inf
+        sums = [_network_bps(layout, role) for role in ("prefill", "decode")]
+        ends = [bps for bps in sums if bps]  # one role alone is asked about on the way to a whole layout
+        transfer_rate = LINK_PART**2 * min(ends) / size if size > 0 else np.inf
     own = np.stack([pool.option.prediction.steps.coefficients for pool in pools])
     return Compiled(
         coefficients=own if coefficients is None else coefficients,
