@@ -8,6 +8,7 @@ import click
 
 from plenum.cli.complete import complete_format, complete_hardware
 from plenum.cli.console import choose_output, write_json
+from plenum.cli.sentences import write_sentences
 from plenum.cli.tables import Column, terminal_width, write_table
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ def _list(accelerators: list[Accelerator]) -> None:
         for a in accelerators
     ]  # fmt: skip
     write_table(columns, rows)
-    note = (
-        "\nDense TFLOP/s; -: not computed natively. MEMORY in GiB, LINK in GB/s one way by devices of\n"
-        "one scale-up domain. Sources: give a NAME."
+    write_sentences(
+        "",
+        "Dense TFLOP/s; -: not computed natively. MEMORY in GiB, LINK in GB/s one way by devices of one scale-up domain. "
+        "Sources: give a NAME.",
     )
-    click.echo(click.style(note, dim=True))
 
 
 def _tera(hardware: Accelerator, *names: str) -> str:

@@ -9,6 +9,7 @@ import click
 from plenum.cli.complete import complete_format, complete_model
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.facts import write_facts
+from plenum.cli.sentences import write_sentences
 from plenum.cli.tables import Column, terminal_width, write_table
 from plenum.model.errors import FieldError
 
@@ -100,11 +101,7 @@ def _list(family: str | None, output: str) -> None:
         Column(head="GB", right=True), Column(head="KV KiB", right=True),
     ]  # fmt: skip
     write_table(columns, [_row(model, narrow) for model in models])
-    click.echo(
-        click.style(
-            "\nGB of weights as shipped; KV KiB a token in 16 bits. `plenum plan models NAME` says more.", dim=True
-        )
-    )
+    write_sentences("", "GB of weights as shipped; KV KiB a token in 16 bits. `plenum plan models NAME` says more.")
 
 
 def _row(model: Architecture, narrow: bool) -> list[str]:

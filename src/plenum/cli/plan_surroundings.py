@@ -10,6 +10,7 @@ from plenum.cli.console import choose_output, write_json
 from plenum.cli.facts import write_facts
 from plenum.cli.fields import fields_as_options
 from plenum.cli.instance_options import described_by, shape_options
+from plenum.cli.sentences import write_sentences
 from plenum.cli.serving_cluster import MAX_REPLICAS, instance_of
 from plenum.cli.tables import Column, write_table
 from plenum.cli.units import BYTES, LONG_SECONDS, WATTS, Number
@@ -77,7 +78,7 @@ def command(**options: Any) -> None:
 
 
 def _write(found: Surroundings, what: str) -> None:
-    click.echo(click.style(what, bold=True) + f": {found.binding}\n")
+    write_sentences(f"{what}: {found.binding}", "")
     busiest = ", ".join(
         f"{use} {cores:,.1f}" for use, cores in sorted(found.cores_by_use.items(), key=lambda item: -item[1])
     )

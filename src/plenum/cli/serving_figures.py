@@ -13,7 +13,7 @@ import numpy as np
 from plenum.cli import charts
 from plenum.cli.sentences import write_sentences
 from plenum.cli.serving_cluster import words_of
-from plenum.cli.tables import Column, write_table
+from plenum.cli.tables import Column, terminal_width, write_table
 from plenum.model.units import show_duration
 from plenum.sim.serving import REASONS
 
@@ -103,7 +103,8 @@ def print_run(
     ]
     if sentences:
         write_sentences("", *sentences)
-    if chart and charts.has_terminal_charts():
+    wide = (terminal_width() or charts.TERMINAL_SIZE[0]) >= charts.TERMINAL_SIZE[0]
+    if chart and wide and charts.has_terminal_charts():
         click.echo()
         click.echo(charts.terminal_text(_panel(outcomes, "ttft_s"), colour=sys.stdout.isatty()))
     total = len(requests) * len(outcomes)
@@ -311,7 +312,7 @@ def _figure(amount: float) -> str:
     """Return three digits that count, or more where there are more before the point."""
     if not np.isfinite(amount):
         return "-"
-    return f"{amount:,.0f}" if amount >= 1000 else f"{amount:.3g}"
+    return f"{amount:,.0f}" if amount >= 100 or not amount else f"{amount:#.3g}"
 
 
 def _part(share: float) -> str:

@@ -50,7 +50,7 @@ def read_table(path: Path, header: Sequence[str]) -> list[Measurement]:
             return [read(row) for row in read_rows(path, required, max_rows=ROWS_LIMIT)]
     if not set(MEASURED) & set(header):
         wanted = f"columns {', '.join(COLUMNS)}, one of {', '.join(MEASURED)} at least"
-        raise FieldError("header", f"is none of a table of measurements: {wanted}", file=str(path), line=1)
+        raise FieldError("header", f"is not that of a table of measurements: {wanted}", file=str(path), line=1)
     unknown = [name for name in header if name not in COLUMNS]
     if unknown:
         sentence = f"{', '.join(unknown[:5])} are no columns of a table of measurements: {', '.join(COLUMNS)}"

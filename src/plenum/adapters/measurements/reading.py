@@ -108,7 +108,7 @@ def _header(path: Path) -> list[str] | None:
     except FileNotFoundError:
         raise FileError("there is no such file", Where(file=str(path))) from None
     except (OSError, EOFError) as error:
-        raise FileError(f"cannot be read: {error}", Where(file=str(path))) from None
+        raise FileError(f"cannot be read: {getattr(error, 'strerror', '') or error}", Where(file=str(path))) from None
     start = first.decode("utf-8-sig", "replace").strip()
     if not start:
         raise FileError("is empty, or starts with an empty line", Where(file=str(path)))
