@@ -9,6 +9,7 @@ from plenum.sim.serving.batch import (
     dequeue,
     first_waiting,
     let_go,
+    parking,
     preempt,
     swap,
     uncount,
@@ -24,8 +25,9 @@ def admit_one(w: World, i: int, now_s: float) -> int:
     """Let the next waiting request in, if there is one and room for it; returns it, or -1."""
     q = i
     r = first_waiting(w, i)
-    if r < 0 and w.clock[f.CENTRAL] == 1.0 and w.ni[f.ROLE, i] != f.DECODE:
-        q = w.ni.shape[1] + w.ni[f.MODEL, i]
+    central = w.clock[f.CENTRAL] == 1.0 and w.ni[f.CONDITION, i] == f.UP and w.ni[f.ROLE, i] != f.DECODE
+    if r < 0 and central:
+        q = parking(w, w.ni[f.MODEL, i], w.ni[f.REMOTE, i])
         r = first_waiting(w, q)
         if r >= 0 and not fits(w, i, r):
             r = -1

@@ -88,10 +88,9 @@ class Scaler:
 
     def _parked(self, w: World, members: np.ndarray) -> float:
         """Return how many wait for any instance of the model that a pool prefills or decodes."""
-        instances = w.ni.shape[1]
-        models = (w.queue.shape[1] - instances) // 2
-        decodes = w.ni[f.ROLE, members[0]] == f.DECODE
-        q = instances + int(w.ni[f.MODEL, members[0]]) + (models if decodes else 0)
+        instances, one = w.ni.shape[1], members[0]
+        kind = f.DECODE_QUEUE if w.ni[f.ROLE, one] == f.DECODE else int(w.ni[f.REMOTE, one])
+        q = instances + int(w.ni[f.MODEL, one]) + kind * ((w.queue.shape[1] - instances) // f.QUEUES)
         count = 0
         for r in w.queue[f.HEAD, q].tolist():
             while r >= 0:

@@ -57,6 +57,13 @@ def first_waiting(w: World, q: int) -> int:
 
 
 @small
+def parking(w: World, model: int, kind: int) -> int:
+    """Return the queue of those who wait for any instance of a model; ``kind`` is one of :data:`plenum.sim.serving.fields.QUEUES`."""
+    instances = w.ni.shape[1]
+    return instances + model + kind * ((w.queue.shape[1] - instances) // f.QUEUES)
+
+
+@small
 def dequeue(w: World, q: int, r: int) -> None:
     """Take out the first request of its class."""
     rank = w.ri[r, f.RANK]

@@ -70,7 +70,7 @@ def world_of(requests: Requests, serving: Serving, policies: Policies, seed: int
         steps=np.stack([_coefficients(pool) for pool in each]),
         batch=np.zeros((2, len(each), most), np.int64),
         tally=np.zeros((len(each), f.BINS + period), np.int64),
-        queue=np.full((2, len(each) + 2 * models, classes), -1, np.int64),
+        queue=np.full((2, len(each) + f.QUEUES * models, classes), -1, np.int64),
         keys=new_tournament(len(each)),
         heap=np.zeros((2 * len(requests) + 8 * len(each) + len(policies.failures) + 1024, 5)),
         order=first[np.argsort(requests.arrival_s[first], kind="stable")].astype(np.int64),
@@ -170,7 +170,8 @@ def _instances(
         _fill_pool(ni[:, rows], nf[:, rows], pool, requests)
         ni[f.POOL, rows] = number
         ni[f.SITE, rows] = sites.index(pool.site)
-        ni[f.REMOTE, rows] = pool.role == "prefill" and (pool.model, pool.site) not in decoding
+        away = pool.role == "prefill" and (pool.model, pool.site) not in decoding
+        ni[f.REMOTE, rows] = away and policies.remote_above_tokens >= 0
         up = policies.scaling.initial if policies.scaling and policies.scaling.initial else pool.count
         ni[f.CONDITION, rows] = np.where(np.arange(pool.count) < up, f.UP, f.OFF)
     ni[f.CHANGE] = f.NEVER

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from plenum.serving import routing
+from plenum.serving import offload, routing
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import fits
-from plenum.sim.serving.batch import first_waiting
+from plenum.sim.serving.batch import first_waiting, parking
 from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.iteration import advance
 from plenum.sim.serving.memory import available, blocks_for, found, occupied
@@ -19,11 +19,12 @@ _WINDOW = COEFFICIENT["window"]
 
 
 @small
-def choose_instance(w: World, r: int, now_s: float) -> tuple[int, bool]:
-    """Return the instance to prefill a request, -1 if there is none, and whether only full queues stood against it."""
+def choose_instance(w: World, r: int, now_s: float) -> tuple[int, bool, int]:
+    """Return the instance to prefill a request, -1 if there is none; whether only full queues stood against it; where to wait."""
     policy = int(w.clock[f.ROUTING])
     remote_above = w.clock[f.REMOTE_ABOVE]
     full = False
+    kind = f.HERE_QUEUE
     for i in range(w.ni.shape[1]):
         w.eligible[i] = (
             w.ni[f.CONDITION, i] == f.UP
@@ -43,17 +44,17 @@ def choose_instance(w: World, r: int, now_s: float) -> tuple[int, bool]:
     else:
         w.ni[f.HITS, :] = 0
     if remote_above >= 0.0:
-        _choose_site(w, r, now_s)
+        kind = _choose_site(w, r, now_s)
     if policy in (routing.PREDICTED_LATENCY, routing.MOONCAKE):
         for i in range(w.ni.shape[1]):
             w.nf[f.PREDICTED, i] = predict_ttft(w, i, r, now_s) if w.eligible[i] else math.inf
     if w.clock[f.CENTRAL] == 1.0:
         _only_with_room(w, r)
-        if first_waiting(w, parking(w, w.ri[r, f.ASKED], False)) >= 0:  # nobody overtakes
+        if first_waiting(w, parking(w, w.ri[r, f.ASKED], kind)) >= 0:  # nobody overtakes
             w.eligible[:] = False
     turn = w.count[f.TURN]
     w.count[f.TURN] += 1
-    return ask(w, policy, r, turn), full
+    return ask(w, policy, r, turn), full, kind
 
 
 @small
@@ -91,13 +92,6 @@ def measure_caches(w: World, now_s: float) -> None:
     for i in range(w.ni.shape[1]):
         advance(w, i, now_s)
         w.nf[f.FULL, i] = occupied(w, i) / w.ni[f.BLOCKS, i]
-
-
-@small
-def parking(w: World, model: int, decode: bool) -> int:
-    """Return the queue of those who wait for any instance of a model."""
-    instances = w.ni.shape[1]
-    return instances + model + ((w.queue.shape[1] - instances) // 2 if decode else 0)
 
 
 @inner
@@ -156,12 +150,12 @@ def _find(w: World, r: int) -> None:
 
 
 @small
-def _choose_site(w: World, r: int, now_s: float) -> None:
-    """Leave only instances at sites that decode, or only at those that do not, by the tokens that would have to be computed."""
-    best, local, remote = 0, False, False
+def _choose_site(w: World, r: int, now_s: float) -> int:
+    """Leave only instances at sites that decode, or only at those that do not; returns the queue of these."""
+    near, far, local, remote = 0, 0, False, False
     for i in range(w.ni.shape[1]):
         if w.eligible[i] and w.ni[f.REMOTE, i] == 0:
-            best = max(best, w.ni[f.HITS, i])
+            near = max(near, w.ni[f.HITS, i])
             local = True
         elif w.eligible[i]:
             clear = True
@@ -169,10 +163,13 @@ def _choose_site(w: World, r: int, now_s: float) -> None:
             for b in range(f.SITES):
                 clear = clear and w.clock[link + b] - now_s <= w.clock[f.REMOTE_BACKLOG]
             w.eligible[i] = clear
+            far = max(far, w.ni[f.HITS, i])
             remote = remote or clear
-    away = remote and (w.ri[r, f.TARGET] - best > w.clock[f.REMOTE_ABOVE] or not local)
+    site, _, _ = offload.place_prefill(w.ri[r, f.TARGET], near, far, w.clock[f.REMOTE_ABOVE], False)
+    away = remote and (site == offload.REMOTE or not local)
     for i in range(w.ni.shape[1]):
         w.eligible[i] = w.eligible[i] and (w.ni[f.REMOTE, i] == 1) == away
+    return f.AWAY_QUEUE if away else f.HERE_QUEUE
 
 
 @small

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from plenum.sim.serving import fields as f
-from plenum.sim.serving.batch import call, dequeue, first_waiting
-from plenum.sim.serving.choosing import parking
+from plenum.sim.serving.batch import call, dequeue, first_waiting, parking
 from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import set_key
 from plenum.sim.serving.flow import leave_source, refuse, reroute
@@ -21,9 +20,17 @@ def come_up(w: World, i: int, now_s: float) -> None:
     w.ni[f.CONDITION, i] = f.UP
     w.ni[f.TRY, i] = 1
     call(w, i)
-    if w.clock[f.CENTRAL] == 1.0 and w.ni[f.ROLE, i] != f.DECODE:
-        return
-    q = parking(w, w.ni[f.MODEL, i], w.ni[f.ROLE, i] == f.DECODE)
+    if w.ni[f.ROLE, i] == f.DECODE:
+        _reroute_parked(w, i, f.DECODE_QUEUE, now_s)
+    elif w.clock[f.CENTRAL] == 0.0 or w.clock[f.REMOTE_ABOVE] >= 0.0:  # at one site, a central queue stays as it is
+        for kind in (f.HERE_QUEUE, f.AWAY_QUEUE):
+            _reroute_parked(w, i, kind, now_s)
+
+
+@inner
+def _reroute_parked(w: World, i: int, kind: int, now_s: float) -> None:
+    """Route those anew who wait for any instance of a model."""
+    q = parking(w, w.ni[f.MODEL, i], kind)
     r = first_waiting(w, q)
     while r >= 0:
         dequeue(w, q, r)
@@ -48,6 +55,8 @@ def fail(w: World, i: int, now_s: float) -> None:
             w.ri[r, f.STATE] = f.DONE
         if f.WAITING <= state <= f.CROSSING and (w.ri[r, f.AT] == i or w.ri[r, f.SOURCE] == i):
             _displace(w, i, r, now_s)
+    if w.clock[f.CENTRAL] == 1.0 and w.clock[f.REMOTE_ABOVE] >= 0.0 and w.ni[f.ROLE, i] != f.DECODE:
+        _reroute_parked(w, i, w.ni[f.REMOTE, i], now_s)  # perhaps nobody is left at that site
 
 
 @small
@@ -58,7 +67,7 @@ def _displace(w: World, i: int, r: int, now_s: float) -> None:
     if at >= 0 and at != i:
         _leave_destination(w, r, state, now_s)
     elif at < 0 and state == f.WAITING:
-        _unqueue(w, parking(w, w.ri[r, f.ASKED], True), r)
+        _unqueue(w, parking(w, w.ri[r, f.ASKED], f.DECODE_QUEUE), r)
     if source >= 0 and source != i and not restart:
         leave_source(w, r, now_s)
     if source < 0 or source == i:  # its cache is gone

@@ -69,13 +69,17 @@ OFF, STARTING, UP, DRAINING, DOWN = range(5)
 BOTH, PREFILL, DECODE = range(3)
 """Roles of an instance."""
 
+HERE_QUEUE, AWAY_QUEUE, DECODE_QUEUE, QUEUES = range(4)
+"""What those who wait for any instance of a model wait for: a prefill, where sites differ at one that decodes; a prefill at one that
+does not; a decode."""
+
 (
     CONDITION,
     POOL,
     MODEL,
     ROLE,
     SITE,
-    REMOTE,  # prefills at a site that does not decode
+    REMOTE,  # prefills at a site that does not decode, and sites make a difference
     MOST,  # sequences in a batch
     BUDGET,  # tokens of an iteration
     MIXED,  # prefill shares iterations with decode

@@ -7,8 +7,8 @@ import math
 from plenum.serving import routing
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import fits
-from plenum.sim.serving.batch import add_prefill, call, enqueue, join, let_go, uncount
-from plenum.sim.serving.choosing import ask, choose_instance, could_fit, measure_caches, parking
+from plenum.sim.serving.batch import add_prefill, call, enqueue, join, let_go, parking, uncount
+from plenum.sim.serving.choosing import ask, choose_instance, could_fit, measure_caches
 from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import FOLLOW, RELEASE, REROUTE, push, set_key
 from plenum.sim.serving.iteration import account, advance, count_gap, take_finished, take_prefilled
@@ -62,7 +62,7 @@ def route(w: World, r: int, now_s: float, judged: bool) -> None:
             w.ni[f.HITS, i] = 0
             _send(w, i, r)
             return
-    i, full = choose_instance(w, r, now_s)
+    i, full, kind = choose_instance(w, r, now_s)
     if judged:
         verdict = judge(w, i, r, now_s)
         if verdict == NEVER:
@@ -76,7 +76,7 @@ def route(w: World, r: int, now_s: float, judged: bool) -> None:
         refuse(w, r, f.QUEUE_FULL, now_s)
         return
     w.ri[r, f.AT] = -1
-    enqueue(w, parking(w, w.ri[r, f.ASKED], False), r, False)
+    enqueue(w, parking(w, w.ri[r, f.ASKED], kind), r, False)
 
 
 @small
@@ -206,7 +206,7 @@ def _hand_over(w: World, r: int, now_s: float) -> None:
         _send(w, i, r)
     else:
         w.ri[r, f.AT] = -1
-        enqueue(w, parking(w, w.ri[r, f.ASKED], True), r, False)
+        enqueue(w, parking(w, w.ri[r, f.ASKED], f.DECODE_QUEUE), r, False)
 
 
 @inner

@@ -27,8 +27,8 @@ class World(NamedTuple):
     tally
         (N, BINS + P) int64: histogram of gaps between tokens; then the decoding sequences that need a block at each step, modulo PERIOD.
     queue
-        (2, N + 2 M, K) int64: ends of the queues of each instance and class, then of those who wait for any instance to prefill them,
-        then of those who wait for any to decode.
+        (2, N + 3 M, K) int64: ends of the queues of each instance and class, then of those who wait for any instance to prefill them,
+        for any at a site that does not decode, and for any to decode.
     keys
         Tournament of the times before which nothing about an instance can be seen to change.
     heap
@@ -42,7 +42,7 @@ class World(NamedTuple):
     eligible
         (N,) bool: scratch of routing.
     count, clock
-        (COUNTS,) int64 and (SETTINGS,) float64: of the whole run.
+        (COUNTS,) int64 and (SETTINGS + K,) float64: of the whole run; the pressure of each class comes last.
     """
 
     ri: NDArray[np.int64]

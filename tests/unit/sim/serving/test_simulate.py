@@ -189,6 +189,21 @@ def test_long_prompts_are_prefilled_elsewhere():
     assert 0 < loaded.instances.prefill_tokens[2] < 500
 
 
+def test_who_waits_for_one_site_does_not_hold_up_the_other():
+    one = EngineSettings(block_tokens=4, max_sequences=1, max_batched_tokens=64)
+    serving = serving_of(
+        pool_of(one, SECOND, 1, role="prefill", site="home", cache_tokens=400),
+        pool_of(ENGINE, SECOND, 1, role="decode", site="home", cache_tokens=400),
+        pool_of(one, SECOND, 1, role="prefill", site="away", cache_tokens=400),
+    )
+    rows = asked((0.0, 20, 1), (0.0, 20, 1), (0.0, 20, 1), (0.0, 60, 1), (0.0, 60, 1))
+    together = Policies(remote_above_tokens=50, central_queue=True)
+    assert simulate(rows, serving, together, seed=0).finish_s.tolist() == [1.0, 2.0, 3.0, 1.0, 2.0]
+    failures = (Failure(at_s=1.5, instance=2),)
+    alone = simulate(rows, serving, Policies(remote_above_tokens=50, central_queue=True, failures=failures), seed=0)
+    assert alone.finish_s.tolist() == [1.0, 2.0, 3.0, 1.0, 4.0]  # nobody is left there: it is prefilled at home
+
+
 def test_requests_of_a_failed_instance_start_over_or_are_lost():
     failures = (Failure(at_s=2.5, instance=0), Failure(at_s=30.0, instance=0, up=True))
     rows = asked((0.0, 10, 6), (40.0, 10, 2))
