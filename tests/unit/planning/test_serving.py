@@ -12,13 +12,15 @@ from plenum.planning.serving.confirm import MAX_FINALISTS, MAX_ROUNDS, REPLAYS
 from plenum.planning.serving.layout import Layout, PoolChoice, compiled
 from plenum.planning.serving.limits import Limit
 from plenum.planning.serving.load import TPOT_TAIL, TTFT_TAIL
-from plenum.planning.serving.options import options_of
+from plenum.planning.serving.options import options_of, spreads_of
 from plenum.planning.serving.plan import ServingPlan, plan_serving
 from plenum.planning.serving.question import Question, steady_traffic
 from plenum.planning.serving.search import Search, chunks_of, search
-from plenum.serving.instance import weight_bytes_per_device
+from plenum.serving.instance import Parallelism, weight_bytes_per_device
 from plenum.serving.pools import Serving
 from plenum.serving.report import Latencies, ServingReport
+from plenum.serving.roofline import compile_steps
+from plenum.serving.steps import AT
 
 
 def planned(asked: Question) -> ServingPlan:
@@ -199,6 +201,53 @@ def test_slower_iterations_than_predicted_bear_less_even_where_memory_binds() ->
     assert plan.breaks.code == "cache"
     assert low / typical == pytest.approx(0.8, abs=0.08)
     assert high / typical == pytest.approx(1.25, abs=0.1)
+
+
+def spreads(hardware: str, model: str) -> list[tuple[int, int, int]]:
+    asked = question(hardware, model=model)
+    return [(s.tp, s.dp, s.ep) for s in spreads_of(asked.model, asked.stocks[0]) if s.pp == 1]
+
+
+def test_experts_are_dealt_out_over_servers_but_tensors_are_not() -> None:
+    """DeepSeek-V3's 256 experts over 16 and 32 H100; every other spread stays within the eight of a server."""
+    found = spreads("H100:64", "DeepSeek-V3")
+    assert {(1, 16, 16), (1, 32, 32), (1, 64, 64), (8, 2, 16)} <= set(found)
+    assert all(ep == tp * dp for tp, dp, ep in found if tp * dp > 8)
+    assert not any(tp > 8 for tp, _, _ in found)
+    assert all(tp * dp <= 8 for tp, dp, _ in spreads("H100:64", "Llama-3.1-70B"))
+
+
+def test_what_experts_elsewhere_are_sent_is_paid_at_the_networks_speed() -> None:
+    """Sixteen H100 send each token to 8 others at 50 GB/s, eight send it to 7 at 450: 8/7 x 8/16 x 450/50 as long."""
+    asked = question("H100:16", model="DeepSeek-V3")
+    (option,) = [o for o in options_of(asked, asked.stocks[0], predict) if o.instance.parallelism.dp == 16]
+    inside = replace(option.instance, parallelism=Parallelism(dp=8, ep=8))
+    outside_s, inside_s = (compile_steps(i).coefficients[AT["collective_token_s"]] for i in (option.instance, inside))
+    assert outside_s / inside_s == pytest.approx(8 / 7 * 8 / 16 * 450 / 50)
+
+
+def test_domains_of_72_are_used_by_their_divisors() -> None:
+    """DeepSeek-V3's 256 experts divide by 64 and not by 72, and the plan says so; 288 divide by 9, 36 and 72."""
+    found = spreads("GB200:72", "DeepSeek-V3")
+    assert (1, 64, 64) in found
+    assert not any(ep % 9 == 0 and ep for _, _, ep in found)
+    sentence = "No instance takes all 72 GB200 of a scale-up domain: 256 experts do not divide by 72."
+    assert sentence in planned(question("GB200:72", model="DeepSeek-V3", tpot_s=0.05)).reasons
+    asked = question("GB200:72", model="DeepSeek-V3")
+    blocks = tuple(
+        replace(b, feed_forward=replace(b.feed_forward, experts=288)) if b.feed_forward.experts else b
+        for b in asked.model.blocks
+    )
+    model = replace(asked.model, blocks=blocks)
+    widths = {spread.ep for spread in spreads_of(model, asked.stocks[0])}
+    assert widths >= {9, 36, 72}
+
+
+def test_a_plan_says_what_rests_on_the_network() -> None:
+    """671 GB of experts leave two servers of H100 no room but together."""
+    plan = planned(question("H100:32", model="DeepSeek-V3", tpot_s=0.05, ttft_s=2.0))
+    assert any(pool.option.instance.parallelism.ep > 8 for pool in plan.recommended.layout.pools)
+    assert any("scale-up domains" in sentence and "50 GB/s" in sentence for sentence in plan.reasons)
 
 
 # -- the simulator's word --------------------------------------------------------------------------------------------------

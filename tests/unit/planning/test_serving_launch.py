@@ -21,6 +21,7 @@ def plan_for(name: str) -> ServingPlan:
         "together": question(disaggregated=False),
         "apart": question(disaggregated=True, caches=("fp8",)),
         "experts": question("GB200:72", model="DeepSeek-V3", tpot_s=0.05),
+        "wide": question("H100:32", model="DeepSeek-V3", ttft_s=2.0, tpot_s=0.05, disaggregated=True),
         "stages": question("H100:32", model="Llama-3.1-405B", weights=("bf16",), ttft_s=10.0, tpot_s=0.5),
     }[name]
     plan = plan_serving(asked, predict)
@@ -28,7 +29,7 @@ def plan_for(name: str) -> ServingPlan:
     return plan
 
 
-PLANS = ("together", "apart", "experts", "stages")
+PLANS = ("together", "apart", "experts", "wide", "stages")
 
 
 @pytest.mark.parametrize("engine", PROGRAMS)
@@ -132,6 +133,23 @@ def test_servers_of_one_instance_know_each_other() -> None:
         assert ("--headless" in words) == (rank != "0")
         assert "" not in words
     assert "set -- --headless" in launch_script("vllm", plan.question, plan.recommended)
+
+
+def test_ranks_of_attention_are_dealt_out_over_servers() -> None:
+    """DeepSeek-V3 over 16 or more H100: each server starts its own eight ranks, and only the first has an API."""
+    plan = plan_for("wide")
+    (pool,) = [pool for pool in plan.recommended.layout.pools if pool.role == "decode"]
+    ranks = pool.option.instance.parallelism.dp
+    documents = endpoints_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
+    (document,) = [each for each in documents if each["metadata"]["labels"]["role"] == "decode"]
+    servers = document["spec"]["replicas"]
+    assert servers * 8 == ranks
+    for rank in range(servers):
+        words = run_by_hand(document["spec"]["run"]["command"], NODE_RANK=str(rank), MASTER_ADDR="10.0.0.7")
+        assert words[words.index("--data-parallel-start-rank") + 1] == str(8 * rank)
+        assert words[words.index("--data-parallel-size-local") + 1] == "8"
+        assert words[words.index("--data-parallel-size") + 1] == str(ranks)
+        assert ("--headless" in words) == (rank != 0)
 
 
 @pytest.mark.parametrize(

@@ -187,17 +187,25 @@ def _pool_lines(engine: str, question: Question, pool: PoolChoice, context: int)
             f"# spread over {servers} servers: run it on each, NODE_RANK from 0, HEAD the address of the first"
         )
         lines += headless_lines(engine)
-        words += servers_words(engine, servers)
+        words += servers_words(engine, instance)
     if engine == "vllm" and pool.role != "both":
         before = 'exec env VLLM_NIXL_SIDE_CHANNEL_HOST="$(hostname -i)" '
     lines += (before + shell_line(words)).split("\n")
     return lines
 
 
-def servers_words(engine: str, servers: int) -> list[str]:
-    """Return the arguments with which an instance is spread over servers."""
+def servers_words(engine: str, instance: Instance) -> list[str]:
+    """Return the arguments with which an instance is spread over servers.
+
+    vLLM deals whole data parallel ranks out to servers where they divide; else one rank's devices span them.
+    """
+    servers, ranks = servers_of(instance), instance.parallelism.dp
     if engine == "sglang":
         return ["--nnodes", str(servers), "--node-rank", "$NODE_RANK", "--dist-init-addr", "$HEAD:5000"]
+    if ranks % servers == 0:
+        each = ranks // servers
+        words = ["--data-parallel-size-local", str(each), "--data-parallel-start-rank", f"$((NODE_RANK * {each}))"]
+        return [*words, "--data-parallel-address", "$HEAD", "--data-parallel-rpc-port", "13345", "$@"]
     return ["--nnodes", str(servers), "--node-rank", "$NODE_RANK", "--master-addr", "$HEAD", "$@"]
 
 

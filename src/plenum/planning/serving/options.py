@@ -21,15 +21,15 @@ from plenum.serving.instance import (
 from plenum.serving.roofline import computed_in
 from plenum.serving.steps import StepModel
 
-DEGREES = (1, 2, 4, 8, 16, 32)
-"""Degrees of parallelism that engines are run with."""
+DEGREES = (1, 2, 4, 8, 16, 32, 64)
+"""Degrees of parallelism that engines are run with; attention is dealt out over any divisor of the scale-up domain too (9, 36, 72)."""
 
 MAX_TENSOR = 16
 """Beyond it every engine's all-reduce costs more than the split saves."""
 
 MAX_STAGES = 8
-MAX_DEVICES = 64
-"""Of one instance."""
+MAX_DEVICES = 72
+"""Of one instance: the largest scale-up domain sold as one, and nine servers of eight."""
 
 CHUNKS = (2048, 4096, 8192, 16384)
 """Tokens of one iteration at most; vLLM's defaults lie among them (2,048 … 16,384 by hardware and use)."""
@@ -119,18 +119,27 @@ def options_of(question: Question, stock: Stock, predict: Predictor) -> list[Opt
 
 
 def _fewest_stages(fitting: list[tuple[Instance, int]], roomy_tokens: float) -> Iterator[tuple[Instance, int]]:
-    """Yield, of each format, those with as few pipeline stages as hold the model, and as hold it with ``roomy_tokens`` of cache."""
+    """Yield, of each format, those with as few pipeline stages as hold the model, and as hold it with ``roomy_tokens`` of cache.
+
+    Stages and experts over several domains are two ways out of one domain's memory: neither makes the other needless.
+    """
     kept: set[tuple[Precision, int]] = set()
     for least in (0.0, roomy_tokens):
         fewest: dict[Precision, int] = {}
         for instance, cache in fitting:
-            if cache >= least:
+            if cache >= least and not beyond_domain(instance):
                 stages = instance.parallelism.pp
                 fewest[instance.precision] = min(stages, fewest.get(instance.precision, stages))
         kept |= set(fewest.items())
     for instance, cache in fitting:
-        if (instance.precision, instance.parallelism.pp) in kept:
+        if beyond_domain(instance) or (instance.precision, instance.parallelism.pp) in kept:
             yield instance, cache
+
+
+def beyond_domain(instance: Instance) -> bool:
+    """Tell whether one stage of an instance is wider than a scale-up domain."""
+    spread = instance.parallelism
+    return spread.tp * spread.dp > max(instance.hardware.scaleup_size, 1)
 
 
 def instances_of(question: Question, stock: Stock) -> Iterator[Instance]:
@@ -167,19 +176,40 @@ def _precision(model: Architecture, weights: str, cache: str) -> Precision:
 
 
 def spreads_of(model: Architecture, stock: Stock) -> Iterator[Parallelism]:
-    """Yield the spreads that divide the model evenly and keep tensor and expert parallelism in one scale-up domain."""
+    """Yield the spreads that divide the model evenly.
+
+    Tensor parallelism stays in one scale-up domain. An instance whose attention is data parallel may span several whole domains if its
+    experts are dealt out over all of them: what tokens visit then goes through the network, and is priced at ``scaleout_bps``.
+    """
     heads = min(block.attention.heads for block in model.blocks)
     experts = max(block.feed_forward.experts for block in model.blocks)
     domain = stock.hardware.scaleup_size
     limit = min(stock.count or MAX_DEVICES, MAX_DEVICES)
     for tensor in (d for d in DEGREES if d <= min(MAX_TENSOR, domain) and heads % d == 0):
         for stages in (d for d in DEGREES if d <= min(MAX_STAGES, model.layers)):
-            for groups in DEGREES if experts else (1,):
-                if tensor * groups > domain or tensor * groups * stages > limit:
+            for groups in _group_degrees(domain) if experts else (1,):
+                width = tensor * groups
+                if width * stages > limit:
                     continue
-                yield Parallelism(tp=tensor, pp=stages, dp=groups)
-                if experts and tensor * groups > 1 and experts % (tensor * groups) == 0:
-                    yield Parallelism(tp=tensor, pp=stages, dp=groups, ep=tensor * groups)
+                if width <= domain and (_is_power(width) or _experts_split(model, width)):
+                    yield Parallelism(tp=tensor, pp=stages, dp=groups)
+                wide = domain > 1 and width % domain == 0 and stages == 1
+                if experts and width > 1 and experts % width == 0 and (width <= domain or wide):
+                    yield Parallelism(tp=tensor, pp=stages, dp=groups, ep=width)
+
+
+def _group_degrees(domain: int) -> list[int]:
+    """Return the powers of two, and the divisors of a domain."""
+    return sorted({*DEGREES, *(d for d in range(1, min(domain, MAX_DEVICES) + 1) if domain % d == 0)})
+
+
+def _is_power(degree: int) -> bool:
+    return degree & (degree - 1) == 0
+
+
+def _experts_split(model: Architecture, width: int) -> bool:
+    """Tell whether the matrices of every expert can be cut into so many equal parts."""
+    return all(b.feed_forward.width % width == 0 for b in model.blocks if b.feed_forward.experts)
 
 
 def with_limits(option: Option, *, sequences: int, chunk: int) -> Option:

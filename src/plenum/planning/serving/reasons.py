@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from plenum.planning.serving.confirm import Confirmed, Replay
 from plenum.planning.serving.layout import Layout, PoolChoice
+from plenum.planning.serving.options import MAX_DEVICES, beyond_domain
 from plenum.planning.serving.points import Point
 from plenum.planning.serving.question import Question
 from plenum.planning.serving.words import duration, figure
@@ -73,12 +74,30 @@ def _reasons(
         seen = f"TTFT p99 {duration(report.ttft_s.p99)}, TPOT p99 {duration(report.tpot_s.p99)}"
         price = f"${broken.candidate.layout.usd_per_hour:,.2f} an hour"
         yield f"{layout_words(broken.candidate.layout)} ({price}) broke a promise in simulation ({seen})."
+    yield from _widths(question, best.layout)
     precision = best.layout.pools[0].option.instance.precision
     if precision.weights != question.model.weights_format and FORMATS[precision.weights].error:
         yield (
             f"{question.model.name} is published in {question.model.weights_format}; {precision.weights} loses something "
             f"({FORMATS[precision.weights].error}): check quality on your own tasks, or ask for --weights {question.model.weights_format}."
         )
+
+
+def _widths(question: Question, layout: Layout) -> Iterator[str]:
+    """Say what rests on the network, and which scale-up domains cannot be used as one."""
+    for pool in layout.pools:
+        hardware, devices = pool.option.hardware, pool.option.devices
+        if beyond_domain(pool.option.instance):
+            yield (
+                f"Experts are dealt out over {devices} {hardware.name}, {devices // hardware.scaleup_size} scale-up domains: what tokens "
+                f"send them is priced at the network's {hardware.scaleout_bps / 1e9:.0f} GB/s a device, with no more latency a layer than "
+                "within a domain; measure it first."
+            )
+    experts = max(block.feed_forward.experts for block in question.model.blocks)
+    for hardware in {stock.hardware.name: stock.hardware for stock in question.stocks}.values():
+        size = hardware.scaleup_size
+        if experts and size & (size - 1) and size <= MAX_DEVICES and experts % size:
+            yield f"No instance takes all {size} {hardware.name} of a scale-up domain: {experts} experts do not divide by {size}."
 
 
 def _versus(asked: bool, best: Point, other: Point) -> str:
