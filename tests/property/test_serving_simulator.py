@@ -9,6 +9,7 @@ from tests.property.plain_serving import serve
 from tests.serving_samples import pool_of, serving_of, steps_of
 
 from plenum.serving.instance import EngineSettings
+from plenum.serving.routing import POLICIES
 from plenum.serving.workload import Requests, requests_of
 from plenum.sim.serving import Admission, Failure, Outcome, Policies, Scaling, simulate
 
@@ -96,7 +97,7 @@ def policies(draw: st.DrawFn, instances: int) -> Policies:
         failures = tuple(
             Failure(at_s=t, instance=draw(st.integers(0, instances - 1)), up=draw(st.booleans())) for t in at
         )
-    names = ("round-robin", "random", "least-loaded", "prefix-aware", "kv-aware", "predicted-latency", "session")
+    names = tuple(POLICIES)
     return Policies(
         routing=draw(st.sampled_from(names)),
         decode_routing=draw(st.sampled_from(names)),
@@ -112,6 +113,7 @@ def policies(draw: st.DrawFn, instances: int) -> Policies:
         transfer_overlap=draw(st.sampled_from((0.0, 0.5))),
         transfer_latency_s=draw(st.sampled_from((0.0, 0.01))),
         remote_above_tokens=draw(st.sampled_from((-1, 20))),
+        remote_copies=draw(st.booleans()),
     )
 
 

@@ -93,22 +93,30 @@ def _wanted(w: World, i: int, r: int) -> int:
 @small
 def _start(w: World, i: int, r: int, now_s: float) -> bool:
     hbm, dram, nvme = 0, 0, 0
+    copied, source = 0, w.ri[r, f.COPIED_FROM]
     if w.ni[f.CACHES_PREFIXES, i] == 1:
         hbm, dram, nvme = found(w, i, r)
-    blocks = hbm + dram + nvme
+        if source >= 0 and source != i:  # what has been evicted there, or lost, is computed
+            theirs = found(w, source, r)
+            copied = max(theirs[0] + theirs[1] + theirs[2] - hbm - dram - nvme, 0)
+    blocks = hbm + dram + nvme + copied
     shared = blocks * w.count[f.PREFIX_BLOCK]
     private = blocks_for(w, i, _wanted(w, i, r) - shared)
     if not take_prefix(w, i, r, blocks, private):
         return False
     w.ri[r, f.FILLED] = shared
     uncount(w, i, r, w.ri[r, f.COUNTED] - (w.ri[r, f.TARGET] - shared))
-    if dram + nvme == 0:
+    if dram + nvme + copied == 0:
         add_prefill(w, i, r)
         return True
     each = cache_bytes(w, i, w.count[f.PREFIX_BLOCK])
     load_s = dram * each / w.nf[f.HOST_BPS, i] + nvme * each / w.clock[f.NVME_BPS]
-    ready_s = max(now_s, w.nf[f.HOST_LINK, i]) + load_s
-    w.nf[f.HOST_LINK, i] = ready_s
+    ready_s = now_s
+    if load_s > 0.0:
+        ready_s = max(now_s, w.nf[f.HOST_LINK, i]) + load_s
+        w.nf[f.HOST_LINK, i] = ready_s
+    if copied > 0:
+        ready_s = max(ready_s, _cross(w, source, i, copied * each, now_s, now_s) + w.clock[f.LATENCY])
     _expect(w, i, r, f.LOADING, ready_s, LOADED)
     return True
 
@@ -156,7 +164,16 @@ def _pull(w: World, i: int, r: int, now_s: float) -> bool:
     source = w.ri[r, f.SOURCE]
     size = cache_bytes(w, source, w.ri[r, f.TARGET])
     early_s = w.clock[f.OVERLAP] * (w.rf[r, f.FIRST] - w.rf[r, f.STARTED_AT])
-    begin_s = max(now_s - early_s, w.nf[f.LINK_OUT, source], w.nf[f.LINK_IN, i])
+    end_s = _cross(w, source, i, size, now_s - early_s, now_s)
+    _expect(w, i, r, f.CROSSING, end_s + w.clock[f.LATENCY], TRANSFERRED)
+    w.rf[r, f.CROSSING_S] += end_s + w.clock[f.LATENCY] - now_s
+    return True
+
+
+@inner
+def _cross(w: World, source: int, i: int, size: float, from_s: float, now_s: float) -> float:
+    """Return when so many bytes have crossed from one instance to another: one after another on the links of both, and of sites."""
+    begin_s = max(from_s, w.nf[f.LINK_OUT, source], w.nf[f.LINK_IN, i])
     end_s = begin_s + size / w.clock[f.LINK_BPS]
     a, b = w.ni[f.SITE, source], w.ni[f.SITE, i]
     if a != b:
@@ -166,9 +183,7 @@ def _pull(w: World, i: int, r: int, now_s: float) -> bool:
     end_s = max(end_s, now_s)
     w.nf[f.LINK_OUT, source] = end_s
     w.nf[f.LINK_IN, i] = end_s
-    _expect(w, i, r, f.CROSSING, end_s + w.clock[f.LATENCY], TRANSFERRED)
-    w.rf[r, f.CROSSING_S] += end_s + w.clock[f.LATENCY] - now_s
-    return True
+    return end_s
 
 
 @small

@@ -103,7 +103,7 @@ def _requests(requests: Requests, each: list[Pool]) -> tuple[NDArray[np.int64], 
     if len(classes) > MAX_CLASSES:
         raise FieldError("requests.priority", f"at most {MAX_CLASSES} different priorities are told apart")
     ri, rf = np.zeros((count, f.REQUEST_INTS), np.int64), np.full((count, f.REQUEST_FLOATS), np.nan)
-    for field in (f.AT, f.SOURCE, f.NEXT, f.CROSSED, f.FOLLOWER, f.SIBLING):
+    for field in (f.AT, f.SOURCE, f.NEXT, f.CROSSED, f.FOLLOWER, f.SIBLING, f.COPIED_FROM):
         ri[:, field] = -1
     ri[:, f.OWNER] = np.arange(count)
     ri[:, f.LIMIT] = requests.output_tokens
@@ -253,6 +253,7 @@ def _settings(serving: Serving, policies: Policies, requests: Requests) -> NDArr
     option[f.SWAP], option[f.PREEMPT] = policies.preemption == "swap", policies.preempt_lower
     option[f.MOST_QUEUED], option[f.RESTART] = policies.max_queue, policies.restart
     option[f.REMOTE_ABOVE], option[f.REMOTE_BACKLOG] = policies.remote_above_tokens, policies.remote_backlog_s
+    option[f.REMOTE_COPIES] = policies.remote_copies
     option[f.OVERLAP], option[f.LATENCY] = policies.transfer_overlap, policies.transfer_latency_s
     option[f.NVME_BPS], option[f.LINK_BPS], option[f.SITE_BPS] = (
         policies.nvme_bps,

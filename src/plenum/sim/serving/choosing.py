@@ -9,7 +9,7 @@ from plenum.serving.steps import AT as COEFFICIENT
 from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import fits
-from plenum.sim.serving.batch import first_waiting, parking
+from plenum.sim.serving.batch import cache_bytes, first_waiting, parking
 from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.iteration import advance
 from plenum.sim.serving.memory import available, blocks_for, found, occupied
@@ -24,7 +24,7 @@ def choose_instance(w: World, r: int, now_s: float) -> tuple[int, bool, int]:
     policy = int(w.clock[f.ROUTING])
     remote_above = w.clock[f.REMOTE_ABOVE]
     full = False
-    kind = f.HERE_QUEUE
+    kind, source = f.HERE_QUEUE, -1
     for i in range(w.ni.shape[1]):
         w.eligible[i] = (
             w.ni[f.CONDITION, i] == f.UP
@@ -44,17 +44,30 @@ def choose_instance(w: World, r: int, now_s: float) -> tuple[int, bool, int]:
     else:
         w.ni[f.HITS, :] = 0
     if remote_above >= 0.0:
-        kind = _choose_site(w, r, now_s)
+        kind, source = _choose_site(w, r, now_s)
     if policy in (routing.PREDICTED_LATENCY, routing.MOONCAKE):
         for i in range(w.ni.shape[1]):
-            w.nf[f.PREDICTED, i] = predict_ttft(w, i, r, now_s) if w.eligible[i] else math.inf
+            w.nf[f.PREDICTED, i] = predict_ttft(w, i, r, w.ni[f.HITS, i], now_s) if w.eligible[i] else math.inf
     if w.clock[f.CENTRAL] == 1.0:
         _only_with_room(w, r)
         if first_waiting(w, parking(w, w.ri[r, f.ASKED], kind)) >= 0:  # nobody overtakes
             w.eligible[:] = False
     turn = w.count[f.TURN]
     w.count[f.TURN] += 1
-    return ask(w, policy, r, turn), full, kind
+    i = -1
+    if policy == routing.MOONCAKE:
+        _predict_fetched(w, r, now_s)
+        i, source, _ = routing.choose_with_transfer(
+            w.eligible, w.ni[f.HITS], w.nf[f.PREDICTED], w.nf[f.FETCHED], math.inf, turn
+        )
+        if source >= 0:
+            w.nf[f.PREDICTED, i] = w.nf[f.FETCHED, i]
+    else:
+        i = ask(w, policy, r, turn)
+    if i >= 0 and source >= 0 and w.ni[f.HITS, source] > w.ni[f.HITS, i]:
+        w.ri[r, f.COPIED_FROM] = source
+        w.ni[f.HITS, i] = w.ni[f.HITS, source]
+    return i, full, kind
 
 
 @small
@@ -86,6 +99,27 @@ def ask(w: World, policy: int, r: int, turn: int) -> int:
     )
 
 
+@small
+def _predict_fetched(w: World, r: int, now_s: float) -> None:
+    """Predict the time to the first token where the longest prefix is copied first: the links' queues and its bytes, then the rest."""
+    most, source = 0, -1
+    for i in range(w.ni.shape[1]):
+        w.nf[f.FETCHED, i] = math.inf
+        if w.eligible[i] and w.ni[f.HITS, i] > most:
+            most, source = w.ni[f.HITS, i], i
+    if source < 0:
+        return
+    for i in range(w.ni.shape[1]):
+        if w.eligible[i] and most > routing.BALANCING * w.ni[f.HITS, i] and w.ni[f.CACHES_PREFIXES, i] == 1:
+            a, b = w.ni[f.SITE, source], w.ni[f.SITE, i]
+            size = cache_bytes(w, i, w.count[f.PREFIX_BLOCK]) * (most - w.ni[f.HITS, i]) / w.count[f.PREFIX_BLOCK]
+            busy_s, bps = max(w.nf[f.LINK_OUT, source], w.nf[f.LINK_IN, i]), w.clock[f.LINK_BPS]
+            if a != b:
+                busy_s, bps = max(busy_s, w.clock[f.SITE_LINKS + a * f.SITES + b]), min(bps, w.clock[f.SITE_BPS])
+            copy_s = max(busy_s - now_s, 0.0) + size / bps + w.clock[f.LATENCY]
+            w.nf[f.FETCHED, i] = predict_ttft(w, i, r, most, now_s) + copy_s
+
+
 @inner
 def measure_caches(w: World, now_s: float) -> None:
     """Bring every instance up to now, and see how full its cache is."""
@@ -95,14 +129,14 @@ def measure_caches(w: World, now_s: float) -> None:
 
 
 @inner
-def predict_ttft(w: World, i: int, r: int, now_s: float) -> float:
+def predict_ttft(w: World, i: int, r: int, hits: int, now_s: float) -> float:
     """Return when the first token would come: the rest of the present iteration, then the backlog and this prompt, in full iterations."""
     c = w.steps[i]
-    new = max(w.ri[r, f.TARGET] - w.ni[f.HITS, i], 1)
+    new = max(w.ri[r, f.TARGET] - hits, 1)
     backlog = w.ni[f.BACKLOG, i]
     waiting = w.ni[f.QUEUED, i] + w.ni[f.PREFILLS, i]
-    pairs = chunk_pairs(w.ni[f.HITS, i], new)
-    pairs_window = chunk_pairs_window(w.ni[f.HITS, i], new, c[_WINDOW])
+    pairs = chunk_pairs(hits, new)
+    pairs_window = chunk_pairs_window(hits, new, c[_WINDOW])
     if waiting > 0:
         pairs += waiting * chunk_pairs(0.0, backlog / waiting)
         pairs_window += waiting * chunk_pairs_window(0.0, backlog / waiting, c[_WINDOW])
@@ -120,14 +154,14 @@ def predict_ttft(w: World, i: int, r: int, now_s: float) -> float:
         w.nf[f.CONTEXT_WINDOW, i] if decodes > 0 else 0.0,
     )
     rest_s = w.nf[f.END, i] - now_s if w.nf[f.END, i] < math.inf else 0.0
-    return max(rest_s, 0.0) + iterations * each_s + _wait_for_place(w, i, r)
+    return max(rest_s, 0.0) + iterations * each_s + _wait_for_place(w, i, r, hits)
 
 
 @inner
-def _wait_for_place(w: World, i: int, r: int) -> float:
+def _wait_for_place(w: World, i: int, r: int, hits: int) -> float:
     """Return how long the batch will have no place, or no blocks, for one more: each lasts as long as answers did so far."""
     most = w.ni[f.MOST, i]
-    if blocks_for(w, i, w.ri[r, f.TARGET] - w.ni[f.HITS, i]) > available(w, i):
+    if blocks_for(w, i, w.ri[r, f.TARGET] - hits) > available(w, i):
         most = max(min(most, w.ni[f.RUNNING, i]), 1)
     ahead = w.ni[f.QUEUED, i] + w.ni[f.RUNNING, i] + 1 - most
     if ahead <= 0 or w.ni[f.ROLE, i] == f.PREFILL:
@@ -150,10 +184,12 @@ def _find(w: World, r: int) -> None:
 
 
 @small
-def _choose_site(w: World, r: int, now_s: float) -> int:
-    """Leave only instances at sites that decode, or only at those that do not; returns the queue of these."""
-    near, far, local, remote = 0, 0, False, False
+def _choose_site(w: World, r: int, now_s: float) -> tuple[int, int]:
+    """Leave only instances at sites that decode, or only at those that do not; returns their queue, and from where to copy a prefix."""
+    near, far, local, remote, source = 0, 0, False, False, -1
     for i in range(w.ni.shape[1]):
+        if w.eligible[i] and w.ni[f.HITS, i] > max(near, far):
+            source = i
         if w.eligible[i] and w.ni[f.REMOTE, i] == 0:
             near = max(near, w.ni[f.HITS, i])
             local = True
@@ -165,11 +201,12 @@ def _choose_site(w: World, r: int, now_s: float) -> int:
             w.eligible[i] = clear
             far = max(far, w.ni[f.HITS, i])
             remote = remote or clear
-    site, _, _ = offload.place_prefill(w.ri[r, f.TARGET], near, far, w.clock[f.REMOTE_ABOVE], False)
+    ample = w.clock[f.REMOTE_COPIES] == 1.0
+    site, copied, _ = offload.place_prefill(w.ri[r, f.TARGET], near, far, w.clock[f.REMOTE_ABOVE], ample)
     away = remote and (site == offload.REMOTE or not local)
     for i in range(w.ni.shape[1]):
         w.eligible[i] = w.eligible[i] and (w.ni[f.REMOTE, i] == 1) == away
-    return f.AWAY_QUEUE if away else f.HERE_QUEUE
+    return f.AWAY_QUEUE if away else f.HERE_QUEUE, source if copied > 0 else -1
 
 
 @small

@@ -44,8 +44,9 @@ NEW, PULLED, SWAPPED = range(3)
     SIBLING,  # the next one after the same; -1: none
     IDS_FROM,  # where the ids of its blocks begin
     IDS,  # and how many they are
+    COPIED_FROM,  # instance whose cached prefix is copied when it is let in; -1: none
     REQUEST_INTS,
-) = range(35)
+) = range(36)
 
 READY, STARTED_AT, FIRST, LAST, FINISHED, CROSSING_S, ARRIVAL, PAUSE, REQUEST_FLOATS = range(9)
 """Seconds: arrived, work began, first and latest token, done; how long its cache took to cross; and as asked: arrival, pause."""
@@ -144,9 +145,10 @@ does not; a decode."""
     ON_SINCE,
     ON_S,
     PREDICTED,  # scratch: seconds to the first token
+    FETCHED,  # scratch: the same, with the longest prefix copied there first
     FULL,  # scratch: part of KV blocks that requests hold
     INSTANCE_FLOATS,
-) = range(28)
+) = range(29)
 
 (
     ARRIVED,
@@ -181,6 +183,7 @@ does not; a decode."""
     RESTART,
     REMOTE_ABOVE,
     REMOTE_BACKLOG,
+    REMOTE_COPIES,
     OVERLAP,
     LATENCY,
     NVME_BPS,
@@ -198,7 +201,7 @@ does not; a decode."""
     ADMIT_DEFER_MOST,
     ADMIT_MARGIN,
     SITE_LINKS,  # SITES x SITES: until when the link from one site to another is taken
-) = range(31)
+) = range(32)
 """Clocks and policies of the whole run."""
 
 SITES = 32

@@ -55,6 +55,7 @@ def route(w: World, r: int, now_s: float, judged: bool) -> None:
     if w.ri[r, f.NEEDS] == f.PULLED:
         _hand_over(w, r, now_s)
         return
+    w.ri[r, f.COPIED_FROM] = -1
     before = w.ri[r, f.AFTER]
     if before >= 0 and w.ri[before, f.STATE] == f.HELD:
         i = w.ri[before, f.AT]

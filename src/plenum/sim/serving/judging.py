@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from plenum.serving import admission
+from plenum.serving import admission, routing
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
 from plenum.sim.serving import fields as f
@@ -27,7 +27,10 @@ def judge(w: World, i: int, r: int, now_s: float) -> int:
     for k in range(w.ni.shape[1]):
         up += w.ni[f.CONDITION, k] == f.UP and w.ni[f.MODEL, k] == w.ri[r, f.ASKED]
     if i >= 0:
-        ttft_s = predict_ttft(w, i, r, now_s)
+        if w.clock[f.ROUTING] == routing.MOONCAKE:  # noqa: SIM108 - the time that a copy takes is in it
+            ttft_s = w.nf[f.PREDICTED, i]
+        else:
+            ttft_s = predict_ttft(w, i, r, w.ni[f.HITS, i], now_s)
         prompt, decodes = w.ri[r, f.PROMPT], w.ni[f.DECODES, i] + 1
         context = w.nf[f.CONTEXT, i] + prompt + 0.5 * w.ri[r, f.LIMIT]
         window = w.steps[i, _WINDOW]

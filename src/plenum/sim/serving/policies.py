@@ -102,6 +102,8 @@ class Policies:
     ----------
     routing, decode_routing
         Names of :data:`plenum.serving.routing.POLICIES`: for requests, and for prefilled requests on their way to a decode instance.
+        With ``mooncake`` a prefix may be copied from the instance that has most of it, once the request is let in; nothing holds it
+        there meanwhile, and where it is copied to, others find it from the beginning of the copy on.
     central_queue
         Requests wait together, and an instance takes the next one when it has room; else each waits at the instance it was sent to.
     reserve_output
@@ -125,6 +127,9 @@ class Policies:
         (Prefill-as-a-Service, arXiv 2604.15039); -1: sites make no difference.
     remote_backlog_s
         No prompt is sent to another site while the link from there has more than this still to carry.
+    remote_copies
+        The link between sites is ample: a prefix that is cached at the other site counts, and is copied across where it is the longer
+        one; else each site counts its own only.
     transfer_overlap
         Part of a prompt's prefill time during which its cache may already cross (layer by layer, as Splitwise does); 0: none.
     transfer_latency_s
@@ -146,6 +151,7 @@ class Policies:
     scaling: Scaling | None = None
     remote_above_tokens: int = -1
     remote_backlog_s: float = float("inf")
+    remote_copies: bool = False
     transfer_overlap: float = 0.0
     transfer_latency_s: float = 0.0
     nvme_bps: float = 6e9

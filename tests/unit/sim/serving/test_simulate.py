@@ -133,6 +133,59 @@ def test_what_one_tier_evicts_is_loaded_from_the_next():
     assert kept.finish_s[2] == pytest.approx(11.0 + load_s)
 
 
+def test_mooncake_copies_a_long_prefix_from_a_busy_instance():
+    """Of 96 tokens, 88 are found on the first instance, which is busy for 14 s: half a second's copy and one iteration elsewhere."""
+    ids = [list(range(12)), list(range(12)), list(range(12))]
+    traffic = with_ids([(0.0, 96, 1), (5.0, 544, 1), (5.5, 96, 1)], ids)
+    small = EngineSettings(block_tokens=4, max_sequences=8, max_batched_tokens=32)
+
+    def served(routing: str, bps: float, rows: Requests = traffic, **more: Any) -> Outcome:
+        serving = serving_of(pool_of(small, SECOND, 2, cache_tokens=1000), transfer_bps=bps)
+        return simulate(rows, serving, Policies(routing=routing, **more), seed=0)
+
+    def last_ttft_s(outcome: Outcome) -> float:
+        return float(outcome.ttft_s[2])
+
+    bps = 88 * 512 / 0.5
+    copied, computed = served("mooncake", bps), served("predicted-latency", bps)
+    hit = served("mooncake", bps, with_ids([(0.0, 96, 1), (5.0, 1, 1), (7.5, 96, 1)], [ids[0], [], ids[2]]))
+    assert copied.instance[2] != copied.instance[0]
+    assert copied.cached_tokens[2] == 88
+    assert computed.cached_tokens[2] == 0
+    assert [last_ttft_s(one) for one in (hit, copied, computed)] == [1.0, 1.5, 3.0]
+    slow = served("mooncake", bps / 100)
+    assert last_ttft_s(slow) == 3.0, "a copy that takes longer than computing is not made"
+
+
+def test_admission_counts_the_copy_of_a_prefix():
+    """One place each: the first instance is taken for long, and on the other half a second's copy comes before three iterations."""
+    one = EngineSettings(block_tokens=4, max_sequences=1, max_batched_tokens=32)
+    rows = [(0.0, 96, 1), (5.0, 128, 50), (5.5, 192, 1)]
+    traffic = with_ids(rows, [list(range(12)), [*range(12), 100, 101, 102, 103], list(range(24))])
+    serving = serving_of(pool_of(one, SECOND, 2, cache_tokens=1000), transfer_bps=96 * 512 / 0.5)
+
+    def served(ttft_s: float) -> Outcome:
+        admission = Admission(ttft_s=ttft_s, pressure_limit=1e9)
+        return simulate(traffic, serving, Policies(routing="mooncake", admission=admission), seed=0)
+
+    assert reasons(served(3.2)) == ["", "", "admission.refused"]
+    assert served(3.6).ttft_s[2] == 3.5
+
+
+def test_an_ample_link_carries_prefixes_to_where_a_prompt_is_computed():
+    serving = serving_of(
+        pool_of(ENGINE, SECOND, 1, role="prefill", site="home", cache_tokens=400),
+        pool_of(ENGINE, SECOND, 1, role="decode", site="home", cache_tokens=400),
+        pool_of(ENGINE, SECOND, 1, role="prefill", site="away", cache_tokens=400),
+    )
+    traffic = with_ids([(0.0, 96, 1), (10.0, 104, 1)], [list(range(12)), list(range(13))])
+    scarce = simulate(traffic, serving, Policies(remote_above_tokens=50), seed=0)
+    ample = simulate(traffic, serving, Policies(remote_above_tokens=50, remote_copies=True), seed=0)
+    assert (scarce.instance.tolist(), scarce.cached_tokens.tolist()) == ([2, 2], [0, 96])
+    assert (ample.instance.tolist(), ample.cached_tokens.tolist()) == ([2, 0], [0, 96])
+    assert ample.ttft_s[1] == pytest.approx(1.0 + 96 * 512 / 12.5e9)
+
+
 def chain(**columns: Any) -> Requests:
     after = np.array([-1, 0, -1], np.int32)
     return asked((0.0, 20, 4), (0.0, 40, 2), (6.0, 300, 2), after=after, pause_s=np.array([0.0, 10.0, 0.0]), **columns)
