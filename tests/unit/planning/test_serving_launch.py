@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
+from typing import Any
 
 import pytest
 import yaml
 from tests.unit.planning.serving_cases import predict, question
 
 from plenum.adapters.manifests.workloads import parse_jobs
-from plenum.planning.serving.launch import PROGRAMS, launch_script, servers_of, vllm_arguments
+from plenum.planning.serving.launch import PROGRAMS, launch_script, pool_name, servers_of, vllm_arguments
 from plenum.planning.serving.manifests import endpoints_of, kubernetes_of
 from plenum.planning.serving.plan import ServingPlan, plan_serving
 
@@ -57,11 +59,122 @@ def test_scripts_are_shell_and_tell_how_they_are_used(name: str, engine: str) ->
     assert "usage" in told.stderr
 
 
+def is_router(document: dict[str, Any]) -> bool:
+    return document["metadata"].get("labels", {}).get("plenum.dev/role") == "router"
+
+
+def reached(service: dict[str, Any], sets: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """List the pods that a Service selects, as sets label them, by set and index."""
+    found = []
+    for each in sets:
+        for index in range(each["spec"]["replicas"]):
+            labels = dict(each["spec"]["template"]["metadata"]["labels"])
+            if each["kind"] == "StatefulSet":
+                labels["apps.kubernetes.io/pod-index"] = str(index)
+            if service["spec"]["selector"].items() <= labels.items():
+                found.append((each["metadata"]["name"], index))
+    return found
+
+
+@pytest.mark.parametrize("engine", PROGRAMS)
+@pytest.mark.parametrize("name", PLANS)
+def test_kubernetes_objects_fit_together(name: str, engine: str) -> None:
+    """What an API server checks and what it cannot: kinds, labels, ports, names, who is reached by which Service."""
+    plan = plan_for(name)
+    objects = list(
+        yaml.safe_load_all(
+            yaml.safe_dump_all(kubernetes_of(plan.question, plan.recommended, engine=engine, model_folder="/models/m"))
+        )
+    )
+    names = [(each["kind"], each["metadata"]["name"]) for each in objects]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", each) for _, each in names)
+    versions = {"Deployment": "apps/v1", "StatefulSet": "apps/v1", "Service": "v1"}
+    assert all(each["apiVersion"] == versions[each["kind"]] for each in objects)
+    sets = [each for each in objects if each["kind"] != "Service"]
+    services = {each["metadata"]["name"]: each for each in objects if each["kind"] == "Service"}
+    for each in sets:
+        spec = each["spec"]
+        assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+        others = [other for other in sets if other is not each]
+        assert not any(
+            spec["selector"]["matchLabels"].items() <= other["spec"]["template"]["metadata"]["labels"].items()
+            for other in others
+        )
+        (container,) = spec["template"]["spec"]["containers"]
+        assert re.search(r":[^:/]*[0-9]", container["image"])
+        assert "latest" not in container["image"]
+        assert [port["name"] for port in container["ports"]] == ["http"]
+        if each["kind"] == "StatefulSet":
+            headless = services[spec["serviceName"]]["spec"]
+            assert headless["clusterIP"] == "None"
+            assert headless["publishNotReadyAddresses"] is True
+        if not is_router(each):
+            assert set(container["resources"]["limits"]) == {"nvidia.com/gpu"}
+    for service in services.values():
+        assert [port["targetPort"] for port in service["spec"]["ports"]] == ["http"]
+        assert reached(service, sets)
+    for pool in plan.recommended.layout.pools:
+        answers = next(
+            s for n, s in services.items() if n.endswith(pool_name(pool)) and s["spec"].get("clusterIP") != "None"
+        )
+        found = reached(answers, sets)
+        assert len(found) == pool.count
+        if servers_of(pool.option.instance) > 1:
+            assert {index for _, index in found} == {0}
+
+
+@pytest.mark.parametrize("engine", PROGRAMS)
+@pytest.mark.parametrize("name", ["apart", "wide"])
+def test_the_router_is_told_every_instance_by_a_name_that_resolves(name: str, engine: str) -> None:
+    plan = plan_for(name)
+    objects = kubernetes_of(plan.question, plan.recommended, engine=engine, model_folder="/models/m")
+    (router,) = [each for each in objects if each["kind"] == "Deployment" and is_router(each)]
+    (container,) = router["spec"]["template"]["spec"]["containers"]
+    told = re.findall(r"([a-z0-9-]+)\.([a-z0-9-]+):8000", " ".join(container["command"]))
+    sets = {each["metadata"]["name"]: each for each in objects if each["kind"] == "StatefulSet"}
+    pools = plan.recommended.layout.pools
+    assert len(set(told)) == len(told) == sum(pool.count for pool in pools)
+    for pod, service in told:
+        owner, _, index = pod.rpartition("-")
+        assert int(index) < sets[owner]["spec"]["replicas"]
+        assert sets[owner]["spec"]["serviceName"] == service
+    assert any("router" in sentence for sentence in plan.reasons)
+    assert router["metadata"]["annotations"]
+
+
+def test_only_rank_0_of_an_instance_is_asked_whether_it_serves() -> None:
+    plan = plan_for("stages")
+    objects = kubernetes_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
+    container = next(o for o in objects if o["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
+    for probe in ("readinessProbe", "startupProbe"):
+        command = container[probe]["exec"]["command"]
+        codes = [
+            subprocess.run(command, env={"PATH": "/usr/bin:/bin", "HOSTNAME": f"m-serve-h100-0-{rank}"}, check=False,
+                           capture_output=True).returncode
+            for rank in (0, 1)
+        ]  # fmt: skip
+        assert codes[0] != 0  # nothing listens here
+        assert codes[1] == 0
+
+
+def test_servers_of_a_set_know_their_ranks_and_the_first_of_them() -> None:
+    plan = plan_for("stages")
+    objects = kubernetes_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
+    each = next(o for o in objects if o["kind"] == "StatefulSet")
+    name, service = each["metadata"]["name"], each["spec"]["serviceName"]
+    command = each["spec"]["template"]["spec"]["containers"][0]["command"]
+    for rank in ("0", "1"):
+        words = run_by_hand(command, HOSTNAME=f"{name}-{rank}")
+        assert words[words.index("--master-addr") + 1] == f"{name}-0.{service}"
+        assert words[words.index("--node-rank") + 1] == rank
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_kubernetes_objects_hold_all_devices(name: str) -> None:
     plan = plan_for(name)
     objects = kubernetes_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
-    sets = [each for each in objects if each["kind"] in ("Deployment", "StatefulSet")]
+    sets = [each for each in objects if each["kind"] in ("Deployment", "StatefulSet") and not is_router(each)]
     limits = [s["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for s in sets]
     counts = [s["spec"]["replicas"] for s in sets]
     assert sum(int(gpus) * count for gpus, count in zip(limits, counts, strict=True)) == plan.recommended.devices
@@ -155,9 +268,9 @@ def test_ranks_of_attention_are_dealt_out_over_servers() -> None:
 @pytest.mark.parametrize(
     ("hardware", "limits", "image"),
     [
-        ("MI300X:8", {"amd.com/gpu"}, "rocm/vllm:latest"),
+        ("MI300X:8", {"amd.com/gpu"}, "rocm/vllm:rocm7.14.0_cdna_ubuntu24.04_py3.14_pytorch_2.11.0_vllm_0.23.0"),
         ("Gaudi3:8", {"habana.ai/gaudi"}, "replace-with-vllm-for-intel"),
-        ("TPU-v6e:8", {"google.com/tpu"}, "vllm/vllm-tpu:latest"),
+        ("TPU-v6e:8", {"google.com/tpu"}, "vllm/vllm-tpu:v0.12.0"),
         ("Xeon-8480:2", set(), "replace-with-vllm-for-cpu"),
     ],
 )

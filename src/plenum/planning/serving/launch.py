@@ -234,12 +234,12 @@ def _router_lines(engine: str) -> list[str]:
             "exec trtllm-serve disaggregated -c router.yaml",
         ]
     return [
-        "# vLLM's example proxy (tests/v1/kv_connector/nixl_integration); llm-d and Dynamo have routers for production.",
-        "# PREFILL_HOSTS and DECODE_HOSTS are host names; every instance listens on port 8000.",
-        "ports() { for _ in $1; do printf ' 8000'; done; }",
-        "exec python toy_proxy_server.py --port 8192 \\",
-        '  --prefiller-hosts $PREFILL_HOSTS --prefiller-ports $(ports "$PREFILL_HOSTS") \\',
-        '  --decoder-hosts $DECODE_HOSTS --decoder-ports $(ports "$DECODE_HOSTS")',
+        "# pip install vllm-router (vllm-project/router); llm-d and Dynamo have others.",
+        "# PREFILLS and DECODES are addresses such as 'http://10.0.0.1:8000 http://10.0.0.2:8000'",
+        "set -- --vllm-pd-disaggregation --kv-connector nixl --host 0.0.0.0 --port 8080",
+        'for each in $PREFILLS; do set -- "$@" --prefill "$each"; done',
+        'for each in $DECODES; do set -- "$@" --decode "$each"; done',
+        'exec vllm-router "$@"',
     ]
 
 

@@ -20,16 +20,21 @@ from plenum.planning.serving.launch import (
 from plenum.planning.serving.layout import PoolChoice
 from plenum.planning.serving.points import Point
 from plenum.planning.serving.question import Question
+from plenum.planning.serving.routers import SUPPLY, router_objects
 from plenum.serving.instance import RUNTIME_FRACTION, Instance
 
 IMAGES = {
-    ("vllm", "NVIDIA"): "vllm/vllm-openai:latest",
-    ("vllm", "AMD"): "rocm/vllm:latest",
-    ("vllm", "Google"): "vllm/vllm-tpu:latest",
-    ("sglang", "NVIDIA"): "lmsysorg/sglang:latest",
+    ("vllm", "NVIDIA"): "vllm/vllm-openai:v0.13.0",
+    ("vllm", "AMD"): "rocm/vllm:rocm7.14.0_cdna_ubuntu24.04_py3.14_pytorch_2.11.0_vllm_0.23.0",
+    ("vllm", "Google"): "vllm/vllm-tpu:v0.12.0",
+    ("sglang", "NVIDIA"): "lmsysorg/sglang:v0.5.18",
     ("trtllm", "NVIDIA"): "nvcr.io/nvidia/tensorrt-llm/release:1.0.0",
 }
-"""Engine and vendor of the devices to the image that is published for them."""
+"""Engine and vendor of the devices to the image published for them, at a version: tags on hub.docker.com and catalog.ngc.nvidia.com.
+
+They are versions that have every flag of the launch lines (vLLM's ``--nnodes`` came with 0.12); raise them together with
+:mod:`~plenum.planning.serving.launch`.
+"""
 
 RESOURCES = {
     "NVIDIA": "nvidia.com/gpu",
@@ -38,6 +43,9 @@ RESOURCES = {
     "Google": "google.com/tpu",
 }
 """Vendor to what its device plugin for Kubernetes calls a device."""
+
+NO_IMAGE = "replace-with-"
+"""What the name of an image starts with that has to be supplied."""
 
 CORES_PER_DEVICE = 8
 """Host cores for each device: tokenisation, scheduling, and a process for each rank."""
@@ -120,43 +128,92 @@ def _endpoint(question: Question, pool: PoolChoice, engine: str, model_folder: s
 
 
 def kubernetes_of(question: Question, point: Point, *, engine: str, model_folder: str) -> list[dict[str, Any]]:
-    """Return, for each pool, a Deployment (a StatefulSet where an instance spans servers) and a Service, as plain values."""
+    """Return the objects of a plan as plain values: workloads and Services of each pool, and the router where pools are apart.
+
+    An instance on one server is a pod of a Deployment (of a StatefulSet where a router calls it by name); one over several servers is a
+    StatefulSet of its own, whose first pod answers. What nobody can know here is in annotations named :data:`SUPPLY`.
+    """
     documents: list[dict[str, Any]] = []
     for pool in point.layout.pools:
-        documents += [_workload(question, pool, engine, model_folder), _service(question, pool)]
+        documents += _workloads(question, pool, engine, model_folder)
+        documents += _services(question, pool)
+    if point.layout.disaggregated:
+        documents += router_objects(_label(question.model.name), engine, *_addresses(question, point))
     return documents
 
 
-def _workload(question: Question, pool: PoolChoice, engine: str, model_folder: str) -> dict[str, Any]:
-    instance = pool.option.instance
-    servers = servers_of(instance)
-    labels = {"app": _name(question, pool), "plenum.dev/role": pool.role}
-    replicas = pool.count * servers
+def _addresses(question: Question, point: Point) -> tuple[list[str], list[str]]:
+    """Return host and port of every instance that prefills, and of every one that decodes."""
+
+    def of(role: str) -> list[str]:
+        pools = [pool for pool in point.layout.pools if pool.role == role]
+        return [f"{host}:{PORT}" for pool in pools for host in _heads(question, pool)]
+
+    return of("prefill"), of("decode")
+
+
+def _heads(question: Question, pool: PoolChoice) -> list[str]:
+    """Return the name under which each instance's first pod is found."""
+    name = _name(question, pool)
+    if servers_of(pool.option.instance) > 1:
+        return [f"{name}-{index}-0.{name}-pods" for index in range(pool.count)]
+    return [f"{name}-{index}.{name}-pods" for index in range(pool.count)]
+
+
+def _workloads(question: Question, pool: PoolChoice, engine: str, model_folder: str) -> list[dict[str, Any]]:
+    name, servers = _name(question, pool), servers_of(pool.option.instance)
+    if servers == 1:
+        return [_workload(question, pool, engine, model_folder, name, pool.count)]
+    return [_workload(question, pool, engine, model_folder, f"{name}-{i}", servers) for i in range(pool.count)]
+
+
+def _workload(
+    question: Question, pool: PoolChoice, engine: str, model_folder: str, own: str, replicas: int
+) -> dict[str, Any]:
+    servers, name = servers_of(pool.option.instance), _name(question, pool)
+    labels = {"app": name, "plenum.dev/role": pool.role}
+    if servers > 1:
+        labels["plenum.dev/instance"] = own
     spec: dict[str, Any] = {
         "replicas": replicas,
         "selector": {"matchLabels": dict(labels)},
         "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(question, pool, engine, model_folder)},
     }
-    if servers > 1:
-        spec |= {"serviceName": _name(question, pool), "podManagementPolicy": "Parallel"}
-    kind = "StatefulSet" if servers > 1 else "Deployment"
+    named = _called_by_name(pool)
+    if named:
+        spec |= {"serviceName": f"{name}-pods", "podManagementPolicy": "Parallel"}
+    metadata: dict[str, Any] = {"name": own, "labels": labels}
+    if missing := _missing(pool, engine):
+        metadata["annotations"] = {SUPPLY: missing}
     return {
         "apiVersion": "apps/v1",
-        "kind": kind,
-        "metadata": {"name": _name(question, pool), "labels": labels},
+        "kind": "StatefulSet" if named else "Deployment",
+        "metadata": metadata,
         "spec": spec,
     }
+
+
+def _called_by_name(pool: PoolChoice) -> bool:
+    return pool.role != "both" or servers_of(pool.option.instance) > 1
+
+
+def _missing(pool: PoolChoice, engine: str) -> str:
+    """Say what has to be supplied before the pods of a pool can run; empty: nothing."""
+    if engine == "trtllm" and servers_of(pool.option.instance) > 1:
+        return "trtllm-serve spans servers under MPI only: run the command with trtllm-llmapi-launch in an MPIJob of the MPI Operator"
+    if _image(pool.option.instance, engine).startswith(NO_IMAGE):
+        return f"an image of {engine} for these devices: none is published at a version known here"
+    return ""
 
 
 def _pod(question: Question, pool: PoolChoice, engine: str, model_folder: str) -> dict[str, Any]:
     instance = pool.option.instance
     servers = servers_of(instance)
-    name = _name(question, pool)
     command = _command(question, pool, engine)
-    if servers > 1:  # replicas come in runs of `servers`; the first of a run is its head
+    if servers > 1:  # pods of one set are the servers of one instance
         command = (
-            f'INDEX="${{HOSTNAME##*-}}"; export NODE_RANK="$((INDEX % {servers}))"; '
-            f'export HEAD="{name}-$((INDEX / {servers} * {servers})).{name}"; ' + command
+            'export NODE_RANK="${HOSTNAME##*-}"; '
+            f'export HEAD="${{HOSTNAME%-*}}-0.{_name(question, pool)}-pods"; ' + command
         )
     container = {
         "name": "engine",
@@ -168,15 +225,13 @@ def _pod(question: Question, pool: PoolChoice, engine: str, model_folder: str) -
             "requests": {"cpu": str(_cores(instance)), "memory": f"{_host_gib(instance)}Gi"},
             "limits": _limits(instance),
         },
-        "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5, "failureThreshold": 3},
-        "startupProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10, "failureThreshold": 180},
+        "readinessProbe": {**_asked(servers), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
+        "startupProbe": {**_asked(servers), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 180},
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},
             {"name": "models", "mountPath": "/models", "readOnly": True},
         ],
     }
-    if servers > 1:  # only the head of an instance answers
-        del container["readinessProbe"], container["startupProbe"]
     pod: dict[str, Any] = {
         "containers": [container],
         "volumes": [
@@ -191,13 +246,35 @@ def _pod(question: Question, pool: PoolChoice, engine: str, model_folder: str) -
     return pod
 
 
-def _service(question: Question, pool: PoolChoice) -> dict[str, Any]:
-    """Return the Service of a pool; headless where a router or the ranks of an instance look for single pods."""
+def _asked(servers: int) -> dict[str, Any]:
+    """Return how a pod is asked whether it serves; of an instance over several servers only rank 0 has an API, the others pass."""
+    if servers == 1:
+        return {"httpGet": {"path": "/health", "port": "http"}}
+    ask = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{PORT}/health', timeout=4)"
+    return {"exec": {"command": ["sh", "-c", f'[ "${{HOSTNAME##*-}}" != 0 ] || exec python3 -c "{ask}"']}}
+
+
+def _services(question: Question, pool: PoolChoice) -> list[dict[str, Any]]:
+    """Return the Service that answers for a pool, and the headless one that names its pods where they are called by name.
+
+    Pods of one instance find each other before any of them is ready; requests reach those of rank 0 alone.
+    """
     name = _name(question, pool)
-    spec: dict[str, Any] = {"selector": {"app": name}, "ports": [{"name": "http", "port": PORT, "targetPort": "http"}]}
-    if pool.role != "both" or servers_of(pool.option.instance) > 1:
-        spec["clusterIP"] = "None"
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+    ports = [{"name": "http", "port": PORT, "targetPort": "http"}]
+    whom = {"app": name}
+    found = []
+    if _called_by_name(pool):
+        spec = {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": dict(whom),
+            "ports": copy.deepcopy(ports),
+        }
+        found.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"{name}-pods"}, "spec": spec})
+    if servers_of(pool.option.instance) > 1:
+        whom["apps.kubernetes.io/pod-index"] = "0"  # set by StatefulSets since Kubernetes 1.28
+    spec = {"selector": whom, "ports": ports}
+    return [*found, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}]
 
 
 def _command(question: Question, pool: PoolChoice, engine: str, port: str = str(PORT)) -> str:
@@ -229,7 +306,7 @@ def _host_gib(instance: Instance) -> int:
 def _image(instance: Instance, engine: str) -> str:
     """Return the image, or a name that says which one to put there where no project publishes one."""
     vendor = "cpu" if instance.hardware.is_host else instance.hardware.vendor
-    return IMAGES.get((engine, vendor), f"replace-with-{engine}-for-{vendor.lower()}")
+    return IMAGES.get((engine, vendor), f"{NO_IMAGE}{engine}-for-{vendor.lower()}")
 
 
 def _limits(instance: Instance) -> dict[str, str]:

@@ -74,6 +74,11 @@ def _reasons(
         seen = f"TTFT p99 {duration(report.ttft_s.p99)}, TPOT p99 {duration(report.tpot_s.p99)}"
         price = f"${broken.candidate.layout.usd_per_hour:,.2f} an hour"
         yield f"{layout_words(broken.candidate.layout)} ({price}) broke a promise in simulation ({seen})."
+    if apart:
+        yield (
+            "Apart, a router stands in front: the Kubernetes file has one that lists every instance (for vLLM a dated build of its router; "
+            "it has no released image), so change the list whenever the number of instances changes."
+        )
     yield from _widths(question, best.layout)
     precision = best.layout.pools[0].option.instance.precision
     if precision.weights != question.model.weights_format and FORMATS[precision.weights].error:
