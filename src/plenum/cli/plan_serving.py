@@ -319,7 +319,8 @@ class _watched:  # noqa: N801 - used as a function
 
             move(f"simulating {figure(rate_rps)} requests/s", runs)
             requests = simulated_requests(self._asked.question, self._asked.requests, rate_rps, self._options)
-            report = simulate(requests, serving, seed=self._options["seed"]).report()
+            outcome = simulate(requests, serving, seed=self._options["seed"])
+            report = outcome.report(after_s=float(requests.arrival_s[-1]) / 5)  # while it fills up, all is well
             runs += 1
             move("simulated", runs)
             return report

@@ -133,10 +133,20 @@ class Outcome:
         slow = (self.ttft_s > slo.ttft_s) | (self.tpot_s > slo.tpot_s) | (self.e2e_s > slo.e2e_s)
         return self.finished & ~slow
 
-    def report(self, slo: Slo | None = None) -> ServingReport:
-        """Sum the run up."""
+    def report(self, slo: Slo | None = None, after_s: float = 0.0) -> ServingReport:
+        """Sum the run up.
+
+        Parameters
+        ----------
+        slo
+            What was promised; None: nothing.
+        after_s
+            Latencies and the part that kept the promises are of requests that arrived at this time of the run or later, so that a
+            service which is still filling up does not flatter; gaps between tokens, counts, rates and costs are of the whole run.
+        """
         each, finished, duration_s = self.instances, self.finished, self.duration_s
-        kept = int(np.count_nonzero(self.kept(slo or Slo())))
+        keeps, late = self.kept(slo or Slo()), ~(self.ready_s < after_s)
+        kept, counted = int(np.count_nonzero(keeps)), int(np.count_nonzero(late))
         devices = np.array([pool.instance.devices for pool in self.pools], np.float64)[each.pool]
         prices = np.array([pool.instance.hardware.usd_per_hour for pool in self.pools])[each.pool]
         on_s = float(each.on_s.sum())
@@ -149,13 +159,13 @@ class Outcome:
             refused=int(np.count_nonzero(self.reason)),
             preemptions=int(self.preemptions.sum()),
             duration_s=duration_s,
-            ttft_s=latencies_of(self.ttft_s),
-            tpot_s=latencies_of(self.tpot_s),
+            ttft_s=latencies_of(self.ttft_s[late]),
+            tpot_s=latencies_of(self.tpot_s[late]),
             itl_s=_gap_latencies(self),
-            e2e_s=latencies_of(self.e2e_s[finished]),
-            queue_s=latencies_of(self.queue_s),
+            e2e_s=latencies_of(self.e2e_s[finished & late]),
+            queue_s=latencies_of(self.queue_s[late]),
             goodput_rps=kept / duration_s if duration_s > 0 else 0.0,
-            slo_attained=kept / len(self.requests) if len(self.requests) else 1.0,
+            slo_attained=int(np.count_nonzero(keeps & late)) / counted if counted else 1.0,
             prompt_tokens=int(each.prefill_tokens.sum()),
             output_tokens=int(self.output_tokens.sum()),
             cached_tokens=int(self.cached_tokens.sum()),

@@ -340,6 +340,18 @@ def test_the_report_sums_up():
     assert report.cache_used_max == pytest.approx(8 / 100)  # 13 and 14 tokens in blocks of 4, at the fifth token
 
 
+def test_the_report_may_leave_out_those_who_came_while_the_service_filled_up():
+    one = EngineSettings(block_tokens=4, max_sequences=1)
+    outcome = run(asked(*[(0.5 * k, 8, 2) for k in range(4)]), engine=one)
+    assert outcome.e2e_s.tolist() == [2.0, 3.5, 5.0, 6.5]
+    slo = Slo(e2e_s=5.0)
+    whole, settled = outcome.report(slo), outcome.report(slo, after_s=1.0)
+    assert (whole.e2e_s.mean, whole.slo_attained) == (4.25, 0.75)
+    assert (settled.e2e_s.mean, settled.slo_attained) == (5.75, 0.5)
+    assert settled.goodput_rps == whole.goodput_rps
+    assert outcome.report(slo, after_s=100.0).slo_attained == 1.0
+
+
 def test_drafted_tokens_shorten_an_answer():
     drafting = EngineSettings(block_tokens=4, speculative_tokens=2, acceptance=0.5)
     outcome = run(asked((0.0, 10, 15)), engine=drafting)  # 1 + 0.5 + 0.25 tokens a step
