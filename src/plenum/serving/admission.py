@@ -27,15 +27,12 @@ REASONS = (
     ("admission.late", "it waits: its promise would be missed now and may be kept later"),
     ("admission.ttft", "the first token would come later than promised"),
     ("admission.tpot", "its tokens would come more slowly than promised"),
-    ("admission.saturated", "its class is refused while more work arrives than can be done"),
+    ("admission.saturated", "its class is refused: work of higher classes alone is more than can be done"),
 )
 """Code and sentence of each reason."""
 
 CAP_PRESSURE = 1.0
 """From this pressure on, outputs of requests that may miss their promise are cut: arrivals bring as much work as can be done."""
-
-SHED_FACTOR = 2.0
-"""A class that may not wait is refused from this many times its limit of pressure on."""
 
 
 @njit(cache=True)
@@ -47,6 +44,7 @@ def decide(
     ttft_slo_s: float,
     tpot_slo_s: float,
     pressure: float,
+    pressure_above: float,
     pressure_limit: float,
     output_tokens: int,
     output_cap: int,
@@ -62,9 +60,9 @@ def decide(
         Predicted for the instance that it would go to, queue included, and the upper ends of their intervals.
     ttft_slo_s, tpot_slo_s
         Promises of its class, less what it has waited already; infinity: nothing is promised.
-    pressure, pressure_limit
-        Work that arrives over what can be done (:func:`pressure_after`), of its own class and those above it; and how much of it the
-        class stands: lower classes have lower limits, so that they yield first.
+    pressure, pressure_above, pressure_limit
+        Work that arrives over what can be done (:func:`pressure_after`), of its own class and those above it; of those above it alone;
+        and how much of it the class stands: lower classes have lower limits, so that they yield first.
     output_tokens, output_cap
         Tokens asked for at most; and what they may be cut to (0: not at all).
     cheaper_ttft_s, cheaper_tpot_s
@@ -76,12 +74,19 @@ def decide(
     -------
     tuple of int, int
         Verdict (:data:`VERDICTS`) and reason (:data:`REASONS`).
+
+    Notes
+    -----
+    What arrives of a request's own class never has it refused: under an overload of any size as much is taken as the predictions say
+    can be kept, so that goodput does not collapse. Batches are shared whatever the class, so a class fills them only as far as leaves the
+    higher ones the part of the token time that their work will take.
     """
-    if pressure > pressure_limit:
-        if deferrable:
-            return DEFER, YIELDS
-        if pressure > SHED_FACTOR * pressure_limit:
-            return SHED, SATURATED
+    if deferrable and pressure > pressure_limit:
+        return DEFER, YIELDS
+    if pressure_above > pressure_limit:
+        return SHED, SATURATED
+    if pressure_above > 0.0:
+        tpot_slo_s *= 1.0 - pressure_above / pressure_limit
     if max(ttft_s, ttft_high_s) <= ttft_slo_s and max(tpot_s, tpot_high_s) <= tpot_slo_s:
         return ADMIT, KEEPS
     if ttft_s <= ttft_slo_s and tpot_s <= tpot_slo_s:

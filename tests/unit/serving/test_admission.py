@@ -18,6 +18,7 @@ def decide(**given) -> tuple[str, str]:
         "ttft_slo_s": 0.5,
         "tpot_slo_s": 0.04,
         "pressure": 0.5,
+        "pressure_above": 0.0,
         "pressure_limit": 1.2,
         "output_tokens": 1000,
         "output_cap": 0,
@@ -43,7 +44,11 @@ def decide(**given) -> tuple[str, str]:
         ({"ttft_s": 0.6, "ttft_high_s": 0.7, "deferrable": True}, ("defer", "admission.late")),
         ({"pressure": 1.3, "deferrable": True}, ("defer", "admission.yields")),
         ({"pressure": 1.3}, ("admit", "admission.keeps")),
-        ({"pressure": 2.5}, ("shed", "admission.saturated")),
+        ({"pressure": 30.0}, ("admit", "admission.keeps")),
+        ({"pressure_above": 0.2}, ("admit", "admission.keeps")),
+        ({"pressure_above": 0.5}, ("admit", "admission.likely")),
+        ({"pressure_above": 0.7}, ("shed", "admission.tpot")),
+        ({"pressure": 30.0, "pressure_above": 1.3}, ("shed", "admission.saturated")),
     ],
 )
 def test_each_step_of_the_ladder_has_its_reason(given, expected):

@@ -237,7 +237,7 @@ def _schedule(world: World, policies: Policies, instances: int) -> None:
 
 
 def _settings(serving: Serving, policies: Policies, requests: Requests) -> NDArray[np.float64]:
-    option = np.zeros(f.SETTINGS)
+    option = np.zeros(f.SETTINGS + len(np.unique(requests.priority)))  # and the pressure of each class
     for name in ("transfer_bps", "site_bps"):
         if not getattr(serving, name) > 0:
             raise FieldError(f"serving.{name}", "must be more than 0 bytes a second")

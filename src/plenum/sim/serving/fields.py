@@ -171,8 +171,7 @@ does not; a decode."""
 (
     NOW,
     AREA,  # integral of requests in the system over time
-    PRESSURE,  # arriving work over what can be done
-    PRESSURE_AT,
+    PRESSURE_AT,  # when the pressures of the classes were last brought up to date
     ROUTING,  # from here on the policies, as numbers
     DECODE_ROUTING,
     CENTRAL,
@@ -201,7 +200,7 @@ does not; a decode."""
     ADMIT_DEFER_MOST,
     ADMIT_MARGIN,
     SITE_LINKS,  # SITES x SITES: until when the link from one site to another is taken
-) = range(32)
+) = range(31)
 """Clocks and policies of the whole run."""
 
 SITES = 32
