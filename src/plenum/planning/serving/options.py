@@ -168,11 +168,10 @@ def precisions_of(question: Question, hardware: Accelerator) -> list[Precision]:
 def _precision(model: Architecture, weights: str, cache: str) -> Precision:
     """Return formats: those of the publisher's checkpoint if its weights are asked for, else all weights alike.
 
-    What is multiplied as FP8 has activations in FP8; what is expanded first keeps wide ones.
+    Activations are 16 bits wide between matrices, as calibration takes them: engines narrow them only for the product itself.
     """
-    activations = "fp8" if FORMATS[weights].computes_as[0] == "fp8" else "bf16"
     experts = model.experts_format if weights == model.weights_format else ""
-    return Precision(weights=weights, activations=activations, experts=experts, kv_cache=cache)
+    return Precision(weights=weights, experts=experts, kv_cache=cache)
 
 
 def spreads_of(model: Architecture, stock: Stock) -> Iterator[Parallelism]:
