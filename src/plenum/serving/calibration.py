@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from plenum.model.errors import FieldError
 from plenum.serving.instance import Instance
+from plenum.serving.loads import prompt_time
+from plenum.serving.peaks import BANDWIDTH_MOST, COMPUTE_MOST, bandwidth_use, compute_use
 from plenum.serving.residuals import (
     POINTS_LIMIT,
     Features,
@@ -21,7 +23,14 @@ from plenum.serving.residuals import (
     fit_residuals,
     widths,
 )
-from plenum.serving.roofline import EFFICIENCY_FIELDS, Efficiency, compile_steps, efficiency_array, efficiency_of
+from plenum.serving.roofline import (
+    EFFICIENCY_FIELDS,
+    Efficiency,
+    compile_steps,
+    efficiency_array,
+    efficiency_of,
+    work_of,
+)
 from plenum.serving.steps import AT, StepModel
 
 VERSION = 1
@@ -111,12 +120,16 @@ def efficiency_for(instance: Instance, calibration: Calibration | None = None) -
 
 _PLAIN = Efficiency()
 
+LEAST_REQUEST = 0.25
+"""Part of a request's fitted time outside iterations that corrections leave: HTTP and tokenising take some."""
+
 
 def calibrated_steps(instance: Instance, calibration: Calibration | None = None, *, isl: float = 2048.0) -> StepModel:
     """Compile an instance with its calibrated efficiency and corrections, for the simulator.
 
     The correction of decode is that of its time per token at a middling batch, the one of prefill that of time to first token there,
-    as far as it goes beyond what batch and length explain.
+    as far as it goes beyond what batch and length explain. Neither makes work faster than :mod:`plenum.serving.peaks` lets it be:
+    a time to first token holds waiting besides work, and what work cannot explain is taken off the request's own time.
 
     Parameters
     ----------
@@ -132,10 +145,16 @@ def calibrated_steps(instance: Instance, calibration: Calibration | None = None,
     loads = np.array([4.0, 16.0, 64.0])
     tpot, ttft = corrections([instance] * len(loads), chosen, isl=isl, osl=512.0, load=loads)
     array = steps.coefficients.copy()
-    array[AT["decode_scale"]] *= math.exp(float(tpot.mean[1]))
+    work = work_of(instance)
+    decode = math.exp(float(tpot.mean[1]))
+    array[AT["decode_scale"]] = max(decode, bandwidth_use(array, work) / BANDWIDTH_MOST)
     slower = math.exp(float(np.clip(ttft.mean[0], -0.7, 0.7)))
-    array[AT["prefill_scale"]] *= slower
-    array[AT["request_s"]] *= slower
+    prefill = max(slower, compute_use(array, work) / COMPUTE_MOST)
+    prompt_s = prompt_time(array, 1.0, isl, 0.0, instance.settings.max_batched_tokens)[0]
+    array[AT["prefill_scale"]] = prefill
+    # What prefill may not be faster by comes off the request's time outside iterations, as long as there is some left.
+    request_s = array[AT["request_s"]]
+    array[AT["request_s"]] = max(slower * request_s - (prefill - slower) * prompt_s, LEAST_REQUEST * request_s)
     array.flags.writeable = False
     return StepModel(coefficients=array)
 

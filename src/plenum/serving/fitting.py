@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from plenum.serving.calibration import UNCALIBRATED, Calibration, group_of
 from plenum.serving.loads import AT_LOAD, AT_OUT, solve
 from plenum.serving.measured import Measured
+from plenum.serving.peaks import BANDWIDTH_MOST, COMPUTE_MOST
 from plenum.serving.predict import Compiled, compile_loads, per_worker
 from plenum.serving.residuals import (
     POINTS_LIMIT,
@@ -45,19 +46,21 @@ POWER_SIGMA = 0.06
 """The same of power."""
 
 _POWER = ("awake", "memory_power", "compute_power", "peak_power")
-_AT_MOST_ONE = (
-    "compute",
-    "experts",
-    "attention",
-    "narrow",
-    "memory",
-    "expert_memory",
-    "cache_memory",
-    "network",
-    "burst",
-)
+_MOST = {
+    "compute": COMPUTE_MOST,
+    "experts": COMPUTE_MOST,
+    "attention": 0.75,
+    "narrow": 1.0,
+    "memory": BANDWIDTH_MOST,
+    "expert_memory": BANDWIDTH_MOST,
+    "cache_memory": BANDWIDTH_MOST,
+    "network": 0.9,
+    "burst": 1.0,
+}
+"""Parts of a peak that no fit is let exceed. Attention's is what FlashAttention-3 reaches on H100 (arXiv 2407.08608: 75 %)."""
+
 _FREE = np.array([k for k, name in enumerate(EFFICIENCY_FIELDS) if name not in _POWER])
-_CEILING = np.array([0.0 if name in _AT_MOST_ONE else np.inf for name in EFFICIENCY_FIELDS])
+_CEILING = np.log([_MOST.get(name, np.inf) for name in EFFICIENCY_FIELDS])
 _QUEUE = tuple(EFFICIENCY_FIELDS.index(name) for name in ("request_s", "queueing", "burst"))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from plenum.serving.calibration import Calibration, Correction, correction_of, efficiency_for, shipped
 from plenum.serving.instance import Instance, cache_bytes_per_token, cache_capacity_tokens
 from plenum.serving.loads import AT_LOAD, AT_OUT, LOAD_FIELDS, solve
+from plenum.serving.peaks import least_times
 from plenum.serving.residuals import Features, features_of
 from plenum.serving.roofline import EFFICIENCY_FIELDS, coefficients, efficiency_array, work_of_many
 
@@ -195,7 +196,8 @@ def predict_many(
     apart = any(first is not None for first in firsts)
     first = coefficients(compiled.prefill_work, compiled.prefill_efficiency) if apart else decode
     out = solve(decode, first, compiled.loads)
-    return _predictions(instances, firsts, compiled.loads, out, chosen)
+    least = least_times(compiled.work, compiled.prefill_work, compiled.loads, out[:, AT_OUT["batch"]])
+    return _predictions(instances, firsts, compiled.loads, out, least, chosen)
 
 
 class Compiled(NamedTuple):
@@ -285,6 +287,7 @@ def _predictions(
     firsts: Sequence[Instance | None],
     loads: NDArray[np.float64],
     out: NDArray[np.float64],
+    least: NDArray[np.float64],
     calibration: Calibration,
 ) -> Predictions:
     def column(name: str) -> NDArray[np.float64]:
@@ -298,8 +301,8 @@ def _predictions(
     of_tpot, of_ttft = corrections(
         instances, calibration, isl=load("isl"), osl=load("osl"), load=inflight, prefill=firsts
     )
-    ttft = column("ttft_s") * np.exp(of_ttft.mean)
-    tpot = column("tpot_s") * np.exp(of_tpot.mean)
+    tpot = np.maximum(column("tpot_s") * np.exp(of_tpot.mean), least[:, 0])
+    ttft = np.maximum(column("ttft_s") * np.exp(of_ttft.mean), least[:, 1])
     e2e = ttft + tpot * (load("osl") - 1.0)
     physical = column("ttft_s") + column("tpot_s") * (load("osl") - 1.0)
     # In a closed loop what is in flight over its time is the throughput: it changes as the times do. Of what does not fit at once
@@ -307,7 +310,7 @@ def _predictions(
     closed, full = load("concurrency") > 0, column("saturated") > 0
     slower = np.ones(len(out))
     np.divide(e2e, physical, out=slower, where=closed & ~full)
-    np.exp(of_tpot.mean, out=slower, where=closed & full)
+    np.divide(tpot, column("tpot_s"), out=slower, where=closed & full)
     rps = column("rps") / slower
     return Predictions(
         ttft_s=ttft,
