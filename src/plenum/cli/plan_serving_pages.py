@@ -163,7 +163,9 @@ def _print_around(plan: ServingPlan) -> None:
 
     around = plan.around
     racks = f" in {around.racks} racks" if around.racks > 1 else " in one rack" if around.racks else ""
-    click.echo(f"\nAround the GPUs: {around.servers} servers{racks}, {figure(around.meter_w / 1e3)} kW at the meter.")
+    click.echo(
+        f"\nAround the GPUs: {around.servers} server{'s' * (around.servers != 1)}{racks}, {figure(around.meter_w / 1e3)} kW at the meter."
+    )
     columns = [Column(head="A SERVER NEEDS"), *(Column(head=head, right=True) for head in ("AMOUNT", "BRINGS", "USED"))]
     rows = [[n.resource, shown(n.needed, n.unit), shown(n.brought, n.unit), f"{n.share:.0%}"] for n in around.needs]
     write_table(columns, rows)

@@ -292,7 +292,7 @@ def _pairs(state: Search) -> Iterator[tuple[Option, Option]]:
     best: dict[tuple[str, object, str, int], tuple[float, Option]] = {}
     for option in state.options:
         for role in ("prefill", "decode"):
-            rate = state.rate_of(option, role, chunks_of(option, role)[-1], 1)
+            rate = _each(state, option, role)
             if rate <= 0:
                 continue
             value = rate / max(option.usd_per_hour, 1e-9)
@@ -308,6 +308,12 @@ def _pairs(state: Search) -> Iterator[tuple[Option, Option]]:
             )
         )
         yield from ((first, then) for first in firsts for then in thens)
+
+
+def _each(state: Search, option: Option, role: Role) -> float:
+    """Return what one instance bears beside others: alone, a slow one would queue too long, and many share their queue."""
+    beside = max(1, min(_room(state.question, option) // 2, 64)) if role == "prefill" else 1
+    return state.rate_of(option, role, chunks_of(option, role)[-1], beside) / beside
 
 
 def _two_pools(state: Search, first: Option, then: Option, prefills: int, decodes: int) -> Layout:
@@ -328,7 +334,7 @@ def _best_split(state: Search, first: Option, then: Option) -> tuple[int, int] |
     best: tuple[float, int, int] | None = None
     low, high = 1, _room(question, first)
     widest = chunks_of(first, "prefill")[-1]
-    one_prefill = state.rate_of(first, "prefill", widest, 1)
+    one_prefill = _each(state, first, "prefill")
     for prefills in _around(low, high, one_prefill, one_decode, first, then, same):
         decodes = _rest(question, first, then, prefills)
         if decodes < 1:
