@@ -231,7 +231,8 @@ def _check_fit(instance: Instance) -> None:
         weight_bytes_per_device,
     )
 
-    if cache_capacity_tokens(instance) >= instance.settings.block_tokens:
+    block = instance.settings.block_tokens
+    if cache_capacity_tokens(instance, block) >= block:
         return
     need = weight_bytes_per_device(instance) / 1e9
     have = (instance.hardware.hbm_bytes * RUNTIME_FRACTION - WORKSPACE_BYTES) / 1e9
@@ -240,7 +241,8 @@ def _check_fit(instance: Instance) -> None:
     larger = (
         size
         for size in (2**k for k in range(spread.tp.bit_length(), 8))
-        if heads % size == 0 and cache_capacity_tokens(replace(instance, parallelism=replace(spread, tp=size))) > 0
+        if heads % size == 0
+        and cache_capacity_tokens(replace(instance, parallelism=replace(spread, tp=size)), block) > 0
     )
     enough = next(larger, None)
     remedy = (

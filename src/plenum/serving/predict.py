@@ -354,8 +354,15 @@ def _efficiencies(
 
 def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: NDArray[np.float64]) -> None:
     """Fill what settings and memory say."""
-    names = ("transfer_s", "chunk_tokens", "mixed", "sequences", "cache_tokens", "tokens_per_step")
+    names = ("transfer_s", "chunk_tokens", "mixed", "sequences", "tokens_per_step")
     known: dict[tuple[int, int], tuple[float, ...]] = {}
+    rooms: dict[tuple[int, float], int] = {}
+    contexts = (loads[:, AT_LOAD["isl"]] + 0.5 * loads[:, AT_LOAD["osl"]]).tolist()
+    for instance, context in zip(instances, contexts, strict=True):
+        if (id(instance), context) not in rooms:
+            rooms[id(instance), context] = cache_capacity_tokens(instance, context)
+    room = [rooms[id(instance), context] for instance, context in zip(instances, contexts, strict=True)]
+    loads[:, AT_LOAD["cache_tokens"]] = room
     for instance, first in zip(instances, firsts, strict=True):
         key = id(instance), id(first)
         if key not in known:
@@ -367,7 +374,6 @@ def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: 
                 first.settings.max_batched_tokens,
                 float(settings.chunked_prefill),
                 settings.max_sequences,
-                cache_capacity_tokens(instance),
                 tokens_per_step(settings.speculative_tokens, settings.acceptance),
             )
     rows = np.array([known[id(i), id(f)] for i, f in zip(instances, firsts, strict=True)]).reshape(-1, len(names))

@@ -121,15 +121,20 @@ def test_more_load_costs_latency_and_what_helps_is_ordered() -> None:
         state.figures(plan.recommended.layout, plan.recommended.rate_rps * part).total for part in (0.2, 0.6, 1.0)
     ]
     for field in (TTFT_TAIL, TPOT_TAIL):
-        assert np.all(np.diff([total[field] for total in totals]) > 0)
+        tails = [total[field] for total in totals]
+        assert np.all(np.diff(tails) >= 0)  # many servers: at first fewer than one prompt in a hundred waits at all
+        assert tails[-1] > tails[0]
     gains = [driver.gain for driver in plan.drivers]
     assert gains
     assert gains == sorted(gains, reverse=True)
     beyond = state.figures(plan.recommended.layout, 1.03 * plan.capacity_rps.typical)
     assert beyond.fits
-    assert beyond.total[TTFT_TAIL] < 1.0
-    assert beyond.total[TPOT_TAIL] > 0.04
-    assert plan.breaks.code == "tpot"
+    broken = {
+        code
+        for code, over in (("ttft", beyond.total[TTFT_TAIL] > 1.0), ("tpot", beyond.total[TPOT_TAIL] > 0.04))
+        if over
+    }
+    assert broken == {plan.breaks.code}
     assert plan.breaks.rate_rps == plan.capacity_rps.typical
 
 

@@ -179,9 +179,14 @@ def _instances(
     return ni, nf
 
 
+def _context(requests: Requests) -> float:
+    """Tokens that a request's cache holds on average while it decodes."""
+    return float(requests.prompt_tokens.mean() + 0.5 * requests.output_tokens.mean()) if len(requests) else 1.0
+
+
 def _fill_pool(ni: NDArray[np.int64], nf: NDArray[np.float64], pool: Pool, requests: Requests) -> None:
     settings, instance = pool.instance.settings, pool.instance
-    tokens = pool.cache_tokens if pool.cache_tokens >= 0 else cache_capacity_tokens(instance)
+    tokens = pool.cache_tokens if pool.cache_tokens >= 0 else cache_capacity_tokens(instance, _context(requests))
     block, shared = settings.block_tokens, requests.block_tokens
     for name in ("max_sequences", "max_batched_tokens", "block_tokens"):
         if getattr(settings, name) < 1:
