@@ -12,7 +12,7 @@ from plenum.ports.engine import Answer
 from plenum.ports.gateway import Key, Served
 
 
-class Refusal(PlenumError):
+class RefusedError(PlenumError):
     """A request that is not served, as its sender is told.
 
     Parameters
@@ -113,7 +113,7 @@ class Dispatch(Protocol):
 
         Raises
         ------
-        Refusal
+        RefusedError
             It is not served, or no replica could; nothing was sent to the client yet.
         """
         ...
