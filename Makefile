@@ -36,6 +36,7 @@ docs: $(VENV)/.run ## Redraw the pictures of the documents (needs the public tra
 	@mkdir -p docs/images
 	@bash tools/picture.sh $(BIN) docs/images/top.png
 	@$(BIN)/plenum replay openb/default --policy fgd,plenum --no-chart --plot docs/images/replay.png
+	@$(BIN)/plenum plan serving --model Llama-3.1-70B --hardware H200 --gpus 32 --isl 4000 --osl 500 --ttft-p99 1s --tpot-p99 40ms --plot docs/images/plan.png
 
 lock: $(VENV)/.run ## Pin the newest dependencies that pyproject.toml allows (needs the network)
 	@$(PIP) install 'uv>=0.5'
