@@ -35,7 +35,8 @@ def find_data(named: Path | None, environ: Mapping[str, str]) -> Path | None:
         folder = Path(wanted)
         if not folder.is_dir():
             raise FileError(
-                f"{source} names no folder; it should hold openb/ or training-traces/", Where(file=str(folder))
+                f"{source} names no folder; it should hold the traces, such as openb/, mooncake/ or azure-llm/",
+                Where(file=str(folder)),
             )
         return folder
     source_tree = Path(plenum.__file__).resolve().parents[2]
