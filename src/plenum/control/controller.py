@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,13 +26,14 @@ from plenum.control.protocol import (
     SyncResponse,
 )
 from plenum.control.reconcile import overdue, tend, to_forget
-from plenum.control.state import BOUND, MAX_BACKOFF_S, Job, State, Unit
+from plenum.control.state import BOUND, MAX_BACKOFF_S, Job, Run, State, Unit
 from plenum.model.errors import FieldError, PlenumError
 from plenum.model.fleet import Fleet
 from plenum.placement import DEFAULT, Policy
 from plenum.ports.batches import check_batch
 from plenum.ports.clock import Clock
-from plenum.ports.nodes import EXITED, RUNNING, STARTING, Fence, Report
+from plenum.ports.gateway import engine_key
+from plenum.ports.nodes import EXITED, RUNNING, STARTING, Assignment, Fence, Report
 from plenum.ports.store import CommandKey, ConflictError, EventStore, FencedError, Lease, Record, StoreError
 
 MAX_BATCH = 512
@@ -51,10 +53,13 @@ SNAPSHOT_EVERY = 20_000
 
 _ORDER = {BOUND: 0, STARTING: 1, RUNNING: 2, EXITED: 3}
 
-MAX_CAUSE, MAX_MESSAGE, MAX_INSTANCE = 100, 500, 200
+MAX_CAUSE, MAX_MESSAGE, MAX_INSTANCE, MAX_URL = 100, 500, 200, 300
 """Characters kept of what agents say, so that none of them can fill the log."""
 
 MAX_EXIT_CODE = 2**31 - 1
+
+NOTE_EVERY_S = 1.0
+"""Least time between two facts about how far a run's start has come."""
 
 
 class NotLeaderError(PlenumError):
@@ -149,6 +154,8 @@ class Controller:
         self._snapshot_at = 0
         self._read_fleet = read_fleet
         self._policy = policy
+        self.engine_secret = ""
+        """From which the keys of engines are derived (:func:`plenum.ports.gateway.engine_key`); empty: they ask for none."""
 
     # -- the log -----------------------------------------------------------------------------------
 
@@ -509,7 +516,7 @@ class Controller:
             job, unit = held[report.run]
             run = unit.runs[report.run]
             # A phase that nobody knows is no news: one agent's nonsense must not stop the work for all.
-            if _ORDER.get(report.phase, -1) > _ORDER[run.phase]:
+            if _ORDER.get(report.phase, -1) > _ORDER[run.phase] or _got_further(job, run, report, now):
                 found.append(
                     ev.RunReported(
                         job=job.id,
@@ -520,11 +527,25 @@ class Controller:
                         exit_code=_exit_code(report),
                         cause=report.cause[:MAX_CAUSE],
                         message=report.message[:MAX_MESSAGE],
+                        url=self._own_url(run.node, report.url),
+                        weights_digest=report.weights_digest[:MAX_CAUSE],
                     )
                 )
         found += self._never_started(request)
         found += self._up_or_down(request, held)
         return [ev.record_of(event, now, f"agent/{request.agent}") for event in found]
+
+    def _own_url(self, node: str, url: str) -> str:
+        """Return an address that a run answers at; empty if it is not its own node's: nobody is sent elsewhere by what an agent says."""
+        known = self.state.nodes.get(node)
+        if known is None or not url or len(url) > MAX_URL:
+            return ""
+        try:
+            parts = urlsplit(url)
+            own = parts.scheme in ("http", "https") and bool(parts.port) and parts.path in ("", "/") and "@" not in url
+        except ValueError:
+            return ""
+        return url.rstrip("/") if own and parts.hostname == self.state.fleets[known.fleet].address.lower() else ""
 
     def _never_started(self, request: SyncRequest) -> list[ev.Event]:
         """Return the end of runs that were called off before their agent heard of them, and that it will never start now.
@@ -603,12 +624,18 @@ class Controller:
         version = self.state.agent_version.get(request.agent, 0)
         orders, known = None, ()
         if not self._has_orders(request):
-            orders = dict(self.state.orders.get(request.agent, {}))
+            orders = {run: self._keyed(order) for run, order in self.state.orders.get(request.agent, {}).items()}
         if request.version < 0 and orders:  # a new agent; one that goes on remembers what it has reported
             held = self.state.held.get(request.agent, {})
             known = tuple(run for run in orders if held[run][1].runs[run].phase != BOUND)
         fence = Fence(self.state.term, self.state.position)
         return SyncResponse(fence=fence, version=version, orders=orders, known=known, lease_s=self.lease_s)
+
+    def _keyed(self, order: Assignment) -> Assignment:
+        """Return an order with the key that its engine asks for, which is in no log."""
+        if not (order.process.notify and self.engine_secret):
+            return order
+        return msgspec.structs.replace(order, secret=engine_key(self.engine_secret, order.run))
 
     def _has_orders(self, request: SyncRequest) -> bool:
         """Whether an agent follows its present orders: a version is a position, and after a restore another log has led to the same one."""
@@ -628,6 +655,16 @@ class Controller:
         self.admit(request)
         self.append(self.reported(request))
         return self.answer(request)
+
+
+def _got_further(job: Job, run: Run, report: Report, now: float) -> bool:
+    """Whether a run that says itself how far its start has come says something new, and not too soon after the last time."""
+    if (
+        not (job.process.notify and report.phase == run.phase == STARTING)
+        or report.message[:MAX_MESSAGE] == run.message
+    ):
+        return False
+    return not 0 <= now - run.reported_at < NOTE_EVERY_S
 
 
 def _exit_code(report: Report) -> int | None:

@@ -381,6 +381,8 @@ class RunReported(_OfJob, frozen=True, kw_only=True):
     exit_code: int | None = None
     cause: str = ""
     message: str = ""
+    url: str = ""
+    weights_digest: str = ""
 
 
 class UnitReleased(_OfJob, frozen=True, kw_only=True):

@@ -156,7 +156,10 @@ class Run(msgspec.Struct, kw_only=True):
     exit_code: int | None = None
     cause: str = ""
     message: str = ""
+    url: str = ""
+    weights_digest: str = ""
     started_at: float = 0.0
+    reported_at: float = 0.0
     ended_at: float = 0.0
 
     @property
@@ -807,6 +810,7 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
     job = state.jobs[event.job]
     run = job.units[event.unit].runs[event.run]
     run.phase, run.exit_code, run.cause, run.message = event.phase, event.exit_code, event.cause, event.message
+    run.url, run.weights_digest, run.reported_at = event.url, event.weights_digest, record.at
     if event.phase in (STARTING, RUNNING):
         run.started_at = run.started_at or record.at
     else:

@@ -51,6 +51,8 @@ class Process:
         Attempts after the first that failures may use up; nodes lost and drains do not count.
     backoff_s
         Wait before the first restart; doubles with each, up to a limit.
+    notify
+        It says itself when it is ready, in the file that ``PLENUM_STATUS_FILE`` names; until then its runs are starting.
     """
 
     command: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class Process:
     timeout_s: float = 0.0
     restarts: int = 3
     backoff_s: float = 1.0
+    notify: bool = False
     simulated: Simulated | None = None
 
     def __post_init__(self) -> None:

@@ -60,6 +60,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         NUMA nodes whose cores it holds for itself; empty: its cores float.
     cpu_milli, memory_bytes
         What it was given; 0: no limit of its own.
+    secret
+        The run's own, as ``PLENUM_ENGINE_KEY``: added on the way to the node, and in no log.
     """
 
     run: str
@@ -86,6 +88,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     cpu_milli: int = 0
     memory_bytes: int = 0
     trace: str = ""
+    secret: str = ""
 
 
 LEASE_GRACE_S = 5.0
@@ -108,7 +111,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         Why it exited where the exit code does not say: ``stopped`` (as ordered), ``lease-lost``, ``start-failed``, ``out-of-memory``,
         ``vanished`` (gone without a trace, as after a reboot); empty: of itself.
     message
-        A sentence for people, such as why it could not start.
+        A sentence for people, such as why it could not start; of a run that notifies and is starting, how far it is.
+    url, weights_digest
+        Where a run that notifies answers, and of which weights, once it is ready.
     started_at, ended_at
         Seconds since the epoch by the node's clock; 0: not yet.
     """
@@ -121,6 +126,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float = 0.0
     ended_at: float = 0.0
     pid: int = 0
+    url: str = ""
+    weights_digest: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process that notifies writes, whole, into the file that ``PLENUM_STATUS_FILE`` names (see :class:`Report`)."""
+
+    ready: bool = False
+    message: str = ""
+    url: str = ""
+    weights_digest: str = ""
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True):

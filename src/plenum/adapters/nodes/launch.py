@@ -33,6 +33,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     rlimit
         Whether memory may be limited by rlimit where there is no control group. Not with GPUs: what their driver maps into a
         process would count too.
+    notify
+        Whether it says itself when it is ready (see notices.py).
+    port
+        That it was given to listen on; 0: none.
     """
 
     run: str
@@ -53,6 +57,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     cgroup: str = ""
     rlimit: bool = True
+    notify: bool = False
+    port: int = 0
     oom_score_adj: int = 0
     log_file_bytes: int
     log_files: int

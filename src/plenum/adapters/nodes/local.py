@@ -6,7 +6,7 @@ Everything is in files, so that a driver may be killed at any instant and anothe
     fence.json             the newest order seen
     shim.pyc               what supervisors run
     lease.json             until when work may go on
-    runs/RUN/              a run that is known (what is in it: see shim.py)
+    runs/RUN/              a run that is known (what is in it: see shim.py; ``status.json``: see notices.py)
     old/RUN/               one that was forgotten; its output is kept for a while
     work/UID-SLOT/         working folder of a replica, over all its attempts
     checkpoints/UID/       what the replicas of a job share
@@ -36,7 +36,9 @@ from plenum.adapters.nodes.cgroups import delegated_cgroup
 from plenum.adapters.nodes.cores import choose_cpus, numa_nodes
 from plenum.adapters.nodes.launch import Launch, base_environment, environment
 from plenum.adapters.nodes.leftovers import end_leftovers
+from plenum.adapters.nodes.notices import STATUS, Notice
 from plenum.adapters.nodes.output import STREAMS, read_output
+from plenum.adapters.nodes.ports import free_port
 from plenum.model.errors import PlenumError
 from plenum.ports.nodes import (
     EXITED,
@@ -292,6 +294,15 @@ class LocalDriver:
         taken = {cpu for run in self._live.values() if run.launch.own_cpus for cpu in run.launch.cpus}
         cpus = choose_cpus(numa, assignment.cpu_milli, taken)
         key = os.urandom(16).hex()
+        notified: dict[str, str] = {}
+        port = 0
+        if assignment.process.notify:
+            port = free_port(assignment.master_addr, {known.launch.port for known in self._live.values()})
+            notified = {
+                "PLENUM_STATUS_FILE": str(self._runs_folder / assignment.run / STATUS),
+                "PLENUM_PORT": str(port),
+                "PLENUM_ENGINE_KEY": assignment.secret,
+            }
         return Launch(
             run=assignment.run,
             key=key,
@@ -299,7 +310,9 @@ class LocalDriver:
             slot=assignment.slot,
             attempt=assignment.attempt,
             command=assignment.process.command,
-            env=environment(assignment, self._base_env, key, home=str(home), checkpoints=str(checkpoints)),
+            env=environment(assignment, self._base_env, key, home=str(home), checkpoints=str(checkpoints)) | notified,
+            notify=assignment.process.notify,
+            port=port,
             working_dir=str(home / assignment.process.working_dir),
             grace_s=assignment.process.grace_s,
             lease=str(self._folder / "lease.json"),
@@ -373,9 +386,12 @@ class LocalDriver:
 
     def _read(self, run: _Run, *, afresh: bool = False) -> None:
         state = run.read(afresh=afresh)
+        news = run.notice is not None and run.notice.look()
+        state = state or (run.state if news else None)
         if state is None:
             return
-        self._reports[run.name] = state.report(run.name)
+        report = state.report(run.name)
+        self._reports[run.name] = report if run.notice is None else run.notice.told(report)
         self._seen = None
         if state.phase == EXITED:
             del self._live[run.name]
@@ -492,7 +508,7 @@ class _Order(msgspec.Struct, frozen=True, kw_only=True):
 class _Run:
     """A run that has not been seen to exit."""
 
-    __slots__ = ("_stamp", "folder", "launch", "name", "order", "spawned", "state")
+    __slots__ = ("_stamp", "folder", "launch", "name", "notice", "order", "spawned", "state")
 
     def __init__(self, folder: Path, launch: Launch) -> None:
         self.folder, self.launch = folder, launch
@@ -500,6 +516,7 @@ class _Run:
         self.state: _State | None = None
         self.spawned = False
         self.order: _Order | None = None
+        self.notice = Notice(folder) if launch.notify else None
         self._stamp = (0, 0)
 
     def read(self, *, afresh: bool = False) -> _State | None:
