@@ -1,0 +1,287 @@
+"""The client of every engine: OpenAI's dialect over HTTP, bytes passed on as they come.
+
+Servers close kept connections when they like (llama.cpp after 5 s without requests and after each hundredth), so a connection that turns
+out to be closed before an answer began is replaced once, without anybody noticing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from plenum.adapters.engines.prometheus import engine_metrics
+from plenum.adapters.engines.server import Server
+from plenum.model.errors import FieldError
+from plenum.ports.engine import Answer, Capabilities, EngineError, EngineMetrics, Handle, HandleError, Health
+
+CONNECT_TIMEOUT_S = 5.0
+SILENCE_TIMEOUT_S = 900.0
+"""Longest without a byte of an answer: a long prompt on a small machine takes minutes."""
+
+ASK_TIMEOUT_S = 10.0
+"""Of everything but requests for tokens."""
+
+KEPT_S = 4.0
+"""How long a connection is kept for the next request: less than llama.cpp's 5 s, lest it close one as it is used."""
+
+MAX_CONNECTIONS = 4_096
+MAX_ANSWER_BYTES = 16 * 2**20
+"""Of answers that are read whole."""
+
+LARGE_BYTES = 2**20
+
+_JSON = "application/json"
+
+
+class HttpAnswer:
+    """An answer as it comes; see :class:`plenum.ports.engine.Answer`."""
+
+    __slots__ = ("_response", "_url", "content_type", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
+        self._response, self._url = response, url
+        self.status = response.status
+        self.content_type = response.headers.get("Content-Type", _JSON)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body's bytes as they arrive."""
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise EngineError(f"the engine at {self._url} broke off in its answer: {_said(error)}") from error
+
+    async def read(self) -> bytes:
+        """Return the whole body.
+
+        Raises
+        ------
+        EngineError
+            It broke off, or it is longer than :data:`MAX_ANSWER_BYTES`.
+        """
+        parts, size = [], 0
+        async for chunk in self.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                raise EngineError(f"the engine at {self._url} answered with more than {MAX_ANSWER_BYTES:,} bytes")
+        return b"".join(parts)
+
+
+class Opening:
+    """A request that is sent on entering, and whose connection is closed on leaving if the answer has not ended."""
+
+    __slots__ = ("_body", "_engine", "_headers", "_response", "_url")
+
+    def __init__(self, engine: HttpEngine, url: URL, body: bytes, headers: Mapping[str, str] | None) -> None:
+        self._engine, self._url, self._body, self._headers = engine, url, body, headers
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> HttpAnswer:
+        self._response = await self._engine.send(self._url, self._body, self._headers)
+        return HttpAnswer(self._response, self._engine.url)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Of an answer that has ended the connection is kept already; else closing it is what frees the engine's slot.
+        if self._response is not None:
+            self._response.close()
+
+
+class HttpEngine:
+    """An engine behind a URL: what all of them have alike.
+
+    Parameters
+    ----------
+    url
+        Scheme, host and port.
+    key
+        Bearer token that it asks for; empty: none.
+    server
+        What :meth:`start` starts; None: it runs already.
+    """
+
+    kind = "openai"
+    metric_names: Mapping[str, tuple[str, ...]] = {}
+
+    def __init__(self, url: str, *, key: str = "", server: Server | None = None) -> None:
+        self.url = url.rstrip("/")
+        self.capabilities = Capabilities()
+        _check(self.url)
+        self._headers = {"Content-Type": _JSON} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._urls: dict[str, URL] = {}
+        self._open: aiohttp.ClientSession | None = None
+        self._server = server
+
+    async def start(self) -> None:
+        """Start its server and wait until it is ready."""
+        if self._server is None:
+            await self._wait_attached()
+        else:
+            await self._server.start(self.health)
+        await self.learn()
+
+    async def learn(self) -> None:
+        """Find out what it can do, where that has to be asked."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Let open requests finish for up to ``grace_s``, then end what :meth:`start` started."""
+        if self._server is not None:
+            await self._server.stop(grace_s, self._idle)
+
+    async def exited(self) -> int:
+        """Wait until what :meth:`start` started has ended; returns its exit code. Of an attached server: for ever."""
+        if self._server is None:
+            await asyncio.Event().wait()
+            return 0
+        return await self._server.exited()
+
+    async def health(self) -> Health:
+        """Return whether it answers; never raises."""
+        try:
+            status, body = await self.ask("GET", "/health")
+        except EngineError as error:
+            return Health(ready=False, sentence=error.sentence)
+        if status == 200:
+            return Health(ready=True)
+        return Health(ready=False, loading=status == 503, sentence=f"{self.url} answers {status}: {_start(body)}")
+
+    async def models(self) -> tuple[str, ...]:
+        """Return the names that it serves, adapters among them."""
+        found = await self.ask_json("GET", "/v1/models")
+        return tuple(str(each["id"]) for each in found["data"])
+
+    def open(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Opening:
+        """Send a request and give its answer while the context is open."""
+        return Opening(self, self._to(path), body, headers)
+
+    async def tokenize(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a text."""
+        raise EngineError(f"the engine at {self.url} ({self.kind}) tells no tokens of a text")
+
+    async def metrics(self) -> EngineMetrics:
+        """Return what it tells of itself."""
+        status, body = await self.ask("GET", "/metrics")
+        if status != 200:
+            raise EngineError(f"{self.url}/metrics answers {status}: {_start(body)}")
+        return engine_metrics(body.decode("utf-8", "replace"), self.metric_names)
+
+    async def prefill(self, path: str, body: bytes) -> Handle:
+        """Compute a prompt's cache and keep it for another replica."""
+        raise HandleError(f"the engine at {self.url} ({self.kind}) hands no caches over")
+
+    def decode(self, path: str, body: bytes, handle: Handle) -> Any:
+        """As :meth:`open`, going on from a handle."""
+        raise HandleError(f"the engine at {self.url} ({self.kind}) takes no caches over")
+
+    async def close(self) -> None:
+        """Close connections; what :meth:`start` started goes on."""
+        if self._open is not None:
+            await self._open.close()
+            self._open = None
+
+    async def send(self, url: URL, body: bytes, headers: Mapping[str, str] | None = None) -> aiohttp.ClientResponse:
+        """POST a body and return the answer as soon as it begins.
+
+        Raises
+        ------
+        EngineError
+            No answer began.
+        """
+        sent = self._headers if not headers else {**self._headers, **headers}
+        for last in (False, True):
+            # aiohttp warns of large bodies given as bytes; given as a file they are written piece by piece.
+            data = body if len(body) < LARGE_BYTES else io.BytesIO(body)
+            try:
+                return await self._session().post(url, data=data, headers=sent, allow_redirects=False)
+            except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError) as error:
+                if last:
+                    raise EngineError(f"the engine at {self.url} closed the connection without an answer") from error
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                raise EngineError(f"no answer from the engine at {self.url}: {_said(error)}") from error
+        raise AssertionError("unreachable")
+
+    async def ask(
+        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float = ASK_TIMEOUT_S
+    ) -> tuple[int, bytes]:
+        """Send a small question; returns status and body.
+
+        Raises
+        ------
+        EngineError
+            No answer within ``timeout_s``, or a broken or too long one.
+        """
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        try:
+            async with self._session().request(
+                method, self._to(path), data=body, headers=self._headers, allow_redirects=False, timeout=timeout
+            ) as response:
+                return response.status, await HttpAnswer(response, self.url).read()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise EngineError(f"no answer from the engine at {self.url}{path}: {_said(error)}") from error
+
+    async def ask_json(self, method: str, path: str, body: Any = None, *, timeout_s: float = ASK_TIMEOUT_S) -> Any:
+        """As :meth:`ask`, JSON both ways; an answer other than 200 is an error too."""
+        sent = None if body is None else msgspec.json.encode(body)
+        status, answer = await self.ask(method, path, sent, timeout_s=timeout_s)
+        if status != 200:
+            raise EngineError(f"{self.url}{path} answers {status}: {_start(answer)}")
+        try:
+            return msgspec.json.decode(answer)
+        except msgspec.DecodeError as error:
+            raise EngineError(f"{self.url}{path} answers something else than JSON: {_start(answer)}") from error
+
+    async def _wait_attached(self) -> None:
+        health = await self.health()
+        if not health.ready:
+            raise EngineError(health.sentence)
+
+    async def _idle(self) -> bool:
+        metrics = await self.metrics()
+        return not (metrics.running > 0 or metrics.waiting > 0)
+
+    def _to(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            # Paths are a few constants of ours, so this does not grow.
+            url = self._urls[path] = URL(self.url + path, encoded=True)
+        return url
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._open is None:
+            self._open = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEPT_S),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+                auto_decompress=False,
+            )
+        return self._open
+
+
+def _check(url: str) -> None:
+    try:
+        parsed = URL(url)
+    except ValueError:
+        parsed = URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.user:
+        raise FieldError("url", f"{url!r} is no address of an engine, such as http://127.0.0.1:8000")
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _start(body: bytes) -> str:
+    return body[:200].decode("utf-8", "replace")
+
+
+__all__ = ["Answer", "HttpAnswer", "HttpEngine", "Opening"]

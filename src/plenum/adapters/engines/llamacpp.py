@@ -1,0 +1,183 @@
+"""llama.cpp: the embedded default, a native server out of the ``xllamacpp`` package, in a process of its own.
+
+The package has no way to stop a server, hence the process (:mod:`plenum.adapters.engines.llamacpp_process`). Beside the server's own port
+it has a second one for hand-offs; the list of models says where (a tag), so whoever has the engine's address and key finds it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from plenum.adapters.engines.handoff import HandoffClient
+from plenum.adapters.engines.http import HttpEngine
+from plenum.adapters.engines.server import Command, Server
+from plenum.adapters.weights import gguf_in
+from plenum.model.endpoint import Endpoint
+from plenum.model.errors import FieldError
+from plenum.ports.engine import Capabilities
+
+HANDOFF_TAG, DIGEST_TAG = "handoff=", "digest="
+"""Of the model in ``/v1/models``: address of the second port, digest of the weights."""
+
+DEFAULT_SLOTS = 4
+DEFAULT_CONTEXT_TOKENS = 4_096
+"""Of each slot, unless the endpoint says more: a laptop's memory holds four."""
+
+BATCH_TOKENS = 256
+"""Prompt tokens computed at once: between two such pieces the others get their next token, and questions an answer."""
+
+CACHE_MIB = 256
+"""Of prompts kept outside of slots; the server's own default of 8 GiB is not for machines that do other things too."""
+
+READY_S = 600.0
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process of a server is told, on its standard input.
+
+    Parameters
+    ----------
+    port, handoff_port
+        Of OpenAI's dialect, and of hand-offs; 0: a free one.
+    digest
+        Of the weights: caches are bound to it.
+    caches
+        Folder for saved caches; empty: no hand-offs.
+    """
+
+    path: str
+    host: str
+    port: int
+    handoff_port: int = 0
+    name: str = "default"
+    key: str = ""
+    digest: str = ""
+    caches: str = ""
+    slots: int = DEFAULT_SLOTS
+    context_tokens: int = DEFAULT_CONTEXT_TOKENS
+    threads: int = 1
+    batch_tokens: int = BATCH_TOKENS
+    cache_mib: int = CACHE_MIB
+    embeddings: bool = False
+    pooling: str = "mean"
+
+
+class LlamaCpp(HandoffClient, HttpEngine):
+    """A llama.cpp server."""
+
+    kind = "llamacpp"
+    metric_names: Mapping[str, tuple[str, ...]] = {
+        "running": ("llamacpp:requests_processing",),
+        "waiting": ("llamacpp:requests_deferred",),
+        # Its counter of prompt tokens leaves out the cached ones.
+        "prompt_tokens": ("llamacpp:prompt_tokens_total", "llamacpp:prompt_tokens_cached_total"),
+        "cached_tokens": ("llamacpp:prompt_tokens_cached_total",),
+        "output_tokens": ("llamacpp:tokens_predicted_total",),
+    }
+
+    async def learn(self) -> None:
+        """Ask for slots, context, and where hand-offs are spoken of."""
+        model = (await self.ask_json("GET", "/v1/models"))["data"][0]
+        props = await self.ask_json("GET", "/props")
+        tags = [str(tag) for tag in model.get("tags", ())]
+        self.handoff_url = next((tag[len(HANDOFF_TAG) :] for tag in tags if tag.startswith(HANDOFF_TAG)), "")
+        self.weights_digest = next((tag[len(DIGEST_TAG) :] for tag in tags if tag.startswith(DIGEST_TAG)), "")
+        embeds = "embeddings" in tags
+        self.capabilities = Capabilities(
+            chat=not embeds,
+            completions=not embeds,
+            embeddings=embeds,
+            tokenize=True,
+            handoff=bool(self.handoff_url) and not embeds,
+            slots=int(props.get("total_slots", 0)),
+            context_tokens=int(props.get("default_generation_settings", {}).get("n_ctx", 0)),
+        )
+
+    async def tokenize(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a text."""
+        found = await self.ask_json("POST", "/tokenize", {"content": text, "add_special": False})
+        return tuple(found["tokens"])
+
+
+def llamacpp_command(settings: Settings) -> Command:
+    """Return what starts a server."""
+    env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ") if name in os.environ}
+    return Command(
+        words=(sys.executable, "-m", "plenum.adapters.engines.llamacpp_process"),
+        env=env | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        told=msgspec.json.encode(settings) + b"\n",
+        ready_s=READY_S,
+    )
+
+
+def launch_llamacpp(settings: Settings) -> LlamaCpp:
+    """Return an engine that starts its own server."""
+    url = f"http://{settings.host}:{settings.port}"
+    return LlamaCpp(url, key=settings.key, server=Server(lambda: llamacpp_command(settings)))
+
+
+def llamacpp_settings(
+    endpoint: Endpoint, weights: Path, *, host: str, port: int, key: str, digest: str, caches: Path | None
+) -> Settings:
+    """Return the settings for a replica of an endpoint.
+
+    Raises
+    ------
+    FieldError
+        Arguments that are not known, or adapters, which this driver does not load.
+    """
+    if endpoint.adapters:
+        raise FieldError("spec.adapters", "llama.cpp serves one model here; adapters need vLLM or SGLang")
+    given = _arguments(endpoint.arguments)
+    return Settings(
+        path=str(gguf_in(weights)),
+        host=host,
+        port=port,
+        name=endpoint.model_name,
+        key=key,
+        digest=digest,
+        caches=str(caches or ""),
+        slots=endpoint.slots or DEFAULT_SLOTS,
+        context_tokens=endpoint.context_tokens or DEFAULT_CONTEXT_TOKENS,
+        threads=given.get("threads", threads_of(endpoint)),
+        batch_tokens=given.get("batch", BATCH_TOKENS),
+        cache_mib=given.get("cache-mib", CACHE_MIB),
+        embeddings=bool(given.get("embeddings", 0)),
+    )
+
+
+def threads_of(endpoint: Endpoint) -> int:
+    """Return how many threads a replica should compute with: the cores that it was given, at least one."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    cores = max(pool.request.cpu_milli for pool in endpoint.pools) // 1000
+    return max(int(given) if given.isdigit() else cores, 1)
+
+
+_KNOWN = ("embeddings", "threads", "batch", "cache-mib")
+
+
+def _arguments(words: tuple[str, ...]) -> dict[str, int]:
+    """Read ``--embeddings``, ``--threads 4``, ``--batch 512``, ``--cache-mib 64``."""
+    given: dict[str, int] = {}
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, _, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name not in _KNOWN:
+            known = ", ".join(f"--{each}" for each in _KNOWN)
+            raise FieldError(
+                "spec.arguments", f"{word!r} is unknown; of llama.cpp's settings these can be given: {known}"
+            )
+        if name == "embeddings":
+            given[name] = 1
+            continue
+        value = value or (left.pop(0) if left else "")
+        if not value.isdigit() or len(value) > 9:
+            raise FieldError("spec.arguments", f"--{name} takes a whole number, not {value!r}")
+        given[name] = int(value)
+    return given

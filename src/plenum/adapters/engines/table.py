@@ -1,0 +1,85 @@
+"""Which driver is for which engine: to reach a replica that runs, and to make one that is to be started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from plenum.adapters.engines.http import HttpEngine
+from plenum.adapters.engines.llamacpp import LlamaCpp, launch_llamacpp, llamacpp_settings
+from plenum.model.endpoint import SERVE, Endpoint
+from plenum.model.errors import FieldError
+from plenum.ports.gateway import Replica
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a replica is started with.
+
+    Parameters
+    ----------
+    weights, digest
+        As staged on this node.
+    host, port
+        Where it is to listen.
+    caches
+        Folder of its own for caches that it hands over.
+    """
+
+    endpoint: Endpoint
+    pool: str = SERVE
+    weights: Path = Path()
+    digest: str = ""
+    host: str = "127.0.0.1"
+    port: int
+    key: str = field(default="", repr=False)
+    caches: Path | None = None
+
+
+def engine_for(replica: Replica, key: str = "") -> HttpEngine:
+    """Return the engine of a replica that runs; ``start`` waits until it answers and learns what it can do.
+
+    Raises
+    ------
+    FieldError
+        No such engine, or no such URL.
+    """
+    return _known(REACH, replica.engine)(replica.url, key=key)
+
+
+def engine_to_start(start: Start) -> HttpEngine:
+    """Return an engine that :meth:`HttpEngine.start` starts.
+
+    Raises
+    ------
+    FieldError
+        The endpoint asks for something that this engine does not have.
+    """
+    return _known(LAUNCH, start.endpoint.engine)(start)
+
+
+def _llamacpp(start: Start) -> HttpEngine:
+    settings = llamacpp_settings(
+        start.endpoint,
+        start.weights,
+        host=start.host,
+        port=start.port,
+        key=start.key,
+        digest=start.digest,
+        caches=start.caches,
+    )
+    return launch_llamacpp(settings)
+
+
+REACH: dict[str, Callable[..., HttpEngine]] = {"llamacpp": LlamaCpp}
+LAUNCH: dict[str, Callable[[Start], HttpEngine]] = {"llamacpp": _llamacpp}
+
+
+def _known(table: dict[str, _T], engine: str) -> _T:
+    if engine not in table:
+        raise FieldError("spec.engine", f"there is no driver for {engine!r}; there are {', '.join(sorted(table))}")
+    return table[engine]

@@ -1,0 +1,247 @@
+"""The host of one replica of an endpoint: stages weights, starts the engine, watches it, drains and ends it.
+
+``python -m plenum.bootstrap.engine`` is the process of a replica's run. It says how far it is in a file, as services do to systemd; what it
+is to serve comes in its environment. It restarts nothing: it ends, and the control plane decides what becomes of the replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from plenum.adapters.engines.http import HttpEngine
+from plenum.adapters.engines.table import Start, engine_to_start
+from plenum.adapters.nodes.files import replace
+from plenum.adapters.weights import Staged, stage
+from plenum.model.endpoint import SERVE, Endpoint
+from plenum.model.errors import FieldError, PlenumError
+from plenum.ports.engine import EngineError
+
+ENDPOINT, POOL, KEY, STATUS = "PLENUM_ENDPOINT", "PLENUM_POOL", "PLENUM_ENGINE_KEY", "PLENUM_STATUS_FILE"
+CACHE, GRACE = "PLENUM_CACHE", "PLENUM_GRACE_S"
+"""Environment variables."""
+
+MISUSED, NO_WEIGHTS, NOT_STARTED, LOST = 64, 65, 69, 70
+"""Exit codes: a wrong environment or endpoint, weights that cannot be had, an engine that did not come up, one that died or hung."""
+
+DEFAULT_GRACE_S = 30.0
+WEIGHTLESS = ("emulated",)
+"""Engines that need no weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """How an engine's life is watched: it is lost after so many failures in a row."""
+
+    interval_s: float = 2.0
+    failures: int = 3
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What the status file holds."""
+
+    ready: bool = False
+    message: str = ""
+    url: str = ""
+    weights_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the environment of a replica says.
+
+    Parameters
+    ----------
+    status
+        File for the status; None: nobody reads it.
+    cache
+        This node's folder for weights.
+    caches
+        Folder for prompts' caches that are handed over.
+    """
+
+    endpoint: Endpoint
+    pool: str = SERVE
+    host: str = "127.0.0.1"
+    port: int
+    key: str = field(default="", repr=False)
+    status: Path | None = None
+    cache: Path
+    caches: Path
+    grace_s: float = DEFAULT_GRACE_S
+    watch: Watch = Watch()
+
+
+def main() -> None:
+    """Run a replica until told to stop (SIGTERM, SIGINT), or until its engine is lost."""
+    try:
+        host = host_of(os.environ)
+    except PlenumError as error:
+        sys.exit(_failed(error, MISUSED))
+    os.environ.pop(KEY, None)  # what is started from here needs none of it
+    sys.exit(asyncio.run(run(host)))
+
+
+def host_of(env: Mapping[str, str]) -> Host:
+    """Read a replica's environment.
+
+    Raises
+    ------
+    FieldError
+        Something is missing or wrong in it.
+    """
+    try:
+        endpoint = msgspec.json.decode(env.get(ENDPOINT, ""), type=Endpoint)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise FieldError(ENDPOINT, f"is no endpoint in JSON: {error}") from None
+    port = env.get("PLENUM_PORT") or env.get("MASTER_PORT", "")
+    if not port.isdigit() or not 0 < int(port) < 65_536:
+        raise FieldError("PLENUM_PORT", f"must be the port to listen at, not {port!r}")
+    cache = Path(env.get(CACHE) or Path(env.get("HOME") or ".") / ".cache" / "plenum").absolute()
+    return Host(
+        endpoint=endpoint,
+        pool=env.get(POOL) or SERVE,
+        host=env.get("PLENUM_HOST") or env.get("MASTER_ADDR") or "127.0.0.1",
+        port=int(port),
+        key=env.get(KEY, ""),
+        status=Path(env[STATUS]) if env.get(STATUS) else None,
+        cache=cache / "weights",
+        caches=Path("kv-caches").absolute(),
+        grace_s=_seconds(env.get(GRACE, "")),
+    )
+
+
+async def run(host: Host) -> int:
+    """Run a replica; returns the exit code."""
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    serving = asyncio.ensure_future(_serve(host))
+    stopping = asyncio.ensure_future(told_to_stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not serving.done():
+        _tell(host, Status(message="draining"))
+        serving.cancel()
+    with suppress(asyncio.CancelledError):
+        return await serving
+    return 0
+
+
+async def _serve(host: Host) -> int:
+    """Stage, start and watch; cancelled, it drains and ends the engine."""
+    try:
+        staged = await _stage(host)
+    except PlenumError as error:
+        return _gave_up(host, error, NO_WEIGHTS)
+    digest = staged.digest if staged else ""
+    engine: HttpEngine | None = None
+    try:
+        engine = engine_to_start(_start(host, staged))
+        _tell(host, Status(message="starting the engine", weights_digest=digest))
+        await engine.start()
+        _tell(host, Status(ready=True, message="ready", url=engine.url, weights_digest=digest))
+        return _gave_up(host, await _lost(engine, host.watch), LOST)
+    except FieldError as error:
+        return _gave_up(host, error, MISUSED)
+    except PlenumError as error:
+        return _gave_up(host, error, NOT_STARTED)
+    finally:
+        if engine is not None:
+            await _end(engine, host.grace_s)
+
+
+async def _stage(host: Host) -> Staged | None:
+    """Bring the weights here, in a thread, telling how far it is; cancelled, the thread gives up at its next piece."""
+    if host.endpoint.engine in WEIGHTLESS or host.endpoint.attached:
+        return None
+    _tell(host, Status(message="staging weights"))
+    told, ended = -1, False
+
+    def progress(done_bytes: int, total_bytes: int) -> None:
+        nonlocal told
+        if ended:
+            raise EngineError("told to stop")
+        percent = done_bytes * 100 // max(total_bytes, 1)
+        if percent != told:
+            told = percent
+            _tell(host, Status(message=f"staging weights {percent} %"))
+
+    try:
+        return await asyncio.to_thread(stage, host.endpoint.model, host.cache, progress=progress)
+    finally:
+        ended = True
+
+
+def _start(host: Host, staged: Staged | None) -> Start:
+    host.caches.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Start(
+        endpoint=host.endpoint,
+        pool=host.pool,
+        weights=staged.path if staged else Path(),
+        digest=staged.digest if staged else "",
+        host=host.host,
+        port=host.port,
+        key=host.key,
+        caches=host.caches,
+    )
+
+
+async def _lost(engine: HttpEngine, watch: Watch) -> PlenumError:
+    """Wait until the engine has died or hung; returns what happened."""
+    exited = asyncio.ensure_future(engine.exited())
+    failures, sentence = 0, ""
+    try:
+        while failures < watch.failures:
+            done, _ = await asyncio.wait({exited}, timeout=watch.interval_s)
+            if done:
+                return EngineError(f"the engine ended with {exited.result()}")
+            try:
+                health = await engine.health()
+                # Metrics come from the engine's own loop, which may hang while its web server still answers.
+                await engine.metrics()
+                failures, sentence = (0, "") if health.ready else (failures + 1, health.sentence)
+            except EngineError as error:
+                failures, sentence = failures + 1, error.sentence
+    finally:
+        exited.cancel()
+    return EngineError(f"the engine does not answer any more: {sentence}")
+
+
+async def _end(engine: HttpEngine, grace_s: float) -> None:
+    await engine.stop(grace_s)
+    await engine.close()
+
+
+def _gave_up(host: Host, error: PlenumError, code: int) -> int:
+    _tell(host, Status(message=str(error)[:500]))
+    return _failed(error, code)
+
+
+def _failed(error: PlenumError, code: int) -> int:
+    print(f"{error.code}: {error}", file=sys.stderr, flush=True)
+    return code
+
+
+def _tell(host: Host, status: Status) -> None:
+    if host.status is not None:
+        replace(host.status, msgspec.json.encode(status), durably=False)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return max(float(text), 0.0) if text else DEFAULT_GRACE_S
+    except ValueError:
+        raise FieldError(GRACE, f"must be seconds, not {text!r}") from None
+
+
+if __name__ == "__main__":
+    main()
