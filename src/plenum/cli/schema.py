@@ -17,9 +17,11 @@ def command(kind: str) -> None:
     \b
     plenum schema Fleet > fleet.schema.json
     """
+    from plenum.adapters.manifests.endpoint_types import AnyEndpointManifest
     from plenum.adapters.manifests.fleet_types import FleetManifest
     from plenum.adapters.manifests.people_types import TenantManifest, UserManifest
     from plenum.adapters.manifests.workload_types import MANIFESTS
 
-    manifest = {"Fleet": FleetManifest, **MANIFESTS, "Tenant": TenantManifest, "User": UserManifest}[kind]
-    write_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **manifest.model_json_schema()})
+    manifest = {"Fleet": FleetManifest, **MANIFESTS, "Tenant": TenantManifest, "User": UserManifest}
+    found = AnyEndpointManifest if kind == "Endpoint" else manifest[kind]
+    write_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **found.model_json_schema()})

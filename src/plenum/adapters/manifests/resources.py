@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plenum.adapters.manifests.document import Document, document_of, load_documents, plain, read_text
+from plenum.adapters.manifests.endpoints import ServedResource, is_served, served_of
 from plenum.adapters.manifests.fields import check_head, validated, written
 from plenum.adapters.manifests.fleet import fleet_of
 from plenum.adapters.manifests.people_types import TenantManifest, UserManifest
@@ -65,7 +66,7 @@ class UserResource(_Read):
     grants: tuple[tuple[str, str], ...]
 
 
-Resource = JobManifest | FleetResource | TenantResource | UserResource
+Resource = JobManifest | ServedResource | FleetResource | TenantResource | UserResource
 
 
 def read_manifests(path: pathlib.Path | str, *, tenant: str = "default") -> tuple[Resource, ...]:
@@ -104,8 +105,8 @@ def parse_manifests(
         if folder is not None:
             _settle(document, folder)
         resource = resource_of(document, tenant=tenant)
-        # Jobs of all three kinds share their names.
-        family = "job" if isinstance(resource, JobManifest) else resource.kind
+        # Jobs of all three kinds share their names, and endpoints with them.
+        family = "job" if isinstance(resource, (JobManifest, ServedResource)) else resource.kind
         key = (family, resource.tenant, resource.name)
         if key in seen:
             whose = f"{resource.tenant}/" if resource.tenant else ""
@@ -145,6 +146,8 @@ def parse_manifest(value: object, *, tenant: str = "default") -> Resource:
 def resource_of(document: Document, *, tenant: str = "default") -> Resource:
     """Take a resource from a document. See :func:`parse_manifests`."""
     check_head(document, KINDS)
+    if is_served(document.value):
+        return served_of(document, tenant=tenant)
     if document.kind in MANIFESTS:
         return job_of(document, tenant=tenant)
     document, version = written(document)

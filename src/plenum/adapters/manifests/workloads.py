@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from plenum.adapters.manifests.document import Document, document_of, load_documents, plain, read_text
 from plenum.adapters.manifests.fields import check_head, one_of, validated, written
@@ -223,7 +224,7 @@ def _role(document: Document, path: tuple[int | str, ...], spec: RoleSpec) -> Ro
         return Role(
             name=spec.name,
             replicas=spec.replicas,
-            request=_request(spec, spec.resources),
+            request=request_of(spec.resources, spec.gpu_models, spec.traits, spec.aligned),
             min_replicas=spec.elastic.min if spec.elastic else 0,
             step=spec.elastic.step if spec.elastic else 1,
         )
@@ -231,7 +232,19 @@ def _role(document: Document, path: tuple[int | str, ...], spec: RoleSpec) -> Ro
         raise _located(document, path, error) from None
 
 
-def _request(spec: RoleSpec, resources: Resources) -> Request:
+def request_of(
+    resources: Resources,
+    gpu_models: Sequence[str] = (),
+    traits: Sequence[str] = (),
+    aligned: Literal["numa", "pcie"] | None = None,
+) -> Request:
+    """Return what one replica asks of its node.
+
+    Raises
+    ------
+    FieldError
+        It contradicts itself.
+    """
     gpu_milli = resources.gpu or 0
     if resources.mig or (resources.count and resources.gpu is None):
         gpu_milli = GPU
@@ -246,9 +259,9 @@ def _request(spec: RoleSpec, resources: Resources) -> Request:
         nics=resources.nics,
         hbm_bytes=resources.hbm,
         extra=tuple(resources.other.items()),
-        gpu_models=tuple(spec.gpu_models),
-        traits=tuple(spec.traits),
-        aligned=spec.aligned or "",
+        gpu_models=tuple(gpu_models),
+        traits=tuple(traits),
+        aligned=aligned or "",
     )
 
 
