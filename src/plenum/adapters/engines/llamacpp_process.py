@@ -44,9 +44,9 @@ def _listener(settings: Settings) -> socket.socket:
     return socket.create_server((settings.host, settings.handoff_port), family=family)
 
 
-def _serve(settings: Settings, listener: socket.socket | None):
+def _serve(settings: Settings, listener: socket.socket | None) -> Any:
     try:
-        import xllamacpp
+        xllamacpp: Any = importlib.import_module("xllamacpp")  # compiled, without stubs
     except ImportError as error:
         raise MissingExtraError("llama.cpp is not installed: pip install 'plenum-os[llamacpp]'") from error
     params = xllamacpp.CommonParams()
