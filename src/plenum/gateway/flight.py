@@ -1,0 +1,148 @@
+"""One request on one replica: opened, its first bytes awaited, its chunks passed on, its end noted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+from plenum.gateway.group import Seat
+from plenum.gateway.request import Ask
+from plenum.ports.engine import Answer, EngineError
+
+BUSY = 429
+"""The engine has too much to do: another one may have less; it is no fault."""
+
+OURS = (401, 403)
+"""An engine that does not know us is out of order; the client did nothing wrong."""
+
+MAX_SAID_BYTES = 400
+
+OUTPUT_MEMORY = 0.05
+"""How much one request's output moves the mean that the next ones are expected to have."""
+
+
+class TurnedAwayError(EngineError):
+    """An answer that another replica may give better."""
+
+    code = "engine.turned-away"
+
+    def __init__(self, sentence: str, *, busy: bool) -> None:
+        super().__init__(sentence)
+        self.busy = busy
+
+
+class Flight:
+    """An answer whose first bytes have come; :class:`~plenum.gateway.request.Dispatched`, and the ``answer`` of it too."""
+
+    __slots__ = (
+        "_ask",
+        "_chunks",
+        "_context",
+        "_first",
+        "_first_s",
+        "_last_s",
+        "_now",
+        "_over",
+        "_sent_s",
+        "content_type",
+        "group",
+        "seat",
+        "status",
+    )
+
+    def __init__(self, ask: Ask, seat: Seat, now: Callable[[], float]) -> None:
+        self._ask, self._now = ask, now
+        self.group, self.seat = seat.group, seat
+        self._context: AbstractAsyncContextManager[Answer] | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._first, self.status, self.content_type = b"", 0, ""
+        self._sent_s = self._first_s = self._last_s = now()
+        self._over = False
+
+    @property
+    def answer(self) -> Flight:
+        """Itself."""
+        return self
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint's id."""
+        return self.group.spec.id
+
+    @property
+    def model(self) -> str:
+        """What the client is told that answered."""
+        return self._ask.model
+
+    @property
+    def revision(self) -> int:
+        """Of the endpoint."""
+        return self.group.revision
+
+    @property
+    def run(self) -> str:
+        """The replica."""
+        return self.seat.target.replica.run
+
+    async def begin(self, context: AbstractAsyncContextManager[Answer]) -> None:
+        """Open it, and wait for its first bytes.
+
+        Raises
+        ------
+        EngineError
+            There are none to be had, or others should be asked.
+        """
+        answer = await context.__aenter__()
+        self._context = context
+        self._chunks = answer.chunks()
+        self._first = await anext(self._chunks, b"")
+        self.status, self.content_type = answer.status, answer.content_type
+        if answer.status >= 500 or answer.status in OURS or answer.status == BUSY:
+            said = self._first[:MAX_SAID_BYTES].decode(errors="replace")
+            raise TurnedAwayError(f"the engine answered {answer.status}: {said}", busy=answer.status == BUSY)
+        self._first_s = self._last_s = self._now()
+        self.seat.began()
+        self.seat.target.breaker.succeeded()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body's bytes as they arrive; a break is the replica's failure."""
+        assert self._chunks is not None
+        if self._first:
+            yield self._first
+        try:
+            async for chunk in self._chunks:
+                self._last_s = self._now()
+                yield chunk
+        except EngineError:
+            self.group.failed(self.seat.target)
+            raise
+
+    def first_byte(self) -> None:
+        """Nothing to do: an answer that has been handed over is never tried again."""
+
+    def ended(self, *, prompt_tokens: int, cached_tokens: int, output_tokens: int, outcome: str) -> None:
+        """Note what it took."""
+        if self._over:
+            return
+        self._over = True
+        group, tally = self.group, self.group.tally
+        tally.ended(prompt_tokens, cached_tokens, output_tokens)
+        if outcome in ("done", "cancelled"):
+            tally.finished += 1
+        if outcome == "done" and self._ask.stream and self.status < 400:
+            tally.ttft_s.append(self._first_s - self._ask.arrived_s)
+            if output_tokens > 1:
+                tally.tpot_s.append((self._last_s - self._first_s) / (output_tokens - 1))
+        if outcome == "done" and output_tokens:
+            group.output_tokens_mean += OUTPUT_MEMORY * (output_tokens - group.output_tokens_mean)
+        self.seat.settle(prompt_tokens, output_tokens)
+
+    async def close(self) -> None:
+        """End it, whether it has come to its end or not: the engine's place is free after that."""
+        context, self._context = self._context, None
+        try:
+            if context is not None:
+                await context.__aexit__(None, None, None)
+        finally:
+            self.seat.target.breaker.abandoned()
+            self.seat.leave()
