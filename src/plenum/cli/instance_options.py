@@ -81,6 +81,15 @@ def instance_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _added(command, (model_option, hardware_option, *_SHAPE, *_ENGINE))
 
 
+def stated_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the same, none of it required: for commands that work without a model of their own too."""
+    optional = (
+        click.option("--model", help=MODEL_HELP, shell_complete=complete_model),
+        click.option("--hardware", help="Accelerator, such as H100.", shell_complete=complete_hardware),
+    )
+    return _added(command, (*optional, *_SHAPE, *_ENGINE))
+
+
 def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add how many instances there are: together, or prefill and decode apart."""
     return _added(command, _POOLS)

@@ -38,6 +38,7 @@ COMMANDS = {
     "fleet": ("plenum.cli.fleet", "Describe, import, discover, check and draw fleets."),
     "place": ("plenum.cli.place", "Decide where workloads go on a fleet."),
     "plan": ("plenum.cli.plan", "Answer what to buy, and how to run it: serving, training, formats."),
+    "bench": ("plenum.cli.bench", "Send an endpoint traffic; hold the plan against what was measured."),
     "replay": ("plenum.cli.replay", "Replay a production trace under one or more policies."),
     "simulate": ("plenum.cli.simulate", "Try the control plane while everything goes wrong, in virtual time."),
     "schema": ("plenum.cli.schema", "Print the JSON Schema of a manifest kind."),

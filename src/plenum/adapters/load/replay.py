@@ -1,0 +1,282 @@
+"""Sends requests when they are due, however long those before them take, and notes when each token came back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+
+from plenum.adapters.load.measured import Measured, Sample, measured_of
+from plenum.adapters.load.prompts import WORDS, Gauge, gauge, prompt_of
+from plenum.model.errors import PlenumError
+from plenum.serving.workload import Requests
+
+MAX_REQUESTS = 100_000
+MAX_OPEN = 4_096
+MAX_LINE_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 64 << 20
+ERROR_BYTES = 64 << 10
+
+CHAT, COMPLETIONS = "chat", "completions"
+
+
+class BenchError(PlenumError):
+    """The endpoint could not be measured at all."""
+
+    code = "bench.unreachable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is measured.
+
+    Parameters
+    ----------
+    url
+        Without ``/v1``.
+    api
+        ``chat`` or ``completions``.
+    timeout_s
+        For one request, from when it was due.
+    """
+
+    url: str
+    model: str
+    key: str = ""
+    api: str = CHAT
+    timeout_s: float = 600.0
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = 0
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    code: str | int | None = None
+    type: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: _Error | None = None
+
+
+_read_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+async def replay(
+    target: Target,
+    requests: Requests,
+    *,
+    seed: int = 0,
+    max_open: int = 1_024,
+    told: Callable[[int], None] = lambda over: None,
+) -> tuple[Measured, Gauge]:
+    """Send every request when it is due and return what was measured, and how words became tokens.
+
+    Parameters
+    ----------
+    max_open
+        Requests in flight at most; what has to wait for that here counts as waiting all the same.
+    told
+        Called with how many are over.
+
+    Raises
+    ------
+    BenchError
+        Nobody answers there, or the first short request is refused.
+    GaugeError
+        Prompts cannot be made to measure.
+    """
+    if not 0 < len(requests) <= MAX_REQUESTS:
+        raise BenchError(f"a run has 1 to {MAX_REQUESTS:,} requests, not {len(requests):,}; use --limit or --duration")
+    connector = aiohttp.TCPConnector(limit=min(max_open, MAX_OPEN))
+    # A server may close a connection that it kept, so each request of a measurement has one of its own.
+    headers = {"Connection": "close"} | ({"Authorization": f"Bearer {target.key}"} if target.key else {})
+    async with aiohttp.ClientSession(
+        connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=None), trust_env=False
+    ) as session:
+        run = _Run(session, target, requests, seed, asyncio.Semaphore(min(max_open, MAX_OPEN)))
+        await run.prepare()
+        return measured_of(await run.all(told)), run.gauge
+
+
+class _Run:
+    def __init__(
+        self, session: aiohttp.ClientSession, target: Target, requests: Requests, seed: int, places: asyncio.Semaphore
+    ) -> None:
+        self.session, self.target, self.requests, self.seed, self.places = session, target, requests, seed, places
+        self.gauge = Gauge()
+        self.to_the_end = True
+        self.begun = 0.0
+
+    async def prepare(self) -> None:
+        """Learn how words become tokens, and whether the engine can be told not to stop early."""
+        if (reason := (await self._probe(" ".join(WORDS))).reason) and self.to_the_end:
+            self.to_the_end = False  # no field of OpenAI's, so a server may refuse it; answers then end when they end
+            reason = (await self._probe(" ".join(WORDS))).reason
+        if reason:
+            raise BenchError(f"a first short request to {self.target.model} at {self.target.url} failed: {reason}")
+        self.gauge = await gauge(self._count)
+
+    async def all(self, told: Callable[[int], None]) -> list[Sample]:
+        """Send all of them; each in a task of its own, made when it is due."""
+        requests = self.requests
+        self.begun = time.perf_counter() - float(requests.arrival_s[0])
+        samples: list[Sample] = []
+        over: list[asyncio.Event] = []
+        done = 0
+
+        async def one(index: int) -> None:
+            nonlocal done
+            before = int(requests.after[index])
+            if before >= 0:
+                await over[before].wait()
+                samples[index].due_s = max(samples[index].due_s, self._now() + float(requests.pause_s[index]))
+                await self._until(samples[index].due_s)
+            try:
+                await self._send(samples[index], prompt_of(requests, index, self.gauge, self.seed))
+            finally:
+                over[index].set()
+                done += 1
+                told(done)
+
+        async with asyncio.TaskGroup() as tasks:
+            for index in range(len(requests)):
+                samples.append(
+                    Sample(
+                        due_s=float(requests.arrival_s[index]),
+                        asked_prompt_tokens=int(requests.prompt_tokens[index]),
+                        asked_output_tokens=int(requests.output_tokens[index]),
+                    )
+                )
+                over.append(asyncio.Event())
+                await self._until(samples[index].due_s)
+                tasks.create_task(one(index))
+        return samples
+
+    async def _send(self, sample: Sample, prompt: str) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, sample.due_s + self.target.timeout_s - self._now())), self.places:
+                sample.sent_s = self._now()
+                async with self.session.post(self._url(), data=self._body(sample, prompt), headers=_JSON) as answer:
+                    if answer.status != 200:
+                        sample.reason = _reason(answer.status, await answer.content.read(ERROR_BYTES))
+                        return
+                    await self._read(sample, answer)
+        except TimeoutError:
+            sample.reason = "client.timeout"
+        except (aiohttp.ClientError, OSError):
+            sample.reason = "client.broken" if sample.first_s == sample.first_s else "client.unreachable"
+
+    async def _read(self, sample: Sample, answer: aiohttp.ClientResponse) -> None:
+        gaps: list[float] = []
+        rest, size_bytes = b"", 0
+        async for piece in answer.content.iter_any():
+            now = self._now()
+            size_bytes += len(piece)
+            lines = (rest + piece).split(b"\n")
+            rest = lines.pop()
+            if size_bytes > MAX_ANSWER_BYTES or len(rest) > MAX_LINE_BYTES:
+                sample.reason = "client.too-long"
+                return
+            for line in lines:
+                if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
+                    self._note(sample, data, now, gaps)
+        sample.gaps_s = gaps
+        if not sample.reason and sample.first_s != sample.first_s:
+            sample.reason = "client.empty"
+
+    def _note(self, sample: Sample, data: bytes, now: float, gaps: list[float]) -> None:
+        try:
+            chunk = _read_chunk(data)
+        except msgspec.DecodeError:
+            sample.reason = "client.no-json"
+            return
+        if chunk.error:
+            sample.reason = _named(chunk.error) or "engine.error"
+        if chunk.usage:
+            sample.prompt_tokens, sample.output_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
+            if chunk.usage.prompt_tokens_details:
+                sample.cached_tokens = chunk.usage.prompt_tokens_details.cached_tokens or 0
+        if any(_text(choice) for choice in chunk.choices):
+            if sample.first_s != sample.first_s:
+                sample.first_s = now
+            else:
+                gaps.append(now - sample.last_s)
+            sample.last_s = now
+
+    async def _probe(self, text: str) -> Sample:
+        self.begun = time.perf_counter()
+        sample = Sample(due_s=0.0, asked_prompt_tokens=0, asked_output_tokens=2)
+        await self._send(sample, text)
+        return sample
+
+    async def _count(self, text: str) -> int:
+        sample = await self._probe(text)
+        if sample.reason or not sample.prompt_tokens:
+            raise BenchError(f"{self.target.model} tells no usage: {sample.reason or 'prompt_tokens is missing'}")
+        return sample.prompt_tokens
+
+    def _url(self) -> str:
+        return self.target.url + ("/v1/chat/completions" if self.target.api == CHAT else "/v1/completions")
+
+    def _body(self, sample: Sample, prompt: str) -> bytes:
+        asked = {"messages": [{"role": "user", "content": prompt}]} if self.target.api == CHAT else {"prompt": prompt}
+        body = {
+            "model": self.target.model,
+            **asked,
+            "max_tokens": sample.asked_output_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0,
+        }
+        return msgspec.json.encode(body | {"ignore_eos": True} if self.to_the_end else body)
+
+    def _now(self) -> float:
+        return time.perf_counter() - self.begun
+
+    async def _until(self, at_s: float) -> None:
+        if (wait_s := at_s - self._now()) > 0:
+            await asyncio.sleep(wait_s)
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _text(choice: _Choice) -> str | None:
+    return choice.text or (choice.delta and (choice.delta.content or choice.delta.reasoning_content)) or None
+
+
+def _reason(status: int, body: bytes) -> str:
+    try:
+        chunk = _read_chunk(body)
+    except msgspec.DecodeError:
+        chunk = _Chunk()
+    return (_named(chunk.error) if chunk.error else "") or f"http.{status}"
+
+
+def _named(error: _Error) -> str:
+    return str(error.code or error.type or "")[:80]
