@@ -11,47 +11,37 @@ import logging
 import random
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httpx
 import msgspec
 
 from plenum.adapters.clock import SystemClock
+from plenum.adapters.control_link import (
+    ControlLink,
+    NotAllowedError,
+    UnreachableError,
+    UntrustedError,
+    check_servers,
+)
 from plenum.adapters.discover import discover
 from plenum.adapters.manifests.dump import dump_fleet
-from plenum.bootstrap.config import host_name, instance_of, is_loopback, private_folder, write_private
+from plenum.bootstrap.config import host_name, instance_of, private_folder, write_private
 from plenum.bootstrap.local import local_driver
 from plenum.control.agent import Agent
 from plenum.control.protocol import SyncRequest, SyncResponse
-from plenum.model.errors import FieldError, FileError, PlenumError, Where
+from plenum.model.errors import PlenumError
 
 WAIT_S = 0.5
 """How long the control plane may hold an answer back; ends of runs are told at most so much later."""
 
-TIMEOUT_S = 10.0
 MAX_PAUSE_S = 5.0
 """Longest pause between two tries while the control plane is away; well below the lease."""
 
-MAX_ANSWER_BYTES = 64 * 2**20
-
 log = logging.getLogger("plenum.agent")
-
-
-class UnreachableError(PlenumError):
-    """No control plane answers, or none that leads."""
-
-    code = "control.unreachable"
-
-
-class UntrustedError(UnreachableError):
-    """What answers is not certified by the authority that this agent trusts."""
-
-    code = "control.untrusted"
 
 
 class NotJoinedError(PlenumError):
@@ -93,16 +83,7 @@ class AgentConfig:
     checkpoints: Path | None = None
 
     def __post_init__(self) -> None:
-        for url in self.servers:
-            parts = urlsplit(url)
-            if parts.scheme not in ("https", "http") or not parts.hostname:
-                raise FieldError("--server", f"{url!r} is not an address such as https://control.example:7070")
-            if parts.scheme == "http" and not is_loopback(parts.hostname):
-                raise FieldError(
-                    "--server", f"{url} is plain HTTP; an agent's orders travel over HTTPS only (loopback aside)"
-                )
-        if not self.servers:
-            raise FieldError("--server", "give the address of a control plane")
+        check_servers(self.servers)
 
 
 async def run_agent(config: AgentConfig, on_joined: Callable[[str], None] = lambda server: None) -> None:
@@ -194,31 +175,15 @@ def manifest_of(config: AgentConfig) -> str:
     return dump_fleet(fleet)
 
 
-class Link:
-    """The way to the control plane: finds the replica that leads and stays with it."""
+class Link(ControlLink):
+    """The agent's way to the control plane, with a token of its own once it has joined."""
 
     def __init__(self, config: AgentConfig, agent: str) -> None:
+        super().__init__(config.servers, config.ca, "plenum-agent")
         self._config = config
         self._agent = agent
         self._token_file = config.data / "token"
         self._token = _read(self._token_file)
-        self._servers: Sequence[str] = config.servers
-        self._at = 0
-        self._leader = ""
-        self._client = httpx.AsyncClient(
-            verify=_trust(config.ca), timeout=TIMEOUT_S, follow_redirects=False, headers={"User-Agent": "plenum-agent"}
-        )
-
-    async def __aenter__(self) -> Link:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
-
-    @property
-    def server(self) -> str:
-        """The replica that is asked next."""
-        return self._leader or self._servers[self._at % len(self._servers)]
 
     async def join(self, manifest: str) -> None:
         """Make this agent known, with the join token or, when it was before, with its own.
@@ -243,11 +208,11 @@ class Link:
                 "this host has not joined yet; give a join token (plenum token create --join makes one)"
             )
         try:
-            answer = await self._ask("/v1alpha1/agents", msgspec.json.encode(body), token)
+            answer = await self._post("/v1alpha1/agents", msgspec.json.encode(body), token)
         except NotJoinedError:
             if not (self._token and self._config.join_token):
                 raise
-            answer = await self._ask("/v1alpha1/agents", msgspec.json.encode(body), self._config.join_token)
+            answer = await self._post("/v1alpha1/agents", msgspec.json.encode(body), self._config.join_token)
         fresh = msgspec.json.decode(answer).get("token")
         if fresh:  # with its own token it gets no other
             self._token = fresh
@@ -262,7 +227,7 @@ class Link:
             As :meth:`join`.
         """
         path = f"/v1alpha1/agents/{quote(self._agent, safe='')}/sync"
-        answer = await self._ask(path, msgspec.json.encode(request), self._token)
+        answer = await self._post(path, msgspec.json.encode(request), self._token)
         try:
             return msgspec.json.decode(answer, type=SyncResponse)
         except msgspec.MsgspecError as error:
@@ -270,67 +235,14 @@ class Link:
                 f"{self.server} gave an answer that this agent does not understand: {error}"
             ) from None
 
-    async def _ask(self, path: str, body: bytes, token: str) -> bytes:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    async def _post(self, path: str, body: bytes, token: str) -> bytes:
         try:
-            answer = await self._client.post(self.server + path, content=body, headers=headers)
-        except httpx.HTTPError as error:
-            server = self._next()
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                known = (
-                    f"the authority in {self._config.ca}" if self._config.ca else "an authority that this system knows"
-                )
-                raise UntrustedError(
-                    f"{server} is not certified by {known}; name its authority with --ca FILE"
-                ) from None
-            raise UnreachableError(f"{server} does not answer ({type(error).__name__}); trying again") from None
-        if answer.is_success:
-            if len(answer.content) > MAX_ANSWER_BYTES:
-                raise UnreachableError(
-                    f"{self.server} gave an answer of {len(answer.content):,} bytes, more than an agent takes"
-                )
-            return answer.content
-        problem = _problem(answer)
-        if problem.get("code") == "control.not-leader" and problem.get("leader") in self._known():
-            self._leader = problem["leader"]
-            raise UnreachableError(f"{answer.url.host} does not lead; asking {self._leader}")
-        if 400 <= answer.status_code < 500 and answer.status_code not in (408, 429):
-            raise NotJoinedError(f"{self.server} refuses this agent: {problem.get('detail', answer.status_code)}")
-        server = self._next()
-        raise UnreachableError(f"{server} answered {answer.status_code}: {problem.get('detail', '')}")
-
-    def _known(self) -> tuple[str, ...]:
-        """Replicas that an answer may send this agent to: only those that it was told of at its start get its token."""
-        return tuple(url.rstrip("/") for url in self._servers)
-
-    def _next(self) -> str:
-        """Turn to the next replica; returns the one turned away from."""
-        before = self.server
-        self._leader = ""
-        self._at += 1
-        return before
-
-
-def _trust(ca: Path | None) -> Any:
-    import ssl
-
-    if ca is None:
-        return ssl.create_default_context()
-    try:
-        return ssl.create_default_context(cafile=str(ca))
-    except (OSError, ssl.SSLError) as error:
-        raise FileError(f"is not a file of certificates in PEM: {error}", Where(file=str(ca))) from None
+            return (await self.ask("POST", path, token, body))[1]
+        except NotAllowedError as error:
+            raise NotJoinedError(f"this agent is not let in: {error.sentence}") from None
 
 
 def _read(path: Path) -> str:
     with suppress(OSError):
         return path.read_text().strip()
     return ""
-
-
-def _problem(answer: httpx.Response) -> dict[str, Any]:
-    with suppress(ValueError):
-        found = answer.json()
-        if isinstance(found, dict):
-            return found
-    return {}

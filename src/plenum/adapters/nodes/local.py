@@ -299,6 +299,8 @@ class LocalDriver:
         if assignment.process.notify:
             port = free_port(assignment.master_addr, {known.launch.port for known in self._live.values()})
             notified = {
+                "PLENUM_CACHE": str(self._folder / "cache"),
+                "PLENUM_GRACE_S": str(max(assignment.process.grace_s - 2.0, assignment.process.grace_s / 2)),
                 "PLENUM_STATUS_FILE": str(self._runs_folder / assignment.run / STATUS),
                 "PLENUM_PORT": str(port),
                 "PLENUM_ENGINE_KEY": assignment.secret,
