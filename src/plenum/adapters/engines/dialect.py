@@ -109,15 +109,23 @@ class Writer:
     ----------
     limit
         Output tokens that the request asks for at most; 0: does not say.
+    cached_tokens
+        May be set later, as long as it is before the end.
     """
 
     def __init__(self, path: str, body: dict[str, Any], *, prompt_tokens: int, cached_tokens: int = 0) -> None:
         self._chat = path == CHAT
         self._stream = bool(body.get("stream"))
         self._with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        self._prompt_tokens, self._cached_tokens = prompt_tokens, cached_tokens
+        self._prompt_tokens, self.cached_tokens = prompt_tokens, cached_tokens
         self._id = ("chatcmpl-" if self._chat else "cmpl-") + secrets.token_hex(12)
         self._model, self._created = str(body.get("model", "")), int(time.time())
+        mark = '"' + secrets.token_hex(8) + '"'
+        choice = (
+            {"delta": {"content": msgspec.Raw(mark.encode())}} if self._chat else {"text": msgspec.Raw(mark.encode())}
+        )
+        line = self.line({"choices": [{"index": 0, **choice, "finish_reason": None}]})
+        self._before, _, self._after = line.partition(mark.encode())
         self.limit = int(body.get("max_completion_tokens") or body.get("max_tokens") or body.get("n_predict") or 0)
 
     async def answer(self, request: web.Request, pieces: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
@@ -126,6 +134,8 @@ class Writer:
 
     def chunk(self, text: str, reason: str | None = None, *, first: bool = False) -> bytes:
         """Return one chunk of a stream as its ``data:`` line."""
+        if text and not first and reason is None:
+            return self._before + msgspec.json.encode(text) + self._after  # all but the first and the last
         if self._chat:
             delta: dict[str, Any] = {"role": "assistant"} if first else {}
             choice: dict[str, Any] = {"index": 0, "delta": delta | ({"content": text} if text or first else {})}
@@ -169,7 +179,7 @@ class Writer:
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": output_tokens,
             "total_tokens": self._prompt_tokens + output_tokens,
-            "prompt_tokens_details": {"cached_tokens": self._cached_tokens},
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
     async def _streamed(self, request: web.Request, pieces: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from plenum.adapters.engines.emulated import Emulated, emulated_settings, launch_emulated
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.llamacpp import LlamaCpp, launch_llamacpp, llamacpp_settings
 from plenum.model.endpoint import SERVE, Endpoint
@@ -75,8 +76,14 @@ def _llamacpp(start: Start) -> HttpEngine:
     return launch_llamacpp(settings)
 
 
-REACH: dict[str, Callable[..., HttpEngine]] = {"llamacpp": LlamaCpp}
-LAUNCH: dict[str, Callable[[Start], HttpEngine]] = {"llamacpp": _llamacpp}
+def _emulated(start: Start) -> HttpEngine:
+    return launch_emulated(
+        emulated_settings(start.endpoint, start.pool, host=start.host, port=start.port, key=start.key)
+    )
+
+
+REACH: dict[str, Callable[..., HttpEngine]] = {"llamacpp": LlamaCpp, "emulated": Emulated}
+LAUNCH: dict[str, Callable[[Start], HttpEngine]] = {"llamacpp": _llamacpp, "emulated": _emulated}
 
 
 def _known(table: dict[str, _T], engine: str) -> _T:
