@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from plenum.control import events as ev
+from plenum.control.endpoints.events import KeyRevoked
 from plenum.control.state import DELETED, ENDED, Job, State
 from plenum.model.errors import FieldError, PlenumError
 from plenum.model.process import Process
@@ -108,7 +109,7 @@ def check_name(name: str, field: str = "metadata.name") -> None:
         )
 
 
-def _at(version: int, if_version: int | None, what: str, *, asked: int | None = None) -> None:
+def check_at(version: int, if_version: int | None, what: str, *, asked: int | None = None) -> None:
     """Raise unless a resource is at a version; of a job, unless nothing was asked of it since, whatever became of it meanwhile."""
     if if_version is not None and not (version if asked is None else asked) <= if_version <= version:
         if not version:
@@ -134,7 +135,7 @@ def apply_tenant(
     def run(state: State, now: float) -> Sequence[ev.Event]:
         check_name(name)
         old = state.tenants.get(name)
-        _at(old.version if old else 0, if_version, f"tenant {name}")
+        check_at(old.version if old else 0, if_version, f"tenant {name}")
         if old is None and len(state.tenants) >= MAX_TENANTS:
             raise LimitError(f"there are {MAX_TENANTS:,} tenants already; delete one first")
         event = ev.TenantApplied(name=name, quota=quota, max_jobs=max_jobs, labels=labels or {})
@@ -152,10 +153,13 @@ def delete_tenant(name: str, *, if_version: int | None = None) -> Command:
         tenant = state.tenants.get(name)
         if tenant is None:
             raise AbsentError(f"there is no tenant {name}")
-        _at(tenant.version, if_version, f"tenant {name}")
+        check_at(tenant.version, if_version, f"tenant {name}")
         if live := sum(1 for job in state.live if job.startswith(f"{name}/")):
             raise TakenError(f"tenant {name} has {live} live jobs; delete them first")
+        if served := [e for e in state.endpoints if e.startswith(f"{name}/")]:
+            raise TakenError(f"tenant {name} has {len(served)} endpoints, {served[0]} for one; delete them first")
         return (
+            *(KeyRevoked(id=k.key.id, of_tenant=name) for k in state.keys.values() if k.key.tenant == name),
             *(ev.JobForgotten(job=job) for job in state.ended if job.startswith(f"{name}/")),
             ev.TenantDeleted(name=name),
         )
@@ -178,7 +182,7 @@ def apply_user(name: str, grants: Sequence[ev.Grant], *, if_version: int | None 
             if grant.tenant != "*" and grant.tenant not in state.tenants:
                 raise FieldError(f"grants[{i}].tenant", f"there is no tenant {grant.tenant!r}; make it first")
         old = state.users.get(name)
-        _at(old.version if old else 0, if_version, f"user {name}")
+        check_at(old.version if old else 0, if_version, f"user {name}")
         if old is None and len(state.users) >= MAX_USERS:
             raise LimitError(f"there are {MAX_USERS:,} users already; delete one first")
         wanted = tuple(sorted(set(grants)))
@@ -194,7 +198,7 @@ def delete_user(name: str, *, if_version: int | None = None) -> Command:
         user = state.users.get(name)
         if user is None:
             raise AbsentError(f"there is no user {name}")
-        _at(user.version, if_version, f"user {name}")
+        check_at(user.version, if_version, f"user {name}")
         return (ev.UserDeleted(name=name),)
 
     return Command(subject=f"user/{name}", run=run)
@@ -256,7 +260,7 @@ def apply_fleet(
     def run(state: State, now: float) -> Sequence[ev.Event]:
         check_name(name)
         old = state.fleets.get(name)
-        _at(old.version if old else 0, if_version, f"fleet {name}")
+        check_at(old.version if old else 0, if_version, f"fleet {name}")
         event = ev.FleetApplied(
             name=name,
             manifest=manifest,
@@ -290,7 +294,7 @@ def delete_fleet(name: str, *, if_version: int | None = None) -> Command:
         fleet = state.fleets.get(name)
         if fleet is None:
             raise AbsentError(f"there is no fleet {name}")
-        _at(fleet.version, if_version, f"fleet {name}")
+        check_at(fleet.version, if_version, f"fleet {name}")
         if busy := [n for n in fleet.nodes if state.by_node.get(n)]:
             raise TakenError(
                 f"{len(busy)} nodes of fleet {name} have work on them, {busy[0]} for one; drain them first"
@@ -307,7 +311,7 @@ def cordon(node: str, on: bool, *, drain: bool = False, why: str = "", if_versio
         known = state.nodes.get(node)
         if known is None:
             raise AbsentError(f"there is no node {node}")
-        _at(known.version, if_version, f"node {node}")
+        check_at(known.version, if_version, f"node {node}")
         if known.cordoned == on and known.draining == (on and drain):
             return ()
         return (ev.NodeCordoned(node=node, cordoned=on, drain=drain, why=why),)
@@ -326,7 +330,7 @@ def apply_job(
     def run(state: State, now: float) -> Sequence[ev.Event]:
         job = state.jobs.get(workload.id)
         what = f"{workload.kind.value} {workload.id}"
-        _at(job.version if job else 0, if_version, what, asked=job.asked if job else None)
+        check_at(job.version if job else 0, if_version, what, asked=job.asked if job else None)
         if not workload.gang and workload.replicas > MAX_UNITS:
             raise FieldError(
                 "spec.replicas",
@@ -335,9 +339,10 @@ def apply_job(
         for role in workload.roles:
             # A run is named after its role, and its files and folders after the run.
             check_name(role.name, "spec.roles.name")
-        wanted = _labelled(workload, process, now if job is None else job.workload.submitted_s)
+        wanted = labelled(workload, process, now if job is None else job.workload.submitted_s)
         if job is None:
             return (_submitted(state, wanted, process, manifest),)
+        _not_owned(job)
         if job.workload.kind is not workload.kind:
             raise TakenError(f"{workload.id} is a {job.workload.kind.value}; delete it first, or choose another name")
         if job.stop:
@@ -345,7 +350,7 @@ def apply_job(
         if job.manifest == manifest and (job.workload, job.process) == (wanted, process):
             return ()
         if job.phase in ENDED:
-            again = _labelled(workload, process, now)
+            again = labelled(workload, process, now)
             return (ev.JobForgotten(job=job.id), _submitted(state, again, process, manifest))
         return (_change(job, wanted, process, manifest),)
 
@@ -364,8 +369,13 @@ def _submitted(state: State, workload: Workload, process: Process, manifest: dic
     return ev.JobSubmitted(job=workload.id, workload=workload, process=process, manifest=manifest)
 
 
-def _labelled(workload: Workload, process: Process, submitted_s: float) -> Workload:
-    """Steer real commands to nodes that run processes, and imitations to simulated ones."""
+def _not_owned(job: Job) -> None:
+    if job.owner:
+        raise TakenError(f"{job.id} holds replicas of the endpoint {job.owner}; change or delete that instead")
+
+
+def labelled(workload: Workload, process: Process, submitted_s: float) -> Workload:
+    """Return a workload that is steered to nodes that run processes, or if it is an imitation to simulated ones."""
     trait = "simulated" if process.imitated else "process"
     roles = tuple(
         replace(role, request=replace(role.request, traits=(*role.request.traits, trait))) for role in workload.roles
@@ -387,7 +397,8 @@ def delete_job(job_id: str, *, if_version: int | None = None) -> Command:
         job = state.jobs.get(job_id)
         if job is None:
             raise AbsentError(f"there is no job {job_id}")
-        _at(job.version, if_version, job_id, asked=job.asked)
+        check_at(job.version, if_version, job_id, asked=job.asked)
+        _not_owned(job)
         if job.phase in ENDED:
             return (ev.JobEnded(job=job_id, phase=DELETED, message=f"deleted after it had {job.phase.lower()}"),)
         return () if job.stop else (ev.JobStopRequested(job=job_id, why="deleted"),)

@@ -17,6 +17,9 @@ import msgspec
 from plenum.control import events as ev
 from plenum.control.commands import Command, TakenError
 from plenum.control.decider import Decider, Decision, learned_mix, next_start, rejections
+from plenum.control.endpoints.loads import Loads
+from plenum.control.endpoints.process import ProcessOf, engine_process
+from plenum.control.endpoints.reconcile import tend_endpoints
 from plenum.control.protocol import (
     LEASE_GRACE_S,
     LEASE_MARGIN_S,
@@ -123,6 +126,8 @@ class Controller:
         This replica's name among all.
     lease_s
         How long agents may go on without an answer.
+    engine_process
+        What the replicas of endpoints run.
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class Controller:
         address: str = "",
         policy: Policy = DEFAULT,
         lease_s: float = LEASE_S,
+        engine_process: ProcessOf = engine_process,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -154,6 +160,10 @@ class Controller:
         self._snapshot_at = 0
         self._read_fleet = read_fleet
         self._policy = policy
+        self.loads = Loads()
+        """What gateways saw of late."""
+        self._engine_process = engine_process
+        self._tended: tuple[int, int] = (-1, -1)
         self.engine_secret = ""
         """From which the keys of engines are derived (:func:`plenum.ports.gateway.engine_key`); empty: they ask for none."""
 
@@ -232,6 +242,7 @@ class Controller:
         """Note that an append failed: what was decided may be stale, and may have been written all the same."""
         self.decider.reset()
         self._decided = (-1, 0.0)
+        self._tended = (-1, -1)
         self.state.touched.update(self.state.live)
         if isinstance(error, FencedError):
             self.term = 0
@@ -392,6 +403,23 @@ class Controller:
             self.state.touched.clear()
         return [ev.record_of(event, now, "control") for event in found]
 
+    def tend_endpoints(self, *, timers: bool = True) -> list[Record]:
+        """Return what follows for the endpoints: revisions, replicas to start and to drain, canaries to judge.
+
+        Parameters
+        ----------
+        timers
+            Also look where nothing has changed but the time.
+        """
+        seen = (self.state.served_version, self.loads.version)
+        if not self.state.endpoints or not (timers or seen != self._tended):
+            return []
+        self._tended = seen
+        self.loads.advance(self.clock.monotonic())
+        now = self.clock.now()
+        found = tend_endpoints(self.state, self.loads, now, process_of=self._engine_process)
+        return [ev.record_of(event, now, "control") for event in found]
+
     @property
     def lost_after_s(self) -> float:
         """How long an agent must be silent until its lease has surely lapsed and its work has ended."""
@@ -497,6 +525,7 @@ class Controller:
         """
         before = self.state.position
         self.append(self.tend())
+        self.append(self.tend_endpoints())
         self.append(self.learn())
         decision = self.decide()
         if decision is not None:

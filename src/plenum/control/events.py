@@ -6,30 +6,16 @@ A new field gets a default; a changed meaning gets a new ``version`` and a funct
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
+from plenum.control.endpoints import events as ep
+from plenum.control.fact import Event as Event
 from plenum.model.errors import InvariantError
 from plenum.model.process import Process
 from plenum.model.workload import Request, Workload
 from plenum.ports.store import Record
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact; who, when and where it stands in the log are the record's."""
-
-    version: ClassVar[int] = 1
-    audit: ClassVar[bool] = False
-    """Kept for ever: who was allowed what, who asked for what and what came of it."""
-
-    def subject(self) -> str:
-        """Return what it is about; empty: the control plane itself."""
-        return ""
-
-    def tenant(self) -> str:
-        """Return whose it is; empty: the operator's."""
-        return ""
 
 
 class _OfJob(Event, frozen=True, kw_only=True):
@@ -76,9 +62,9 @@ class TenantApplied(Event, frozen=True, kw_only=True):
 
     audit = True
     name: str
-    quota: dict[str, int] = {}
+    quota: dict[str, int] = msgspec.field(default_factory=dict)
     max_jobs: int = 0
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
 
     def subject(self) -> str:
         """Return ``tenant/name``."""
@@ -287,12 +273,19 @@ class NodeCordoned(_OfNode, frozen=True, kw_only=True):
 
 
 class JobSubmitted(_OfJob, frozen=True, kw_only=True):
-    """A job was asked for; the record's position becomes its uid."""
+    """A job was asked for; the record's position becomes its uid.
+
+    Parameters
+    ----------
+    owner
+        Endpoint (``tenant/name``) whose replicas it is; empty: somebody's own.
+    """
 
     audit = True
     workload: Workload
     process: Process = Process()
-    manifest: dict[str, Any] = {}
+    manifest: dict[str, Any] = msgspec.field(default_factory=dict)
+    owner: str = ""
 
 
 class JobChanged(_OfJob, frozen=True, kw_only=True):
@@ -301,8 +294,14 @@ class JobChanged(_OfJob, frozen=True, kw_only=True):
     audit = True
     workload: Workload
     process: Process = Process()
-    manifest: dict[str, Any] = {}
+    manifest: dict[str, Any] = msgspec.field(default_factory=dict)
     restart: bool = True
+
+
+class JobScaled(_OfJob, frozen=True, kw_only=True):
+    """A job of one role and independent replicas is to have another number of them; those that stay are not touched."""
+
+    replicas: int
 
 
 class JobStopRequested(_OfJob, frozen=True, kw_only=True):
@@ -476,7 +475,7 @@ EVENTS: dict[str, type[Event]] = {
         LeaderChanged, TenantApplied, TenantDeleted, UserApplied, UserDeleted, TokenIssued, TokenRevoked, Refused,
         FleetApplied, FleetDeleted, NodeLost, NodeReady, NodeCordoned,
         JobSubmitted, JobChanged, JobStopRequested, UnitBound, JobWaiting, UnitStopped, RunReported, UnitReleased, JobEnded,
-        JobForgotten, DecisionMade, MixLearned,
+        JobForgotten, DecisionMade, MixLearned, JobScaled, *ep.ALL,
     )
 }  # fmt: skip
 """Name in the log to type."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from plenum.control import events as ev
-from plenum.control.state import DELETED, ENDED, FAILED, MAX_BACKOFF_S, SUCCEEDED, Job, Run, State, Unit, unit_keys
+from plenum.control.state import DELETED, ENDED, FAILED, MAX_BACKOFF_S, SUCCEEDED, Job, Run, State, Unit, is_wanted
 from plenum.model.workload import Kind
 from plenum.ports.nodes import EXITED
 
@@ -21,7 +21,7 @@ KEEP_ENDED = 1_000
 LOST_CAUSES = ("node-lost", "lease-lost", "vanished")
 """Ends that are not the job's doing."""
 
-AGAIN = ("lost", "drained", "changed", "shutdown")
+AGAIN = ("lost", "drained", "changed", "scaled", "preempted", "shutdown")
 """Reasons to stop after which a unit goes back to waiting without it counting as a failure."""
 
 
@@ -72,8 +72,8 @@ def _tend_job(state: State, job: Job, now: float) -> Iterator[ev.Event]:
         elif _over(runs):
             released = _released(job, unit, why or _fault(runs), now)
             after[unit.key] = "waiting" if released.again else "over" if job.stop else _end_phase(released)
-            if unit.generation != job.generation:
-                after[unit.key] = "waiting" if unit.key in unit_keys(job.workload) else "succeeded"
+            if unit.generation != job.generation or not is_wanted(job, unit):
+                after[unit.key] = "waiting" if is_wanted(job, unit) else "succeeded"
             yield released
     yield from _ending(job, list(after.values()), _first_told(job))
 
@@ -96,6 +96,8 @@ def _why_stop(state: State, job: Job, unit: Unit, now: float) -> str:
         return "deleted"
     if unit.generation != job.generation:
         return "changed"
+    if not is_wanted(job, unit):
+        return "scaled"
     if fault := _fault(list(unit.runs.values())):
         return fault
     nodes = [state.nodes[run.node] for run in unit.runs.values() if run.phase != EXITED and run.node in state.nodes]

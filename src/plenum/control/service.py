@@ -27,6 +27,7 @@ from plenum.model.errors import PlenumError
 from plenum.model.fleet import Fleet
 from plenum.model.plan import Reason
 from plenum.ports.clock import Clock
+from plenum.ports.gateway import LoadReport
 from plenum.ports.nodes import LogChunk, NodeDriver
 from plenum.ports.store import ConflictError, FencedError, Lease, Record, StoreError
 
@@ -303,6 +304,18 @@ class Service:
         if not self.controller.term:
             self.controller.require_lead()
 
+    def report(self, report: LoadReport) -> None:
+        """Take in what a gateway saw; soft state, so nothing is written, and the endpoints are looked after at once.
+
+        Raises
+        ------
+        NotLeaderError
+            Another replica leads; it is to be told.
+        """
+        self.controller.require_lead()
+        self.controller.loads.take(report, self.clock.monotonic())
+        self._wake.set()
+
     def dry_run(self, command: Command) -> tuple[ev.Event, ...]:
         """Return what a command would write now.
 
@@ -529,6 +542,7 @@ class Service:
         if timers:
             self._tick_at = self.clock.monotonic() + TICK_S
         await self._append(controller.tend(timers=timers))
+        await self._append(controller.tend_endpoints(timers=timers))
         await self._append(controller.learn())
         started = self.clock.monotonic()
         decision = None if self._pausing or self._holding else controller.decide()

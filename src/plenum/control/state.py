@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from plenum.control.endpoints import state as es
 from plenum.control.events import (
     Binding,
     DecisionMade,
@@ -22,6 +23,7 @@ from plenum.control.events import (
     JobChanged,
     JobEnded,
     JobForgotten,
+    JobScaled,
     JobStopRequested,
     JobSubmitted,
     JobWaiting,
@@ -219,6 +221,8 @@ class Job(msgspec.Struct, kw_only=True):
     """Position of the last thing that somebody asked of it; ``version`` moves with whatever becomes of it."""
     actor: str
     trace: str = ""
+    owner: str = ""
+    """Endpoint whose replicas it is; empty: somebody's own."""
     phase: str = PENDING
     units: dict[str, Unit] = {}
     before: tuple[Workload, Process] | None = None
@@ -279,6 +283,12 @@ class _Stored(msgspec.Struct, kw_only=True):
     jobs: dict[str, Job] = {}
     mix: tuple[tuple[Request, int], ...] = ()
     decided: int = 0
+    endpoints: dict[str, es.EndpointRecord] = {}
+    keys: dict[str, es.InferenceKey] = {}
+    metered: dict[str, es.Metered] = {}
+    """Gateway to how far its journal is in the log."""
+    billed: dict[int, dict[str, es.Used]] = {}
+    """Day (since the epoch) to what was used on it."""
 
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
@@ -319,6 +329,8 @@ class State(_Stored, kw_only=True, dict=True):
         """Jobs that have not ended."""
         self.ended: dict[str, None] = {}
         """Jobs that have, the longest ended first."""
+        self.served_version = self.position
+        """Position at which something last changed that gateways are told; from a snapshot on, at the latest the snapshot's."""
         self.fleet_version = max((f.version for f in self.fleets.values()), default=0)
         for job in self.jobs.values():
             if job.phase not in ENDED:
@@ -376,13 +388,28 @@ class State(_Stored, kw_only=True, dict=True):
             raise InvariantError(f"record {record.position} does not follow position {self.position}")
         event = event_of(record)
         handler = _HANDLERS.get(type(event))
+        owned = self._is_of_endpoint(event)
         if handler is not None:
             handler(self, event, record)
+        if owned or isinstance(event, _SERVED):
+            self.served_version = record.position
+        found = self.endpoints.get(getattr(event, "endpoint", ""))
+        if found is not None:
+            found.version = record.position
         if isinstance(event, _OPENING):
             self.placeable = record.position
         self.position, self.at = record.position, record.at
 
+    def _is_of_endpoint(self, event: Event) -> bool:
+        """Whether an event is about an endpoint, or about a job of one."""
+        job = self.jobs.get(getattr(event, "job", ""))
+        return type(event) in es.TOLD or (job is not None and bool(job.owner))
+
     # -- questions ---------------------------------------------------------------------------------
+
+    def uid_at(self, position: int) -> int:
+        """Return the uid of what begins with the record at a position: unique for ever, also over restores."""
+        return position + _restored(self) * UIDS_A_LOG
 
     def agent_of(self, node: str) -> str:
         """Return the agent that serves a node; empty: the node is gone."""
@@ -489,6 +516,14 @@ def unit_keys(workload: Workload) -> list[str]:
     if workload.gang:
         return [""]
     return [f"{role.name}-{rank}" for role in workload.roles for rank in range(role.replicas)]
+
+
+def is_wanted(job: Job, unit: Unit) -> bool:
+    """Tell whether a unit has a place in its job as it is asked for now; not if the job has shrunk below it."""
+    if not unit.key:
+        return True
+    name, _, rank = unit.key.rpartition("-")
+    return any(role.name == name and int(rank) < role.replicas for role in job.workload.roles)
 
 
 def may_start(unit: Unit, now: float) -> bool:
@@ -697,7 +732,7 @@ def _submitted(state: State, event: JobSubmitted, record: Record) -> None:
     state.ended.pop(event.job, None)  # a job of the same name that ended makes room
     job = Job(
         id=event.job,
-        uid=record.position + _restored(state) * UIDS_A_LOG,
+        uid=state.uid_at(record.position),
         version=record.position,
         generation=1,
         workload=event.workload,
@@ -707,6 +742,7 @@ def _submitted(state: State, event: JobSubmitted, record: Record) -> None:
         asked=record.position,
         actor=record.actor,
         trace=record.trace,
+        owner=event.owner,
         units={key: Unit(key=key) for key in unit_keys(event.workload)},
     )
     state.jobs[job.id] = job
@@ -729,6 +765,22 @@ def _changed(state: State, event: JobChanged, record: Record) -> None:
         job.units = {**bound, **fresh}
         job.waiting = None
     job.workload, job.process, job.manifest = event.workload, event.process, event.manifest
+    job.asked = record.position
+    state._settle(job, record)
+
+
+def _scaled(state: State, event: JobScaled, record: Record) -> None:
+    job = state.jobs[event.job]
+    (role,) = job.workload.roles
+    job.workload = replace(job.workload, roles=(replace(role, replicas=event.replicas),))
+    wanted = dict.fromkeys(unit_keys(job.workload))
+    for key, unit in list(job.units.items()):
+        if key not in wanted and unit.phase != "bound":
+            job.attempts = max(job.attempts, unit.attempt)
+            del job.units[key]
+    for key in wanted:
+        if key not in job.units:
+            job.units[key] = Unit(key=key, attempt=job.attempts)
     job.asked = record.position
     state._settle(job, record)
 
@@ -828,7 +880,7 @@ def _released(state: State, event: UnitReleased, record: Record) -> None:
     unit.not_before, unit.stop = event.not_before, ""
     if event.again:
         unit.runs, unit.inside, unit.given_up, unit.relative_cost = {}, (), (), None
-    if unit.generation != job.generation:
+    if unit.generation != job.generation or not is_wanted(job, unit):
         _renew(job, unit)
     state._settle(job, record)
 
@@ -871,7 +923,10 @@ def _mix(state: State, event: MixLearned, record: Record) -> None:
     state.mix = event.mix
 
 
-_OPENING = (JobSubmitted, JobChanged, UnitReleased, NodeReady, NodeCordoned, FleetApplied, TenantApplied)
+_SERVED = (TenantApplied, TenantDeleted, FleetApplied, FleetDeleted)
+"""Events beside those of endpoints and their jobs after which gateways may have to be told something else."""
+
+_OPENING = (JobSubmitted, JobChanged, JobScaled, UnitReleased, NodeReady, NodeCordoned, FleetApplied, TenantApplied)
 """Events after which something that waits may be able to start."""
 
 _HANDLERS: dict[type[Event], Callable[[State, Any, Record], None]] = {
@@ -899,5 +954,7 @@ _HANDLERS: dict[type[Event], Callable[[State, Any, Record], None]] = {
     JobForgotten: _forgotten,
     DecisionMade: _decision,
     MixLearned: _mix,
+    JobScaled: _scaled,
+    **es.HANDLERS,
 }
 """What each event changes; an event that is not here is kept for people (``Refused``)."""

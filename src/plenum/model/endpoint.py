@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from plenum.model.errors import FieldError
 from plenum.model.workload import MAX_REPLICAS, Parallelism, Request
@@ -15,6 +15,11 @@ ENGINES: tuple[Engine, ...] = ("llamacpp", "vllm", "sglang", "emulated")
 
 SERVE, PREFILL, DECODE = "serve", "prefill", "decode"
 """Names of pools: replicas that do both phases; or the two kinds that do one each, always together."""
+
+if TYPE_CHECKING:
+    Seconds = float
+else:
+    Seconds = float | None  # JSON has no infinity: it is written as null
 
 MAX_ADAPTERS = 64
 MAX_CONTEXT_TOKENS = 16_777_216
@@ -70,12 +75,14 @@ class Promise:
         Part of the requests that it holds for.
     """
 
-    ttft_s: float = math.inf
-    tpot_s: float = math.inf
+    ttft_s: Seconds = math.inf
+    tpot_s: Seconds = math.inf
     quantile: float = 0.99
 
     def __post_init__(self) -> None:
         for name in ("ttft_s", "tpot_s"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, math.inf)
             _check(getattr(self, name) > 0, f"spec.slo.{name[:-2]}", "must be above 0")
         _check(0 < self.quantile < 1, "spec.slo.quantile", f"must lie between 0 and 1, not {self.quantile!r}")
 

@@ -25,6 +25,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
         Which version of the endpoint it runs, and which pool of it it is in.
     phase
         ``starting``, ``ready`` or ``draining`` (nothing new; what streams, finishes).
+    site
+        Where its node stands, where that is known; a prefill crosses from one site to another only if it is worth it.
     weights_digest
         Of the model that it loaded, where known.
     since
@@ -38,6 +40,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     phase: str
     node: str = ""
+    site: str = ""
     weights_digest: str = ""
     since: float = 0.0
 
@@ -148,12 +151,15 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         Since the report before.
     table
         Version of the table that it goes by.
+    draining
+        Run to the requests that are open there, of the replicas that the table calls draining; those with none may be left out.
     """
 
     gateway: str
     seconds: float
     table: int
     pools: tuple[PoolLoad, ...] = ()
+    draining: dict[str, int] = {}
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

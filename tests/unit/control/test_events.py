@@ -4,15 +4,20 @@ import msgspec
 import pytest
 
 from plenum.control import events as ev
+from plenum.model.endpoint import Endpoint
 from plenum.model.errors import InvariantError
 from plenum.model.workload import Request, Workload
 from plenum.ports.batches import check_batch
+from plenum.ports.gateway import Key
 
 SAMPLES: dict[type, object] = {
     str: "red/x",
     int: 3,
     float: 1.5,
     bool: True,
+    Workload: Workload(name="x", tenant="red"),
+    Endpoint: Endpoint(name="x", tenant="red", model="smollm2"),
+    Key: Key(id="k", hash="h", tenant="red"),
 }
 
 
@@ -21,7 +26,7 @@ def sample(event: type[ev.Event]) -> ev.Event:
     values = {}
     for field in msgspec.structs.fields(event):
         if field.required:
-            values[field.name] = Workload(name="x", tenant="red") if field.type is Workload else SAMPLES.get(field.type)
+            values[field.name] = SAMPLES.get(field.type)
     if event is ev.MixLearned:
         values["mix"] = ((Request(gpus=1), 2),)
     return event(**values)

@@ -112,6 +112,7 @@ class Replica(Process):
         if timers:
             self._tick_at_s = c.clock.monotonic() + TICK_S
         yield from self._append(c, c.tend(timers=timers))
+        yield from self._append(c, c.tend_endpoints(timers=timers))
         yield from self._append(c, c.learn())
         decision = c.decide()
         if decision is not None:

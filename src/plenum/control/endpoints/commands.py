@@ -1,0 +1,182 @@
+"""What may be asked about endpoints, keys and usage (see :mod:`plenum.control.commands` for what a command is)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from plenum.control.commands import AbsentError, ChangedError, Command, LimitError, TakenError, check_at, check_name
+from plenum.control.endpoints import events as ep
+from plenum.control.endpoints.revisions import MAX_NAME
+from plenum.control.fact import Event
+from plenum.control.state import State
+from plenum.model.endpoint import Endpoint
+from plenum.model.errors import FieldError
+from plenum.ports.gateway import MAX_USAGE_ROWS, Key, Usage, UsageBatch
+from plenum.ports.store import TERM_GAP
+
+MAX_ENDPOINTS = 2_000
+MAX_REPLICAS = 2_000
+"""Of one pool."""
+
+MAX_KEYS = 20_000
+MAX_KEYS_EACH = 1_000
+"""Of one tenant."""
+
+MAX_GATEWAYS = 1_000
+MAX_TOKENS_A_ROW = 10**9
+MAX_CHARACTERS = 200
+OUTCOMES = ("done", "cancelled", "broken", "interrupted")
+TIERS = ("interactive", "batch")
+
+
+class MissedError(ChangedError):
+    """A batch of usage came before the one that it follows."""
+
+    code = "usage.missed"
+
+
+def apply_endpoint(spec: Endpoint, manifest: dict[str, Any], *, if_version: int | None = None) -> Command:
+    """Ask for an endpoint, or for a change of one; asked for again after a rollback, the same is tried once more."""
+
+    def run(state: State, now: float) -> Sequence[Event]:
+        old = state.endpoints.get(spec.id)
+        check_at(old.version if old else 0, if_version, f"Endpoint {spec.id}", asked=old.asked if old else None)
+        _check(spec, state)
+        if old is not None and old.stop:
+            raise TakenError(f"{spec.id} is being deleted; apply it again once it is gone")
+        if old is None and len(state.endpoints) >= MAX_ENDPOINTS:
+            raise LimitError(f"there are {MAX_ENDPOINTS:,} endpoints already; delete one first")
+        _check_name_is_free(spec, state)
+        if old is not None and (old.spec, old.manifest) == (spec, manifest) and old.failed is None:
+            return ()
+        return (ep.EndpointApplied(endpoint=spec.id, spec=spec, manifest=manifest),)
+
+    return Command(subject=f"endpoint/{spec.id}", run=run, also=(f"tenant/{spec.tenant}",), alone=False)
+
+
+def _check(spec: Endpoint, state: State) -> None:
+    check_name(spec.name)
+    if len(spec.name) > MAX_NAME:
+        raise FieldError("metadata.name", f"an endpoint's name has at most {MAX_NAME} characters, not {len(spec.name)}")
+    if spec.tenant not in state.tenants:
+        raise FieldError("metadata.tenant", f"there is no tenant {spec.tenant!r}; an operator makes it first")
+    for pool in spec.pools:
+        if pool.max_replicas > MAX_REPLICAS:
+            raise FieldError(
+                "spec.replicas", f"a pool has at most {MAX_REPLICAS:,} replicas, not {pool.max_replicas:,}"
+            )
+    if spec.cheaper == spec.name:
+        raise FieldError("spec.cheaper", "names the endpoint itself; name another that is cheaper, or none")
+
+
+def _check_name_is_free(spec: Endpoint, state: State) -> None:
+    """Raise TakenError if clients could not tell the endpoint from another of its tenant."""
+    for other in state.endpoints.values():
+        if other.tenant == spec.tenant and other.id != spec.id and not other.stop:
+            names = {other.spec.model_name, *(name for name, _ in other.spec.adapters)}
+            for name in (spec.model_name, *(name for name, _ in spec.adapters)):
+                if name in names:
+                    raise TakenError(f"{other.id} is served as {name!r} already; choose another name (spec.servedAs)")
+
+
+def delete_endpoint(endpoint_id: str, *, if_version: int | None = None) -> Command:
+    """Let an endpoint go: its replicas finish what they stream, and stop."""
+
+    def run(state: State, now: float) -> Sequence[Event]:
+        found = state.endpoints.get(endpoint_id)
+        if found is None:
+            raise AbsentError(f"there is no Endpoint {endpoint_id}")
+        check_at(found.version, if_version, f"Endpoint {endpoint_id}", asked=found.asked)
+        return () if found.stop else (ep.EndpointStopRequested(endpoint=endpoint_id),)
+
+    return Command(subject=f"endpoint/{endpoint_id}", run=run, alone=False)
+
+
+# -- keys -------------------------------------------------------------------------------------------
+
+
+def issue_key(key: Key, note: str = "") -> Command:
+    """Hand out a key; the caller made the secret and keeps only its hash."""
+
+    def run(state: State, now: float) -> Sequence[Event]:
+        if key.tenant not in state.tenants:
+            raise FieldError("tenant", f"there is no tenant {key.tenant!r}; an operator makes it first")
+        if key.tier not in TIERS:
+            raise FieldError("tier", f"must be {' or '.join(TIERS)}, not {key.tier[:60]!r}")
+        for name in ("requests_per_minute", "tokens_per_minute", "max_parallel"):
+            if getattr(key, name) < 0:
+                raise FieldError(name, "must not be negative; 0 means no limit")
+        if not key.id or key.id in state.keys:
+            raise TakenError(f"there is a key {key.id!r} already; make another")
+        if len(key.models) > MAX_CHARACTERS or any(len(name) > MAX_CHARACTERS for name in (*key.models, key.id)):
+            raise FieldError("models", f"at most {MAX_CHARACTERS} names of at most {MAX_CHARACTERS} characters")
+        if len(state.keys) >= MAX_KEYS:
+            raise LimitError(f"there are {MAX_KEYS:,} keys already; revoke some first")
+        if sum(1 for known in state.keys.values() if known.key.tenant == key.tenant) >= MAX_KEYS_EACH:
+            raise LimitError(f"tenant {key.tenant} has {MAX_KEYS_EACH:,} keys already; revoke some first")
+        return (ep.KeyIssued(key=key, note=note[:MAX_CHARACTERS]),)
+
+    return Command(subject="keys", run=run, also=(f"tenant/{key.tenant}",))
+
+
+def revoke_key(key_id: str) -> Command:
+    """End a key's validity."""
+
+    def run(state: State, now: float) -> Sequence[Event]:
+        known = state.keys.get(key_id)
+        if known is None:
+            raise AbsentError(f"there is no key {key_id}")
+        return (ep.KeyRevoked(id=key_id, of_tenant=known.key.tenant),)
+
+    return Command(subject=f"key/{key_id}", run=run, also=("keys",))
+
+
+# -- usage ------------------------------------------------------------------------------------------
+
+
+def record_usage(batch: UsageBatch) -> Command:
+    """Write down what a gateway's requests took; a batch that is in the log already is acknowledged again, and counts once.
+
+    Each journal needs a name of its own for its gateway: numbers of a name that was used before would be taken for repetitions.
+    """
+
+    def run(state: State, now: float) -> Sequence[Event]:
+        _check_batch(batch)
+        known = state.metered.get(batch.gateway)
+        if known is None and len(state.metered) >= MAX_GATEWAYS:
+            raise LimitError(f"{MAX_GATEWAYS:,} gateways have reported usage, the most there may be")
+        if known is not None and batch.number <= known.number:
+            return ()
+        following = known.number + 1 if known is not None else 1
+        # Restored from a backup, the log knows less than was acknowledged, and the gateway has let go of it.
+        restored = state.term // TERM_GAP > (known.restored if known is not None else 0)
+        if batch.number != following and not restored:
+            raise MissedError(f"batch {batch.number} of {batch.gateway} comes too early; send {following} first")
+        return (ep.UsageRecorded(gateway=batch.gateway, number=batch.number, rows=batch.rows),)
+
+    return Command(subject=f"usage/{batch.gateway}", run=run, alone=False)
+
+
+def _check_batch(batch: UsageBatch) -> None:
+    if not 0 < len(batch.gateway) <= MAX_CHARACTERS or batch.number < 1:
+        raise FieldError("gateway", f"must have 1 to {MAX_CHARACTERS} characters, and batches count up from 1")
+    if len(batch.rows) > MAX_USAGE_ROWS:
+        raise FieldError("rows", f"at most {MAX_USAGE_ROWS:,} rows in a batch, not {len(batch.rows):,}")
+    for i, row in enumerate(batch.rows):
+        problem = _problem(row)
+        if problem:
+            raise FieldError(f"rows[{i}]", problem)
+
+
+def _problem(row: Usage) -> str:
+    """Return what is wrong with a row; empty: nothing."""
+    counts = (row.prompt_tokens, row.cached_tokens, row.output_tokens)
+    if not all(0 <= count <= MAX_TOKENS_A_ROW for count in counts):
+        return f"token counts must be from 0 to {MAX_TOKENS_A_ROW:,}, not {counts}"
+    if not (math.isfinite(row.at) and 0 <= row.at < 1e11):
+        return f"must be dated in seconds since the epoch, not {row.at!r}"
+    if any(len(text) > MAX_CHARACTERS for text in (row.request, row.tenant, row.key, row.endpoint, row.model)):
+        return f"names have at most {MAX_CHARACTERS} characters"
+    return "" if row.outcome in OUTCOMES else f"an outcome is one of {', '.join(OUTCOMES)}, not {row.outcome[:60]!r}"

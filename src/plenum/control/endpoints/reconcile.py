@@ -1,0 +1,283 @@
+"""Tending endpoints: from what is asked for, what runs and what gateways saw, to what is to change. Pure but for the memory in ``loads``.
+
+Level-triggered, a stage at a time: revisions, then the sizes of their pools, then the jobs that hold their replicas. A replica that is to
+go is first marked as draining (its revision's size is lowered, which gateways are told), and stopped once nothing is open there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from plenum.control import events as ev
+from plenum.control.commands import labelled
+from plenum.control.endpoints import events as ep
+from plenum.control.endpoints.canary import watched
+from plenum.control.endpoints.loads import Loads
+from plenum.control.endpoints.passing import has_passed
+from plenum.control.endpoints.process import DRAIN_S, ProcessOf, child_workload, engine_process
+from plenum.control.endpoints.replicas import count, job_of, ready_of
+from plenum.control.endpoints.revisions import started_as
+from plenum.control.endpoints.scale import scaled
+from plenum.control.endpoints.state import CANARY, REPLACED, SERVING, EndpointRecord, Revision
+from plenum.control.fact import Event
+from plenum.control.state import ENDED, Job, Run, State
+from plenum.model.endpoint import Pool
+from plenum.ports.nodes import EXITED, RUNNING
+
+START_LIMIT_S = 1_800.0
+"""A revision that has no ready replica after so long is rolled back, if there is one to go back to: weights can be large."""
+
+SURGE = 0.25
+"""Part of the replicas that a rollout adds before it takes the old ones away, at least one."""
+
+
+@dataclass(slots=True)
+class _Tending:
+    state: State
+    loads: Loads
+    now: float
+    process_of: ProcessOf
+
+
+def tend_endpoints(state: State, loads: Loads, now: float, *, process_of: ProcessOf = engine_process) -> list[Event]:
+    """Return what follows for the endpoints.
+
+    Parameters
+    ----------
+    loads
+        What gateways saw, brought up to now.
+    now
+        Seconds since the epoch.
+    process_of
+        What a replica runs.
+    """
+    t = _Tending(state, loads, now, process_of)
+    return [event for name in sorted(state.endpoints) for event in _tend(t, state.endpoints[name])]
+
+
+def _tend(t: _Tending, found: EndpointRecord) -> list[Event]:
+    jobs = [event for revision in list(found.revisions.values()) for event in _jobs(t, found, revision)]
+    if found.stop:
+        gone = not any(job_of(t.state, found, r, pool) for r in found.revisions.values() for pool in r.pools)
+        return [ep.EndpointDeleted(endpoint=found.id)] if gone else jobs
+    moved = list(_revisions(t, found))
+    if moved:
+        return [*moved, *jobs]
+    scale = list(scaled(t.state, found, t.loads)) if found.serving else []
+    return [*scale, *_sizes(t, found), *jobs]
+
+
+# -- revisions --------------------------------------------------------------------------------------
+
+
+def _revisions(t: _Tending, found: EndpointRecord) -> Iterator[Event]:
+    """Yield the next step between revisions, if one is due."""
+    active = found.active()
+    wanted = started_as(found.spec)
+    latest = active[-1] if active else None
+    if latest is None or started_as(latest.spec) != wanted:
+        if latest is not None and latest.phase == CANARY:
+            yield _back(found, latest, "changed", "the endpoint was asked for differently before it had proved itself")
+        elif found.failed is None:
+            yield _start(t, found)
+        return
+    if latest.phase == CANARY:
+        yield from _judged(t, found, latest)
+    elif any(r.phase == REPLACED for r in active):
+        yield from _replacing(t, found, latest, active)
+
+
+def _start(t: _Tending, found: EndpointRecord) -> Event:
+    serving = found.revisions.get(found.serving)
+    proves = serving is not None and serving.phase == SERVING and _has_served(t, found, serving)
+    canary = proves and found.spec.rollout.canary > 0 and not found.spec.attached and any(found.wanted.values())
+    why = "" if serving is None else "changed"
+    return ep.RevisionStarted(endpoint=found.id, revision=found.last + 1, canary=canary, why=why)
+
+
+def _has_served(t: _Tending, found: EndpointRecord, revision: Revision) -> bool:
+    """Whether a revision's replicas have ever been ready, as far as anything of them is left."""
+    if revision.spec.attached:
+        return True
+    jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
+    return all(job is not None and job.started_at > 0 for job in jobs)
+
+
+def _judged(t: _Tending, found: EndpointRecord, canary: Revision) -> Iterator[Event]:
+    """Yield a canary's start, or its end one way or the other."""
+    old = found.revisions[found.serving]
+    ready = ready_of(t.state, found, canary)
+    if problem := _trouble(t, found, canary, ready):
+        yield _back(found, canary, *problem)
+    elif not canary.watched_at:
+        if ready:
+            yield ep.CanaryStarted(endpoint=found.id, revision=canary.number, part=min(found.spec.rollout.canary, 1.0))
+    else:
+        verdict = watched(found.spec, old, canary, t.loads, t.now)
+        if verdict.bad:
+            yield _back(found, canary, verdict.why, verdict.sentence, verdict.evidence)
+        elif verdict.good and ready:
+            yield ep.RevisionPromoted(
+                endpoint=found.id, revision=canary.number, why=verdict.sentence, evidence=verdict.evidence
+            )
+
+
+CRASHES = 3
+"""Failures of one replica after which a canary is given up."""
+
+
+def _trouble(t: _Tending, found: EndpointRecord, revision: Revision, ready: int) -> tuple[str, str] | None:
+    """Return why a new revision cannot come up, as a word and a sentence."""
+    failures = max(count(t.state, found, revision, pool).failures for pool in revision.spec.pools)
+    if failures >= CRASHES and not ready:
+        return "crashed", f"a replica of it failed {failures} times{_last_words(t, found, revision)}"
+    if not ready and has_passed(t.now, revision.started_at, START_LIMIT_S):
+        return "not-ready", f"no replica of it was ready within {START_LIMIT_S:.0f} s{_last_words(t, found, revision)}"
+    return None
+
+
+def _last_words(t: _Tending, found: EndpointRecord, revision: Revision) -> str:
+    for pool in revision.pools:
+        job = job_of(t.state, found, revision, pool)
+        if job is not None and job.waiting is not None:
+            return f": {job.waiting.sentence}"
+    return ""
+
+
+def _back(
+    found: EndpointRecord, revision: Revision, why: str, sentence: str, evidence: dict[str, float] | None = None
+) -> Event:
+    return ep.RevisionRolledBack(
+        endpoint=found.id,
+        revision=revision.number,
+        why=why,
+        sentence=f"revision {revision.number} was rolled back: {sentence}",
+        evidence=evidence or {},
+    )
+
+
+def _replacing(t: _Tending, found: EndpointRecord, serving: Revision, active: list[Revision]) -> Iterator[Event]:
+    """Yield the end of revisions that have been replaced; or the return to one, where the next does not come up."""
+    ready = ready_of(t.state, found, serving)
+    for old in active:
+        if old.phase != REPLACED:
+            continue
+        empty = not any(pool.replicas for pool in old.pools.values())
+        done = empty and (ready or not any(found.wanted.values()))
+        if done or old.spec.attached or not _has_served(t, found, old):
+            yield ep.RevisionRetired(endpoint=found.id, revision=old.number)
+        elif problem := _trouble(t, found, serving, ready):
+            yield _back(found, serving, *problem)
+            return
+
+
+# -- sizes ------------------------------------------------------------------------------------------
+
+
+def _sizes(t: _Tending, found: EndpointRecord) -> Iterator[Event]:
+    """Yield how many replicas each revision is to have, where that is not what it has."""
+    for revision in found.active():
+        if revision.spec.attached:
+            continue
+        for pool in revision.spec.pools:
+            size = _size(t, found, revision, pool)
+            if size != revision.pools[pool.name].replicas:
+                yield ep.RevisionSized(endpoint=found.id, revision=revision.number, pool=pool.name, replicas=size)
+
+
+def _size(t: _Tending, found: EndpointRecord, revision: Revision, pool: Pool) -> int:
+    wanted = found.wanted.get(pool.name, pool.min_replicas)
+    present = revision.pools[pool.name].replicas
+    if revision.phase == CANARY:
+        return max(1, math.ceil(found.spec.rollout.canary * wanted - 1e-9))
+    serving = found.revisions[found.serving]
+    old = [r for r in found.active() if r.phase == REPLACED]
+    if revision.phase == SERVING:
+        if not old or not wanted:
+            return wanted
+        step = max(1, int(SURGE * wanted))
+        return min(wanted, max(present, count(t.state, found, revision, pool).ready + step))
+    left = math.ceil(wanted * (1.0 - _progress(t, found, serving)) - 1e-9)
+    if not found.spec.rollout.canary and _waits(t, found, serving):
+        left -= 1  # there is no room for both
+    newer = sum(r.pools[pool.name].replicas for r in old if r.number > revision.number and pool.name in r.pools)
+    return max(0, min(present, left - newer))
+
+
+def _progress(t: _Tending, found: EndpointRecord, serving: Revision) -> float:
+    """Return the part of the wanted replicas that are there in the new revision, in the pool that is furthest behind."""
+    parts = [
+        min(count(t.state, found, serving, pool).ready / wanted, 1.0)
+        for pool in serving.spec.pools
+        if (wanted := found.wanted.get(pool.name, 0))
+    ]
+    return min(parts, default=1.0)
+
+
+def _waits(t: _Tending, found: EndpointRecord, revision: Revision) -> bool:
+    jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
+    return any(job is not None and job.waiting is not None for job in jobs)
+
+
+# -- jobs -------------------------------------------------------------------------------------------
+
+
+def _jobs(t: _Tending, found: EndpointRecord, revision: Revision) -> Iterator[Event]:
+    """Yield what brings a revision's jobs in line with its sizes."""
+    if revision.spec.attached:
+        return
+    for pool in revision.spec.pools:
+        size = revision.pools[pool.name].replicas
+        job = t.state.jobs.get(found.child(revision.number, pool.name))
+        if job is None or (job.owner == found.id and job.phase in ENDED):
+            if size:
+                yield from _submitted(t, found, revision, pool, size)
+        elif job.owner == found.id and not job.stop:
+            yield from _resized(t, found, revision, pool, job, size)
+
+
+def _submitted(t: _Tending, found: EndpointRecord, revision: Revision, pool: Pool, size: int) -> Iterator[Event]:
+    process = t.process_of(revision.spec, pool)
+    spec = replace(revision.spec, priority=found.spec.priority)
+    workload = labelled(child_workload(spec, pool, revision.number, size), process, t.now)
+    if workload.id in t.state.jobs:
+        yield ev.JobForgotten(job=workload.id)
+    yield ev.JobSubmitted(
+        job=workload.id,
+        workload=workload,
+        process=process,
+        manifest={"kind": "Endpoint", "metadata": {"name": workload.name, "labels": {"endpoint": found.spec.name}}},
+        owner=found.id,
+    )
+
+
+def _resized(
+    t: _Tending, found: EndpointRecord, revision: Revision, pool: Pool, job: Job, size: int
+) -> Iterator[Event]:
+    (role,) = job.workload.roles
+    if job.workload.priority != found.spec.priority and not found.stop:
+        workload = replace(job.workload, priority=found.spec.priority)
+        yield ev.JobChanged(job=job.id, workload=workload, process=job.process, manifest=job.manifest, restart=False)
+        return
+    goes_to = role.replicas
+    while goes_to > size and _may_go(t, revision, pool, job, goes_to - 1):
+        goes_to -= 1
+    target = max(goes_to, size)
+    if target == 0:
+        yield ev.JobStopRequested(job=job.id, why="deleted" if found.stop else "scaled")
+    elif target != role.replicas:
+        yield ev.JobScaled(job=job.id, replicas=target)
+
+
+def _may_go(t: _Tending, revision: Revision, pool: Pool, job: Job, rank: int) -> bool:
+    """Whether a replica may be stopped: nothing is open there, or it was given long enough."""
+    sized = revision.pools[pool.name]
+    unit = job.units.get(f"{pool.name}-{rank}")
+    runs: list[Run] = [] if unit is None else list(unit.runs.values())
+    if unit is None or unit.phase != "bound" or all(run.phase in (EXITED,) or run.phase != RUNNING for run in runs):
+        return True
+    if has_passed(t.now, sized.lowered_at, DRAIN_S):
+        return True
+    return all(t.loads.drained(run.id, sized.lowered) for run in runs)
