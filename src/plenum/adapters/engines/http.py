@@ -161,7 +161,7 @@ class HttpEngine:
 
     def open(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Opening:
         """Send a request and give its answer while the context is open."""
-        return Opening(self, self._to(path), body, headers)
+        return Opening(self, self.to(path), body, headers)
 
     async def tokenize(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text."""
@@ -222,7 +222,7 @@ class HttpEngine:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._session().request(
-                method, self._to(path), data=body, headers=self._headers, allow_redirects=False, timeout=timeout
+                method, self.to(path), data=body, headers=self._headers, allow_redirects=False, timeout=timeout
             ) as response:
                 return response.status, await HttpAnswer(response, self.url).read()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -248,7 +248,8 @@ class HttpEngine:
         metrics = await self.metrics()
         return not (metrics.running > 0 or metrics.waiting > 0)
 
-    def _to(self, path: str) -> URL:
+    def to(self, path: str) -> URL:
+        """Return the URL of a path."""
         url = self._urls.get(path)
         if url is None:
             # Paths are a few constants of ours, so this does not grow.

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from plenum.adapters.engines.emulated import Emulated, emulated_settings, launch_emulated
+from plenum.adapters.engines.gpu_servers import sglang_command, vllm_command
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.llamacpp import LlamaCpp, launch_llamacpp, llamacpp_settings
+from plenum.adapters.engines.server import Command, Server
+from plenum.adapters.engines.sglang import Sglang
+from plenum.adapters.engines.vllm import Vllm
 from plenum.model.endpoint import SERVE, Endpoint
 from plenum.model.errors import FieldError
 from plenum.ports.gateway import Replica
@@ -82,8 +86,34 @@ def _emulated(start: Start) -> HttpEngine:
     )
 
 
-REACH: dict[str, Callable[..., HttpEngine]] = {"llamacpp": LlamaCpp, "emulated": Emulated}
-LAUNCH: dict[str, Callable[[Start], HttpEngine]] = {"llamacpp": _llamacpp, "emulated": _emulated}
+def _vllm(start: Start) -> HttpEngine:
+    return Vllm(_url(start), key=start.key, server=Server(lambda: _command(vllm_command, start)))
+
+
+def _sglang(start: Start) -> HttpEngine:
+    return Sglang(_url(start), key=start.key, server=Server(lambda: _command(sglang_command, start)))
+
+
+def _command(made_by: Callable[..., Command], start: Start) -> Command:
+    return made_by(start.endpoint, start.pool, start.weights, host=start.host, port=start.port, key=start.key)
+
+
+def _url(start: Start) -> str:
+    return f"http://[{start.host}]:{start.port}" if ":" in start.host else f"http://{start.host}:{start.port}"
+
+
+REACH: dict[str, Callable[..., HttpEngine]] = {
+    "llamacpp": LlamaCpp,
+    "vllm": Vllm,
+    "sglang": Sglang,
+    "emulated": Emulated,
+}
+LAUNCH: dict[str, Callable[[Start], HttpEngine]] = {
+    "llamacpp": _llamacpp,
+    "vllm": _vllm,
+    "sglang": _sglang,
+    "emulated": _emulated,
+}
 
 
 def _known(table: dict[str, _T], engine: str) -> _T:

@@ -41,7 +41,11 @@ def servers_of(instance: Instance) -> int:
 
 def vllm_arguments(pool: PoolChoice, context: int) -> list[str]:
     """Return the arguments of ``vllm serve`` for one instance of a pool."""
-    instance = pool.option.instance
+    return vllm_words(pool.option.instance, pool.role, context)
+
+
+def vllm_words(instance: Instance, role: str, context: int) -> list[str]:
+    """As :func:`vllm_arguments`, of an instance that no plan chose; ``role`` is ``both``, ``prefill`` or ``decode``."""
     spread, settings, precision = instance.parallelism, instance.settings, instance.precision
     words = [MODEL, "--port", str(PORT), "--tensor-parallel-size", str(spread.tp)]
     if spread.pp > 1:
@@ -61,15 +65,19 @@ def vllm_arguments(pool: PoolChoice, context: int) -> list[str]:
     if precision.kv_cache in NARROW_CACHES:
         words += ["--kv-cache-dtype", precision.kv_cache]
     words.append("--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching")
-    if pool.role != "both":
-        role = "kv_producer" if pool.role == "prefill" else "kv_consumer"
-        words += ["--kv-transfer-config", f'{{"kv_connector":"NixlConnector","kv_role":"{role}"}}']
+    if role != "both":
+        side = "kv_producer" if role == "prefill" else "kv_consumer"
+        words += ["--kv-transfer-config", f'{{"kv_connector":"NixlConnector","kv_role":"{side}"}}']
     return words
 
 
 def sglang_arguments(pool: PoolChoice, context: int) -> list[str]:
     """Return the arguments of ``python -m sglang.launch_server`` for one instance of a pool."""
-    instance = pool.option.instance
+    return sglang_words(pool.option.instance, pool.role, context)
+
+
+def sglang_words(instance: Instance, role: str, context: int) -> list[str]:
+    """As :func:`sglang_arguments`, of an instance that no plan chose; ``role`` is ``both``, ``prefill`` or ``decode``."""
     spread, settings, precision = instance.parallelism, instance.settings, instance.precision
     words = ["--model-path", MODEL, "--host", "0.0.0.0", "--port", str(PORT)]
     words += ["--tp-size", str(spread.tp * spread.dp)]  # of all groups: SGLang divides by --dp-size
@@ -88,8 +96,8 @@ def sglang_arguments(pool: PoolChoice, context: int) -> list[str]:
         words += ["--kv-cache-dtype", "fp8_e5m2" if precision.kv_cache == "fp8_e5m2" else "fp8_e4m3"]
     if not settings.prefix_caching:
         words.append("--disable-radix-cache")
-    if pool.role != "both":
-        words += ["--disaggregation-mode", pool.role, "--disaggregation-transfer-backend", "nixl"]
+    if role != "both":
+        words += ["--disaggregation-mode", role, "--disaggregation-transfer-backend", "nixl"]
     return words
 
 

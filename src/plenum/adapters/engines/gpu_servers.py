@@ -1,0 +1,104 @@
+"""The command lines of vLLM and SGLang for one replica: the planner's launch lines, with what only its node knows filled in.
+
+``PLENUM_VLLM`` and ``PLENUM_SGLANG`` in a node's environment name other programs than ``vllm serve`` and SGLang's server, such as those of
+another virtual environment.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from plenum.adapters.engines import leash
+from plenum.adapters.engines.server import Command
+from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
+
+READY_S = 3_600.0
+"""Loading a large model from a slow disk, and compiling for it, takes long."""
+
+_SGLANG = (
+    "import runpy, sys; key = sys.stdin.readline().strip(); "
+    "sys.argv = ['sglang.launch_server', *sys.argv[1:], *(['--api-key', key] if key else [])]; "
+    "runpy.run_module('sglang.launch_server', run_name='__main__')"
+)
+"""SGLang takes its key as an argument only; given inside of the process, nobody sees it in the list of processes."""
+
+
+def vllm_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, port: int, key: str) -> Command:
+    """Return what starts vLLM for a replica."""
+    from plenum.planning.serving.launch import vllm_words
+
+    program = shlex.split(os.environ.get("PLENUM_VLLM", "vllm serve"))
+    words = [*program, *_filled(vllm_words(*_planned(endpoint, pool, weights)), weights, port)]
+    words += ["--host", host, "--served-model-name", endpoint.model_name]
+    if endpoint.adapters:
+        words += ["--enable-lora", "--lora-modules", *(f"{name}={source}" for name, source in endpoint.adapters)]
+    env = dict(os.environ)
+    if key:
+        env["VLLM_API_KEY"] = key
+    if pool in (PREFILL, DECODE):
+        env |= {"VLLM_NIXL_SIDE_CHANNEL_HOST": host, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(_free_port(host))}
+    return Command(words=_tied([*words, *endpoint.arguments]), env=env, ready_s=READY_S)
+
+
+def sglang_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, port: int, key: str) -> Command:
+    """Return what starts SGLang for a replica."""
+    from plenum.planning.serving.launch import sglang_words
+
+    program = shlex.split(os.environ.get("PLENUM_SGLANG", "")) or ["python", "-c", _SGLANG]
+    given = _filled(sglang_words(*_planned(endpoint, pool, weights)), weights, port)
+    given[given.index("--host") + 1] = host
+    words = [*program, *given, "--served-model-name", endpoint.model_name, "--enable-metrics"]
+    if endpoint.adapters:
+        words += ["--lora-paths", *(f"{name}={source}" for name, source in endpoint.adapters)]
+    if pool == PREFILL:
+        words += ["--disaggregation-bootstrap-port", str(_free_port(host))]
+    told = f"{key}\n".encode()
+    return Command(words=_tied([*words, *endpoint.arguments]), env=dict(os.environ), told=told, ready_s=READY_S)
+
+
+def _planned(endpoint: Endpoint, pool: str, weights: Path) -> tuple[Any, str, int]:
+    """Return instance, role and context as the planner's lines want them; the accelerator does not show in them."""
+    from plenum.adapters.models import read_architecture
+    from plenum.serving.catalogue.accelerators import ACCELERATORS
+    from plenum.serving.formats import Precision
+    from plenum.serving.instance import EngineSettings, Instance, Parallelism
+
+    own: Pool = next(each for each in endpoint.pools if each.name == pool)
+    spread = own.parallelism
+    model = read_architecture(weights)
+    precision = Precision(weights=endpoint.weights_format or model.weights_format, experts=model.experts_format)
+    if endpoint.cache_format:
+        precision = replace(precision, kv_cache=endpoint.cache_format)
+    standard = EngineSettings()
+    instance = Instance(
+        model=model,
+        hardware=next(iter(ACCELERATORS.values())),
+        precision=precision,
+        parallelism=Parallelism(tp=spread.tp, pp=spread.pp, dp=spread.dp, ep=spread.ep),
+        settings=replace(standard, max_sequences=endpoint.slots or standard.max_sequences),
+    )
+    role = pool if pool in (PREFILL, DECODE) else "both"
+    return instance, role, endpoint.context_tokens or model.max_context
+
+
+def _filled(words: list[str], weights: Path, port: int) -> list[str]:
+    """Put this replica's weights and port in the place of the template's."""
+    words = [str(weights) if word == "$MODEL" else word for word in words]
+    words[words.index("--port") + 1] = str(port)
+    return words
+
+
+def _tied(words: list[str]) -> list[str]:
+    """Let the program end with the process that started it; it may be one of another environment, so nothing is imported there."""
+    return [sys.executable, "-I", leash.__file__, *words]
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as listener:
+        return listener.getsockname()[1]
