@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -130,7 +131,7 @@ def published_at(arguments: tuple[str, ...], url: str) -> tuple[str, str]:
         Its address, for the host.
     """
     joined = [word.partition("=")[2] for word in arguments if word.startswith("--kv-events-config=")]
-    apart = [after for word, after in zip(arguments, arguments[1:], strict=False) if word == "--kv-events-config"]
+    apart = [after for word, after in pairwise(arguments) if word == "--kv-events-config"]
     for text in joined + apart:
         try:
             config = msgspec.json.decode(text.encode(), type=dict[str, Any])
@@ -154,10 +155,9 @@ async def _missed(context: zmq.asyncio.Context, replay: str, last: int | None, n
     first = 0 if last is None else last + 1
     if number == first:
         return []
+    before: list[tuple[Event, ...]] = []
     if last is not None and number <= last:  # it has started anew, from 0
         first, before = 0, [(Cleared(),)]
-    else:
-        before = []
     if number == first:
         return before
     found = await _replayed(context, replay, first, number) if replay else None
