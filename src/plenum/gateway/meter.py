@@ -1,0 +1,141 @@
+"""Counts what a streamed answer comes to while it is passed on, without reading each of its events.
+
+Sans I/O: bytes in, bytes out. Events are told by their ends alone; only one that names ``usage`` is parsed, which is the last.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from plenum.ports.engine import EngineError
+
+MAX_EVENT_BYTES = 4 * 2**20
+
+_END = b"\n\n"
+_DATA = b"data:"
+_USAGE = b'"usage":'
+_ROLE = b'"role":'
+_DONE = b"data: [DONE]\n\n"
+
+
+class Details(msgspec.Struct, frozen=True):
+    """Of a prompt's tokens."""
+
+    cached_tokens: int | None = None
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """Usage as engines say it."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: Details | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens found in the prefix cache."""
+        details = self.prompt_tokens_details
+        return (details.cached_tokens or 0) if details else 0
+
+
+class _Event(msgspec.Struct, frozen=True):
+    usage: Counted | None = None
+    choices: list[msgspec.Raw] = []
+
+
+class _Whole(msgspec.Struct, frozen=True):
+    usage: Counted | None = None
+
+
+_event = msgspec.json.Decoder(_Event)
+_whole = msgspec.json.Decoder(_Whole)
+
+
+def usage_of(body: bytes) -> Counted | None:
+    """Return the usage that an answer which is no stream says; None: it says none."""
+    try:
+        return _whole.decode(body).usage
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+class Meter:
+    """One stream.
+
+    Parameters
+    ----------
+    wants_usage
+        Whether the client asked for the event that tells usage; else it is left out.
+
+    Attributes
+    ----------
+    tokens
+        Events with content so far: of engines that send each token by itself, output tokens.
+    usage
+        What the engine says of the whole, once it does.
+    done
+        Whether the stream said that it had ended.
+    """
+
+    __slots__ = ("_tail", "_wants_usage", "done", "tokens", "usage")
+
+    def __init__(self, *, wants_usage: bool) -> None:
+        self._wants_usage = wants_usage
+        self._tail = b""
+        self.tokens = 0
+        self.usage: Counted | None = None
+        self.done = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the engine's; returns those for the client, whole events only.
+
+        Raises
+        ------
+        EngineError
+            An event is longer than :data:`MAX_EVENT_BYTES`.
+        """
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        if not data.endswith(_END):
+            cut = data.rfind(_END) + 2
+            if cut == 1:
+                cut = 0
+            self._tail, data = data[cut:], data[:cut]
+            if len(self._tail) > MAX_EVENT_BYTES:
+                raise EngineError(f"the engine sent an event of more than {MAX_EVENT_BYTES:,} bytes")
+            if not data:
+                return b""
+        if _USAGE in data:
+            data = self._read_usage(data)
+        # In JSON a line's end is written \n, so these bytes stand at the start of an event or nowhere.
+        events = data.count(b"\n\ndata:") + data.startswith(_DATA)
+        if data.endswith(_DONE):
+            self.done = True
+            events -= 1
+        # A choice's first event tells its role and has no token.
+        self.tokens += events - data.count(_ROLE)
+        return data
+
+    def rest(self) -> bytes:
+        """Return what came after the last whole event of a stream that ended well."""
+        rest, self._tail = self._tail, b""
+        return rest
+
+    def _read_usage(self, data: bytes) -> bytes:
+        events = data.split(_END)[:-1]
+        return b"".join([event + _END for event in events if _USAGE not in event or self._passes(event)])
+
+    def _passes(self, event: bytes) -> bool:
+        """Read an event that tells usage; returns whether the client gets it."""
+        try:
+            said = _event.decode(event.partition(_DATA)[2])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return True
+        if said.usage is None:
+            return True
+        self.usage = said.usage
+        if said.choices:
+            return True
+        self.tokens -= self._wants_usage  # counted by who calls, though it holds no token
+        return self._wants_usage

@@ -1,0 +1,171 @@
+"""The gateway on a port: uvicorn with httptools and uvloop, and a protocol that slow and greedy clients cannot hold up.
+
+uvicorn bounds neither how long nor how large a request's head is, nor how long an answer stays unread, so :class:`Guard` does. It refuses
+pipelining as well: no client of this dialect does it, and a client that leaves would be noticed for its last request only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from plenum.gateway.app import Gateway, is_loopback
+
+BACKLOG = 2_048
+
+
+@asynccontextmanager
+async def serve(gateway: Gateway, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve on a socket that listens, while the context is open; leaving it lets open streams end, up to ``drain_s``.
+
+    Raises
+    ------
+    RuntimeError
+        The server did not come up.
+    """
+    settings = gateway.settings
+    config = uvicorn.Config(
+        gateway,
+        http=partial(Guard, gateway=gateway, clients=Counter()),  # pyright: ignore[reportArgumentType]
+        loop="none",
+        lifespan="off",
+        ws="none",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_keep_alive=int(settings.idle_s),
+        timeout_graceful_shutdown=int(settings.drain_s),
+        backlog=BACKLOG,
+    )
+    server = _Quiet(config)
+    serving = asyncio.create_task(server.serve([listening]))
+    keeping = asyncio.create_task(gateway.keep_journal())
+    try:
+        while not server.started:
+            if serving.done():
+                raise RuntimeError("the gateway's server did not start") from serving.exception()
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        gateway.close()
+        server.should_exit = True
+        await serving
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+
+
+class _Quiet(uvicorn.Server):
+    """uvicorn without signal handlers of its own: whoever starts it decides when it stops."""
+
+    @contextmanager
+    def capture_signals(self):
+        yield
+
+
+class Guard(HttpToolsProtocol):
+    """One connection, within the gateway's limits.
+
+    Parameters
+    ----------
+    clients
+        Connections by address, one for all connections.
+    """
+
+    def __init__(self, *args: Any, gateway: Gateway, clients: Counter[str], **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._gateway, self._settings, self._clients = gateway, gateway.settings, clients
+        self._address = ""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._in_head = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, if there may be one more."""
+        super().connection_made(transport)
+        self._address = self.client[0] if self.client else ""
+        self._clients[self._address] += 1
+        self._gateway.measures.connections.inc()
+        settings = self._settings
+        if len(self.connections) > settings.connections:
+            self._drop("too-many")
+        elif self._clients[self._address] > settings.connections_per_client and not is_loopback(self._address):
+            self._drop("too-many-of-one")
+        else:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._clients[self._address] -= 1
+        if self._clients[self._address] <= 0:
+            del self._clients[self._address]
+        self._gateway.measures.connections.dec()
+        for timer in (self._head_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._stall_timer = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; of a head only so many, and only for so long."""
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._settings.headers_bytes:
+                self._drop("long-head")
+        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            # Blank lines before a request are allowed, and would keep a connection for ever.
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._drop("pipelined")
+        self._in_head = True
+        if self._head_timer is None:
+            self._await_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Hand a request on."""
+        self._in_head, self._head_bytes = False, 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if sum(len(name) + len(value) for name, value in self.headers) > self._settings.headers_bytes:
+            self._drop("long-head")
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """Give a client that does not read what it is sent a while to do so."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self._settings.stall_s, self._drop, "stalled")
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(self._settings.headers_s, self._drop, "slow-head")
+
+    def _drop(self, why: str) -> None:
+        self._gateway.measures.dropped.labels(why).inc()
+        self.transport.abort()
