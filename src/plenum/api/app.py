@@ -160,6 +160,8 @@ def _admit(call: Call, route: Route) -> None:
             call.allow(VISIBLE)
         case Reach.AGENT:
             call.allow(Target(kind="Agent", name=call.path["agent"]))
+        case Reach.GATEWAY:
+            call.allow(Target(kind="Gateway", name=call.path["gateway"]))
         case Reach.JOIN:
             # The agent's name stands in the body; what a token can never do is refused before that is read.
             call.context.require(principal, route.action, Target(kind="Agent", name=principal.bound_to or "agent"))

@@ -23,9 +23,9 @@ class Target:
     Parameters
     ----------
     kind
-        ``Tenant``, ``Account``, ``Agent``, ``Cluster`` or ``Visible``.
+        ``Tenant``, ``Account``, ``Agent``, ``Gateway``, ``Cluster`` or ``Visible``.
     name
-        Of the tenant, account or agent.
+        Of the tenant, account, agent or gateway.
     tenants
         Of an account: the tenants that are concerned.
     """
@@ -83,10 +83,12 @@ class Policies:
             "User": {"name": name, "operator": any(g.role == "operator" for g in grants), **held},
             "Join": {"agent": bound_to},
             "Agent": {"name": name},
+            "Gateway": {"name": name},
         }
         of_target: dict[str, dict[str, object]] = {
             "Tenant": {"name": target.name},
             "Agent": {"name": target.name},
+            "Gateway": {"name": target.name},
             "Account": {"name": target.name, "tenants": sorted(target.tenants)},
         }
         principal = {"type": f"Plenum::{kind.capitalize()}", "id": "principal"}

@@ -23,6 +23,28 @@ TURNS_EACH = 4
 """Questions that take long (``explain``, ``why``) which one token may have waiting; of each kind one is answered at a time."""
 
 
+MAX_GATEWAYS = 1_000
+GATEWAY_S = 120.0
+"""A gateway that has not asked for its table for so long is shown no more."""
+
+
+class Gateways:
+    """Which gateways ask for their tables: soft state, known again a moment after a restart."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str, float, int]] = {}
+
+    def heard(self, name: str, url: str, now: float, version: int) -> None:
+        """Note that a gateway asked, where clients reach it, and which table it has."""
+        if name in self._seen or len(self._seen) < MAX_GATEWAYS:
+            self._seen[name] = (url, now, version)
+
+    def lately(self, now: float) -> dict[str, tuple[str, float, int]]:
+        """Return those heard of lately: name to URL, when, and version of the table that it had."""
+        self._seen = {name: seen for name, seen in self._seen.items() if abs(now - seen[1]) < GATEWAY_S}
+        return self._seen
+
+
 class ApiContext:
     """One API's parts. Lives on the event loop's thread, as the service's state does."""
 
@@ -40,6 +62,7 @@ class ApiContext:
         self._streams: Counter[str] = Counter()
         self._turns: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
+        self.gateways = Gateways()
 
     # -- who ---------------------------------------------------------------------------------------
 

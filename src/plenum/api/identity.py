@@ -18,7 +18,7 @@ PREFIX = "plm"
 
 _TOKEN = re.compile(r"plm_([a-z0-9]{12})_[A-Za-z0-9_-]{43}")
 
-Kind = Literal["user", "agent", "join"]
+Kind = Literal["user", "agent", "join", "gateway"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Principal:
     token
         What tells this login from others: limits count by it.
     bound_to
-        The only agent that a join token lets in, or an agent's own token speaks for; empty: any.
+        The only agent that a join token lets in, or an agent's or gateway's own token speaks for; empty: any.
     expires_at
         Seconds since the epoch; 0: never.
     """
@@ -108,9 +108,9 @@ def principal_of(state: State, text: str, now: float) -> Principal:
         if user is None:
             raise InvalidTokenError
         return Principal(kind="user", name=user.name, grants=user.grants, token=token.id, expires_at=token.expires_at)
-    if token.kind == "agent":
+    if token.kind in ("agent", "gateway"):
         return Principal(
-            kind="agent", name=token.user, token=token.id, bound_to=token.user, expires_at=token.expires_at
+            kind=token.kind, name=token.user, token=token.id, bound_to=token.user, expires_at=token.expires_at
         )
     if token.kind == "join":
         return Principal(kind="join", name=token.id, token=token.id, bound_to=token.user, expires_at=token.expires_at)

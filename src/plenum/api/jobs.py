@@ -8,12 +8,14 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
+from plenum.adapters.manifests.endpoints import ServedResource, is_served, parse_served
 from plenum.adapters.manifests.workloads import JobManifest, parse_job
-from plenum.api import lists, views
+from plenum.api import endpoints, lists, views
 from plenum.api.call import LONG_BYTES, Call
 from plenum.api.errors import ParameterError
 from plenum.api.parameters import NAME, Parameter
 from plenum.api.redact import Tenants, reason_for, why_for
+from plenum.api.served_views import IDLE
 from plenum.control import commands
 from plenum.control import state as st
 from plenum.control.commands import AbsentError, ChangedError, TakenError
@@ -22,7 +24,7 @@ from plenum.model.workload import Kind
 
 Handler = Callable[[Call], Awaitable[Response]]
 
-PHASES = (st.PENDING, st.STARTING_JOB, st.RUNNING_JOB, st.STOPPING, st.SUCCEEDED, st.FAILED)
+PHASES = (st.PENDING, st.STARTING_JOB, st.RUNNING_JOB, IDLE, st.STOPPING, st.SUCCEEDED, st.FAILED)
 
 KINDS: dict[str, Kind] = {"trainingjobs": Kind.TRAINING_JOB, "endpoints": Kind.ENDPOINT, "tasks": Kind.TASK}
 """Last part of the address to kind."""
@@ -49,17 +51,26 @@ def list_of(kind: Kind) -> Handler:
         with_runs = any(path[:2] == ("status", "runs") for path in lists.fields_of(call.query["fields"]))
         keys = _matching(call, kind, visible)
         seen = call.visible
-        return lists.page(
-            call, kind.value, keys, lambda key: views.job(state.jobs[key], state, seen, with_runs=with_runs)
-        )
+
+        def show(key: str) -> object:
+            if kind is Kind.ENDPOINT and key in state.endpoints:
+                return endpoints.shown(call, key, with_runs=with_runs)
+            return views.job(state.jobs[key], state, seen, with_runs=with_runs)
+
+        return lists.page(call, kind.value, keys, show, dated=kind is not Kind.ENDPOINT)
 
     return listed
 
 
 def _matching(call: Call, kind: Kind, tenants: Tenants) -> Iterator[str]:
     phases, labels = call.query["phase"], [label.partition("=") for label in call.query["label"]]
+    if kind is Kind.ENDPOINT:
+        for key, record in call.state.endpoints.items():
+            visible = tenants is None or record.tenant in tenants
+            if visible and endpoints.matches(call, key, phases, lambda has: not labels or _has_labels(has, labels)):
+                yield key
     for key, job in call.state.jobs.items():
-        if job.workload.kind is not kind or (tenants is not None and job.workload.tenant not in tenants):
+        if job.owner or job.workload.kind is not kind or (tenants is not None and job.workload.tenant not in tenants):
             continue
         if phases and job.phase not in phases:
             continue
@@ -73,13 +84,15 @@ def _has_labels(has: dict[str, str], wanted: list[tuple[str, str, str]]) -> bool
 
 
 def job_of(call: Call, kind: Kind | None) -> st.Job:
-    """Return the job that a path names.
+    """Return the job that a path names; of the endpoint of a model, the one that holds its replicas.
 
     Raises
     ------
     AbsentError
         There is none of that kind.
     """
+    if kind is Kind.ENDPOINT and endpoints.found(call):
+        return endpoints.job_behind(call)
     job = call.state.jobs.get(call.job_id)
     if job is None or (kind is not None and job.workload.kind is not kind):
         raise AbsentError(f"there is no {kind.value if kind else 'job'} {call.job_id}")
@@ -90,6 +103,8 @@ def get(kind: Kind) -> Handler:
     """Return what shows one job."""
 
     async def got(call: Call) -> Response:
+        if kind is Kind.ENDPOINT and endpoints.found(call):
+            return endpoints.show(call)
         job = job_of(call, kind)
         return call.answer(views.job(job, call.state, call.visible), version=job.version)
 
@@ -100,7 +115,10 @@ def put(kind: Kind) -> Handler:
     """Return what makes a job or changes it."""
 
     async def applied(call: Call) -> Response:
-        return await _apply(call, await _manifest(call, kind, call.path["name"]))
+        manifest = await _manifest(call, kind, call.path["name"])
+        if isinstance(manifest, ServedResource):
+            return await endpoints.apply(call, manifest)
+        return await _apply(call, manifest)
 
     return applied
 
@@ -113,6 +131,8 @@ def create(kind: Kind) -> Handler:
         call.path["name"] = manifest.name
         if call.if_version() not in (None, 0):
             raise ParameterError("If-Match", "goes with a change, and this makes something new; use PUT to change it")
+        if isinstance(manifest, ServedResource):
+            return await endpoints.apply(call, manifest, only_new=True)
         try:
             return await _apply(call, manifest, only_new=True)
         except ChangedError:
@@ -123,7 +143,7 @@ def create(kind: Kind) -> Handler:
     return created
 
 
-async def _manifest(call: Call, kind: Kind, name: str) -> JobManifest:
+async def _manifest(call: Call, kind: Kind, name: str) -> JobManifest | ServedResource:
     """Return the manifest in the body, which must agree with the address."""
     value = await call.value()
     whose = call.path["tenant"]
@@ -134,7 +154,8 @@ async def _manifest(call: Call, kind: Kind, name: str) -> JobManifest:
             metadata.setdefault("name", name)
     # A large manifest takes long enough to check to hold everybody else up.
     large = len(await call.body()) >= LONG_BYTES
-    manifest = await asyncio.to_thread(parse_job, value, tenant=whose) if large else parse_job(value, tenant=whose)
+    parse = parse_served if is_served(value) else parse_job
+    manifest = await asyncio.to_thread(parse, value, tenant=whose) if large else parse(value, tenant=whose)
     if manifest.kind != kind.value:
         raise FieldError("kind", f"is {manifest.kind}, and this is the address of a {kind.value}")
     if name and manifest.name != name:
@@ -146,6 +167,8 @@ async def _manifest(call: Call, kind: Kind, name: str) -> JobManifest:
 
 async def _apply(call: Call, manifest: JobManifest, *, only_new: bool = False) -> Response:
     state, job_id = call.state, manifest.workload.id
+    if job_id in state.endpoints:
+        raise TakenError(f"{job_id} is the endpoint of a model; delete it first, or choose another name")
     old = state.jobs.get(job_id)
     version = 0 if only_new else call.if_version(manifest.version, old.version if old else None)
     command = commands.apply_job(manifest.workload, manifest.process, manifest.manifest, if_version=version)
@@ -172,6 +195,8 @@ def delete(kind: Kind) -> Handler:
     """Return what stops and removes a job."""
 
     async def deleted(call: Call) -> Response:
+        if kind is Kind.ENDPOINT and endpoints.found(call):
+            return await endpoints.delete(call)
         # Asked again with the same key, it may be gone: then the command says what came of it.
         if "idempotency-key" not in call.request.headers or call.job_id in call.state.jobs:
             job_of(call, kind)
@@ -192,9 +217,9 @@ def explain(kind: Kind) -> Handler:
     """Return what says why a job waits, tried on the present state."""
 
     async def explained(call: Call) -> Response:
-        job_of(call, kind)
+        job = job_of(call, kind)
         async with call.context.turn(call.principal, "explain"):
-            reason = await call.context.service.explain(call.job_id)
+            reason = await call.context.service.explain(job.id)
         return call.answer(reason_for(reason, call.visible, call.state))
 
     return explained
@@ -204,9 +229,9 @@ def why(kind: Kind) -> Handler:
     """Return what replays a decision about a job."""
 
     async def answered(call: Call) -> Response:
-        job_of(call, kind)
+        job = job_of(call, kind)
         async with call.context.turn(call.principal, "why"):
-            answer = await call.context.service.why(call.job_id, call.query["at"])
+            answer = await call.context.service.why(job.id, call.query["at"])
         return call.answer(why_for(answer, call.visible, call.state))
 
     return answered

@@ -37,6 +37,7 @@ _HEADERS: dict[str, tuple[str, str]] = {
 
 _TAGS = {
     "jobs": "Training jobs, endpoints and tasks.",
+    "serving": "Keys for the gateway, what was used with them, and gateways.",
     "people": "Tenants, users and their tokens.",
     "hardware": "Fleets and nodes.",
     "agents": "What node agents say and are told.",
@@ -54,6 +55,7 @@ _PROBLEMS = {
     "429": "Too many; Retry-After says when to come again.",
     "503": "Not now, or not here; `leader` names the server to ask, where another one leads.",
 }
+_MACHINES = (Reach.AGENT, Reach.JOIN, Reach.GATEWAY)
 _CONFLICTS = {
     "409": "The resource is in a state that does not allow this now.",
     "412": "The resource is not at the version that the request was made for.",
@@ -119,7 +121,7 @@ class _Schemas:
         types = {Problem, ListMetadata, shapes.Health, shapes.DryRun, shapes.Done}
         models: list[type[BaseModel]] = []
         for route in ROUTES:
-            for kind in (route.takes, route.gives):
+            for kind in (route.takes, *_kinds(route.gives)):
                 if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
                     types.add(kind)
                 elif isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in models:
@@ -136,6 +138,8 @@ class _Schemas:
 
     def of(self, kind: Any) -> dict[str, Any]:
         """Return the schema of a type; of None, any object."""
+        if isinstance(kind, tuple):
+            return {"anyOf": [self._of[one] for one in kind]}
         return {"type": "object"} if kind is None else self._of[kind]
 
     def of_list(self, kind: Any) -> dict[str, Any]:
@@ -151,6 +155,10 @@ class _Schemas:
                 "items": {"type": "array", "items": {"anyOf": [self.of(kind), part]}},
             },
         }
+
+
+def _kinds(gives: Any) -> tuple[Any, ...]:
+    return gives if isinstance(gives, tuple) else (gives,)
 
 
 def _any(kind: type) -> dict[str, Any]:
@@ -173,8 +181,8 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
     }
     if route.takes is not None:
         operation["requestBody"] = _body(route, schemas)
-    if route.reach in (Reach.AGENT, Reach.JOIN):
-        operation["x-plenum-for"] = "agents"
+    if route.reach in _MACHINES:
+        operation["x-plenum-for"] = "gateways" if route.reach is Reach.GATEWAY else "agents"
     return operation
 
 
@@ -239,7 +247,7 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
     if route.creates:
         responses["201"] = {**told, "description": "Made."}
     if route.method == "GET" and (
-        route.is_list or "If-None-Match" in route.headers or route.name in ("getDecision", "getEvent")
+        route.is_list or "If-None-Match" in route.headers or route.name in ("getDecision", "getEvent", "getTable")
     ):
         responses["304"] = {"description": "As the caller has it."}
     known = _PROBLEMS if route.method == "GET" else _PROBLEMS | _CONFLICTS
@@ -252,7 +260,7 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
 
 def _answer_schema(route: Route, schemas: _Schemas) -> dict[str, Any]:
     usual = schemas.of(route.gives)
-    if route.method == "GET" or route.reach in (Reach.AGENT, Reach.JOIN) or route.gives is None:
+    if route.method == "GET" or route.reach in _MACHINES or route.gives is None:
         return usual
     return {"anyOf": [usual, schemas.of(shapes.DryRun), schemas.of(shapes.Done)]}
 

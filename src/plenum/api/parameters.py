@@ -107,6 +107,8 @@ PATH: dict[str, Parameter] = {
         Parameter(name="fleet", about="Name of the fleet.", pattern=NAME, example="hall-1"),
         Parameter(name="node", about="Name of the node.", pattern=r"[^/\\]{1,253}", example="n001"),
         Parameter(name="agent", about="Name of the agent.", pattern=NAME, example="host-1"),
+        Parameter(name="gateway", about="Name of the gateway.", pattern=NAME, example="edge-1"),
+        Parameter(name="key", about="Id of the key.", pattern=r"[A-Za-z0-9_-]{1,64}", example="4k1x9c2m7qpd"),
         Parameter(name="position", about="Position in the log.", kind="integer", low=1, example=17),
     )
 }

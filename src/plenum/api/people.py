@@ -207,7 +207,7 @@ class TokenRequest(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_
     Parameters
     ----------
     user
-        Whose; of a join token the only agent that it lets in, or nothing for any.
+        Whose; of a join token the only agent that it lets in, or nothing for any; of a gateway's its name.
     expires_in_s
         Seconds that it is valid; 0: for ever.
     """
@@ -240,11 +240,13 @@ async def create_token(call: Call) -> Response:
         raise FieldError("note", f"must be at most {NOTE_CHARACTERS} printable characters")
     if not 0 <= asked.expires_in_s <= LONGEST_S:
         raise FieldError("expiresInS", f"must be from 0 to {LONGEST_S} seconds")
-    if asked.kind not in ("user", "join"):
-        raise FieldError("kind", f"must be user or join, not {asked.kind[:60]!r}; agents get theirs when they join")
-    if asked.user or asked.kind == "user":
+    if asked.kind not in ("user", "join", "gateway"):
+        raise FieldError(
+            "kind", f"must be user, join or gateway, not {asked.kind[:60]!r}; agents get theirs when they join"
+        )
+    if asked.user or asked.kind != "join":
         check_name(asked.user, "user")
-    if asked.kind == "join":
+    if asked.kind in ("join", "gateway"):
         call.allow(CLUSTER, "agents:admit")
     else:
         call.allow(account(asked.user, tenants_of(call.state.users.get(asked.user))))

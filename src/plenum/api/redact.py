@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from plenum.control import events as ev
+from plenum.control.endpoints.events import KeyIssued
 from plenum.control.state import State
 from plenum.model.plan import Reason
 from plenum.ports.store import Record
@@ -58,9 +59,10 @@ def why_for(why: msgspec.Struct, visible: Tenants, state: State) -> dict[str, An
 
 def body_for(record: Record, visible: Tenants, state: State) -> bytes:
     """Return the body of a record that somebody may see, without what they may not: hashes of tokens nobody, names of others' jobs."""
-    if record.type == ev.TokenIssued.__name__:
+    if record.type in (ev.TokenIssued.__name__, KeyIssued.__name__):
         body = msgspec.json.decode(record.body)
-        body.pop("hash", None)
+        for holder in (body, body.get("key", {})):
+            holder.pop("hash", None)
         return msgspec.json.encode(body)
     # Of the facts of a job only these carry sentences that others' jobs may stand in.
     if visible is not None and record.type in (ev.JobWaiting.__name__, ev.UnitBound.__name__, ev.JobEnded.__name__):

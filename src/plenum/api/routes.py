@@ -9,15 +9,17 @@ from typing import Any
 
 from starlette.responses import Response
 
+from plenum.adapters.manifests.endpoint_types import AnyEndpointManifest
 from plenum.adapters.manifests.fleet_types import FleetManifest
 from plenum.adapters.manifests.people_types import TenantManifest, UserManifest
 from plenum.adapters.manifests.workload_types import MANIFESTS
-from plenum.api import admin, feed, hardware, jobs, lists, logs, people, shapes
+from plenum.api import admin, feed, gateways, hardware, jobs, keys, lists, logs, people, served_shapes, shapes
 from plenum.api.call import Call
 from plenum.api.jobs import AT, DRY_RUN, LABEL, PHASE, TENANT
 from plenum.api.parameters import Parameter
 from plenum.control.protocol import SyncRequest, SyncResponse
 from plenum.model.workload import Kind
+from plenum.ports.gateway import LoadReport, Table, UsageBatch
 
 BASE = "/v1alpha1"
 
@@ -32,6 +34,7 @@ class Reach(Enum):
     CLUSTER = "what belongs to no tenant"
     AGENT = "the agent in the path"
     JOIN = "the agent that a join token lets in"
+    GATEWAY = "the gateway in the path"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,7 @@ class Route:
     takes
         Type of the body, if there is one: a manifest (JSON or YAML) or a struct (JSON).
     gives
-        Type of the answer; of a list, of its items; a media type where it is no JSON; None: an object.
+        Type of the answer, or types; of a list, of its items; a media type where it is no JSON; None: an object.
     creates
         It may answer 201.
     large
@@ -79,21 +82,24 @@ def _jobs(plural: str, kind: Kind) -> tuple[Route, ...]:
     collection = f"{BASE}/tenants/{{tenant}}/{plural}"
     one = f"{collection}/{{name}}"
     noun, tag = kind.value, "jobs"
+    takes, gives = MANIFESTS[noun], shapes.Job
+    if kind is Kind.ENDPOINT:
+        takes, gives = AnyEndpointManifest, (shapes.Job, served_shapes.Endpoint)
     filters = (PHASE, LABEL, *lists.PAGING)
     return (
         Route(
             method="PUT", path=one, name=f"put{noun}", action="jobs:write", reach=Reach.TENANT, handler=jobs.put(kind), tag=tag,
-            about=f"Make a {noun}, or change it.", parameters=(DRY_RUN,), takes=MANIFESTS[noun], gives=shapes.Job, creates=True,
+            about=f"Make a {noun}, or change it.", parameters=(DRY_RUN,), takes=takes, gives=gives, creates=True,
             headers=_RESOURCE_CHANGE,
         ),
         Route(
             method="POST", path=collection, name=f"create{noun}", action="jobs:write", reach=Reach.TENANT, handler=jobs.create(kind),
-            tag=tag, about=f"Make a {noun} that must not exist yet.", parameters=(DRY_RUN,), takes=MANIFESTS[noun], gives=shapes.Job,
+            tag=tag, about=f"Make a {noun} that must not exist yet.", parameters=(DRY_RUN,), takes=takes, gives=gives,
             creates=True, headers=_CREATE,
         ),
         Route(
             method="GET", path=one, name=f"get{noun}", action="jobs:read", reach=Reach.TENANT, handler=jobs.get(kind), tag=tag,
-            about=f"Show a {noun}.", gives=shapes.Job, headers=("If-None-Match",),
+            about=f"Show a {noun}.", gives=gives, headers=("If-None-Match",),
         ),
         Route(
             method="DELETE", path=one, name=f"delete{noun}", action="jobs:write", reach=Reach.TENANT, handler=jobs.delete(kind), tag=tag,
@@ -101,11 +107,11 @@ def _jobs(plural: str, kind: Kind) -> tuple[Route, ...]:
         ),
         Route(
             method="GET", path=collection, name=f"list{noun}sOfTenant", action="jobs:read", reach=Reach.TENANT, handler=jobs.list_of(kind),
-            tag=tag, about=f"List a tenant's {noun}s.", parameters=filters, gives=shapes.Job, is_list=True,
+            tag=tag, about=f"List a tenant's {noun}s.", parameters=filters, gives=gives, is_list=True,
         ),
         Route(
             method="GET", path=f"{BASE}/{plural}", name=f"list{noun}s", action="jobs:read", reach=Reach.EACH, handler=jobs.list_of(kind),
-            tag=tag, about=f"List the {noun}s of every tenant that one may see.", parameters=(TENANT, *filters), gives=shapes.Job,
+            tag=tag, about=f"List the {noun}s of every tenant that one may see.", parameters=(TENANT, *filters), gives=gives,
             is_list=True,
         ),
         Route(
@@ -242,6 +248,55 @@ ROUTES: tuple[Route, ...] = (
         method="POST", path=f"{BASE}/nodes/{{node}}/uncordon", name="uncordonNode", action="nodes:write", reach=Reach.CLUSTER,
         handler=hardware.uncordon, tag="hardware", about="Let work on a node again.", parameters=(DRY_RUN,), gives=shapes.Node,
         headers=_RESOURCE_CHANGE,
+    ),
+    Route(
+        method="GET", path=f"{BASE}/gateways/{{gateway}}/table", name="getTable", action="gateways:speak", reach=Reach.GATEWAY,
+        handler=gateways.table, tag="serving", about="Tell a gateway what it serves, once that is another than it has.",
+        parameters=(gateways.VERSION, gateways.WAIT, gateways.URL), gives=Table,
+    ),
+    Route(
+        method="POST", path=f"{BASE}/gateways/{{gateway}}/loads", name="tellLoads", action="gateways:speak", reach=Reach.GATEWAY,
+        handler=gateways.loads, tag="serving", about="Tell what a gateway saw.", takes=LoadReport, large=True,
+    ),
+    Route(
+        method="POST", path=f"{BASE}/gateways/{{gateway}}/usage", name="tellUsage", action="gateways:speak", reach=Reach.GATEWAY,
+        handler=gateways.usage, tag="serving", about="Write down what a gateway's requests took; a batch that came before counts once.",
+        takes=UsageBatch, gives=shapes.Done, large=True,
+    ),
+    Route(
+        method="GET", path=f"{BASE}/gateways", name="listGateways", action="self:read", reach=Reach.SELF, handler=gateways.list_of,
+        tag="serving", about="List the gateways that were heard of lately, and where clients reach them.",
+    ),
+    Route(
+        method="POST", path=f"{BASE}/tenants/{{tenant}}/keys", name="createKey", action="keys:write", reach=Reach.TENANT,
+        handler=keys.create, tag="serving", about="Issue a key for the gateway; its secret is in this answer and nowhere else.",
+        parameters=(DRY_RUN,), takes=keys.KeyRequest, gives=served_shapes.InferenceKey, creates=True, headers=_CREATE,
+    ),
+    Route(
+        method="GET", path=f"{BASE}/tenants/{{tenant}}/keys", name="listKeysOfTenant", action="keys:read", reach=Reach.TENANT,
+        handler=keys.list_of, tag="serving", about="List a tenant's keys, without their secrets.", parameters=lists.PAGING,
+        gives=served_shapes.InferenceKey, is_list=True,
+    ),
+    Route(
+        method="GET", path=f"{BASE}/keys", name="listKeys", action="keys:read", reach=Reach.EACH, handler=keys.list_of, tag="serving",
+        about="List the keys that one may see, without their secrets.", parameters=(keys.TENANT, *lists.PAGING),
+        gives=served_shapes.InferenceKey, is_list=True,
+    ),
+    Route(
+        method="GET", path=f"{BASE}/tenants/{{tenant}}/keys/{{key}}", name="getKey", action="keys:read", reach=Reach.TENANT,
+        handler=keys.get, tag="serving", about="Show a key, without its secret.", gives=served_shapes.InferenceKey,
+    ),
+    Route(
+        method="DELETE", path=f"{BASE}/tenants/{{tenant}}/keys/{{key}}", name="deleteKey", action="keys:write", reach=Reach.TENANT,
+        handler=keys.delete, tag="serving", about="Revoke a key.", parameters=(DRY_RUN,), headers=_CREATE,
+    ),
+    Route(
+        method="GET", path=f"{BASE}/tenants/{{tenant}}/usage", name="getUsageOfTenant", action="usage:read", reach=Reach.TENANT,
+        handler=keys.usage, tag="serving", about="Sum up what a tenant's requests to models took.", parameters=keys.USAGE,
+    ),
+    Route(
+        method="GET", path=f"{BASE}/usage", name="getUsage", action="usage:read", reach=Reach.EACH, handler=keys.usage, tag="serving",
+        about="Sum up what requests to models took, of the tenants that one may see.", parameters=(keys.TENANT, *keys.USAGE),
     ),
     Route(
         method="GET", path=f"{BASE}/utilisation", name="getUtilisation", action="usage:read", reach=Reach.EACH, handler=admin.utilisation,

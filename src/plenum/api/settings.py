@@ -128,6 +128,8 @@ class ApiSettings:
         Records of refusals in one such time, from all sources together.
     audit_rate
         Records of refusals of one source; what is more is summed up once a minute, as these records are kept for ever.
+    attach
+        Addresses, networks and host names of servers that endpoints may attach, besides this control plane's own nodes.
     backup_folder
         Where a backup is put while it is sent; empty: the system's folder for temporary files.
     """
@@ -146,6 +148,7 @@ class ApiSettings:
     audit_window_s: float = 1.0
     audit_most: int = 100
     audit_rate: Rate = Rate(per_s=0.2, burst=1_000)
+    attach: tuple[str, ...] = ("127.0.0.0/8", "::1/128", "localhost")
     backup_folder: str = ""
     jwt: tuple[JwtIssuer, ...] = ()
 

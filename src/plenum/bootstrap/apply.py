@@ -7,9 +7,11 @@ from contextlib import suppress
 
 import msgspec
 
+from plenum.adapters.manifests.endpoints import ServedResource
 from plenum.adapters.manifests.resources import FleetResource, Resource, TenantResource, UserResource, read_manifests
 from plenum.control import commands
 from plenum.control.commands import Command
+from plenum.control.endpoints.commands import apply_endpoint
 from plenum.control.events import Grant
 from plenum.control.hardware import node_facts
 from plenum.control.service import Service
@@ -72,4 +74,6 @@ def command_of(resource: Resource) -> Command:
         return commands.apply_tenant(resource.name, resource.quota, resource.max_jobs, resource.labels)
     if isinstance(resource, UserResource):
         return commands.apply_user(resource.name, [Grant(role, tenant) for role, tenant in resource.grants])
+    if isinstance(resource, ServedResource):
+        return apply_endpoint(resource.endpoint, resource.manifest)
     return commands.apply_job(resource.workload, resource.process, resource.manifest)

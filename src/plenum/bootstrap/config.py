@@ -15,6 +15,7 @@ from plenum.control.protocol import LEASE_S, MAX_LEASE_S, MIN_LEASE_S
 from plenum.model.errors import FieldError, FileError, Where
 
 DEFAULT_PORT = 7070
+MIN_SECRET = 32
 
 _ODD = re.compile(r"[^a-z0-9.-]+")
 
@@ -55,6 +56,10 @@ class ServerConfig:
         TOML file of :class:`plenum.api.settings.ApiSettings`: rates, limits, issuers of JWTs; None: the defaults.
     lease_s
         How long agents, and what they run, may go on without an answer.
+    engine_secret
+        File of the secret that keys of engines are derived from, the same for all replicas of the control plane; None: one in ``data``.
+    gateway_port
+        Of the gateway on this machine, which is started with the first endpoint; None: no gateway is started here.
     """
 
     data: Path = field(default_factory=data_home)
@@ -69,6 +74,8 @@ class ServerConfig:
     local_node: bool = False
     api_settings: Path | None = None
     lease_s: float = LEASE_S
+    engine_secret: Path | None = None
+    gateway_port: int | None = None
 
     def __post_init__(self) -> None:
         if not MIN_LEASE_S <= self.lease_s <= MAX_LEASE_S:
@@ -133,6 +140,25 @@ def instance_of(folder: Path) -> str:
         write_private(file, secrets.token_hex(16).encode())
     there = folder.stat()
     return hashlib.sha256(b"%s %d %d" % (file.read_bytes(), there.st_dev, there.st_ino)).hexdigest()[:32]
+
+
+def secret_of(file: Path) -> str:
+    """Return the secret in a file, made if absent; it is in no log.
+
+    Raises
+    ------
+    FileError
+        It cannot be read, or is too short to be one.
+    """
+    try:
+        if not file.exists():
+            write_private(file, secrets.token_hex(32).encode())
+        text = file.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot be read as a secret: {error}", Where(file=str(file))) from None
+    if len(text) < MIN_SECRET:
+        raise FileError(f"is too short for a secret: at least {MIN_SECRET} characters", Where(file=str(file)))
+    return text
 
 
 def write_private(path: Path, data: bytes) -> None:

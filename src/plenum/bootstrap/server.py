@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from plenum.bootstrap.config import ServerConfig, host_name, instance_of, is_loopback, private_folder
+from plenum.bootstrap.config import ServerConfig, host_name, instance_of, is_loopback, private_folder, secret_of
 from plenum.bootstrap.embedded import serve_agent, serve_simulated
+from plenum.bootstrap.gateway import GatewayConfig, found_address
+from plenum.bootstrap.gateways import Keeper, gateway_folder
 from plenum.control import commands
 from plenum.control.events import Grant
 from plenum.control.service import Service
@@ -52,6 +54,8 @@ class Running:
         The file that clients check its certificate with; None: it has none.
     warm
         Set once it makes decisions.
+    gateway
+        Looks after the gateway on this machine; None: there is to be none.
     """
 
     config: ServerConfig
@@ -62,6 +66,7 @@ class Running:
     warm: asyncio.Event
     operator_token: str = ""
     local_agent: str = ""
+    gateway: Keeper | None = None
 
 
 async def serve(
@@ -121,6 +126,7 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
         store = _opened(config)
         stack.callback(store.close)
         service = _service(config, store, config.address(port))
+        service.controller.engine_secret = secret_of(config.engine_secret or config.data / "engine.secret")
         service.hold_decisions(True)
         await service.start()
         stack.push_async_callback(service.stop)
@@ -155,6 +161,10 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
             agent, driver = await _join_host(config, service)
             local = asyncio.create_task(serve_agent(service, agent, driver, instance=instance_of(config.data)))
             stack.push_async_callback(_leave_host, service, agent, local, stop_local_work)
+        keeper = _keeper(config, service, config.address(port), files.ca if files else None)
+        if keeper is not None:
+            keeping = asyncio.create_task(keeper.run())
+            stack.push_async_callback(_leave_gateway, keeper, keeping, stop_local_work)
         yield Running(
             config=config,
             service=service,
@@ -164,6 +174,7 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
             operator_token=token,
             local_agent=agent,
             warm=warm,
+            gateway=keeper,
         )
 
 
@@ -249,6 +260,29 @@ def _service(config: ServerConfig, store: EventStore, address: str) -> Service:
     holder = config.name or f"{host_name()}-{secrets.token_hex(4)}"
     controller = Controller(store, SystemClock(), parse_fleet, holder=holder, address=address, lease_s=config.lease_s)
     return Service(controller, parse_fleet, on_error=lambda sentence: log.warning("%s", sentence))
+
+
+def _keeper(config: ServerConfig, service: Service, address: str, ca: Path | None) -> Keeper | None:
+    if config.gateway_port is None:
+        return None
+    folder = gateway_folder(config.data)
+    before = found_address(folder)
+    wanted = GatewayConfig(
+        data=folder,
+        servers=(address,),
+        ca=ca,
+        host="127.0.0.1" if is_loopback(config.host) else config.host,
+        port=before.port if before is not None else config.gateway_port,
+        elsewhere=True,
+        child=True,
+    )
+    return Keeper(service, wanted)
+
+
+async def _leave_gateway(keeper: Keeper, keeping: asyncio.Task[None], stop: bool) -> None:
+    await _cancelled(keeping)
+    if stop:
+        await keeper.stop()
 
 
 def _tls(config: ServerConfig) -> Any:

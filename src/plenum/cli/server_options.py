@@ -68,6 +68,11 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="How long nodes and their jobs may go on without an answer.",
             ),
+            click.option(
+                "--engine-secret",
+                type=click.Path(dir_okay=False),
+                help="File of the secret that keys of engines come from; one for all replicas.  [default: made in the data folder]",
+            ),
             click.option("--new-token", is_flag=True, help="Print another operator token, if the first was lost."),
             click.option("--verbose", "-v", is_flag=True, help="Log every request."),
         )
@@ -103,6 +108,7 @@ def server_config(options: dict[str, Any], **more: Any) -> Any:
         certificate=path("certificate"),
         key=path("key"),
         api_settings=path("api_settings"),
+        engine_secret=path("engine_secret"),
         lease_s=parse_duration(options["lease"], "--lease"),
         **more,
     )

@@ -37,8 +37,24 @@ SHOWN = 6
     is_flag=True,
     help="At the end, let this host's jobs go on until their lease ends: a restart within it takes them up again.",
 )
+@click.option(
+    "--gateway-port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Where models are asked; another one is taken if that is taken. 0: any free one.",
+)
+@click.option("--no-gateway", is_flag=True, help="Start no gateway here: models are asked through others.")
 @click.option("--quiet", "-q", is_flag=True, help="Do not tell what becomes of the jobs.")
-def command(manifests: tuple[str, ...], until_done: bool, keep_jobs: bool, quiet: bool, **options: Any) -> None:
+def command(
+    manifests: tuple[str, ...],
+    until_done: bool,
+    keep_jobs: bool,
+    gateway_port: int,
+    no_gateway: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Bring an AI cloud up on this machine: API, log, scheduler, this host's own cores, and any simulated fleets.
 
     Everything is kept in the data folder: the next `plenum up` comes back with it. Ctrl-C stops cleanly: jobs on this host get their
@@ -56,7 +72,7 @@ def command(manifests: tuple[str, ...], until_done: bool, keep_jobs: bool, quiet
     from plenum.cli.news import News
 
     log_to_stderr(options["verbose"])
-    config = server_config(options, local_node=True)
+    config = server_config(options, local_node=True, gateway_port=None if no_gateway else gateway_port)
     failed: list[str] = []
 
     async def started(server: Running) -> None:

@@ -20,6 +20,7 @@ from plenum.control.decider import Decider, Decision, learned_mix, next_start, r
 from plenum.control.endpoints.loads import Loads
 from plenum.control.endpoints.process import ProcessOf, engine_process
 from plenum.control.endpoints.reconcile import tend_endpoints
+from plenum.control.endpoints.table import table_of
 from plenum.control.protocol import (
     LEASE_GRACE_S,
     LEASE_MARGIN_S,
@@ -35,7 +36,7 @@ from plenum.model.fleet import Fleet
 from plenum.placement import DEFAULT, Policy
 from plenum.ports.batches import check_batch
 from plenum.ports.clock import Clock
-from plenum.ports.gateway import engine_key
+from plenum.ports.gateway import Table, engine_key
 from plenum.ports.nodes import EXITED, RUNNING, STARTING, Assignment, Fence, Report
 from plenum.ports.store import CommandKey, ConflictError, EventStore, FencedError, Lease, Record, StoreError
 
@@ -164,6 +165,7 @@ class Controller:
         """What gateways saw of late."""
         self._engine_process = engine_process
         self._tended: tuple[int, int] = (-1, -1)
+        self._table: Table | None = None
         self.engine_secret = ""
         """From which the keys of engines are derived (:func:`plenum.ports.gateway.engine_key`); empty: they ask for none."""
 
@@ -575,6 +577,12 @@ class Controller:
         except ValueError:
             return ""
         return url.rstrip("/") if own and parts.hostname == self.state.fleets[known.fleet].address.lower() else ""
+
+    def table(self) -> Table:
+        """Return what gateways are told, as of the state."""
+        if self._table is None or self._table.version != self.state.served_version:
+            self._table = table_of(self.state, self.engine_secret)
+        return self._table
 
     def _never_started(self, request: SyncRequest) -> list[ev.Event]:
         """Return the end of runs that were called off before their agent heard of them, and that it will never start now.

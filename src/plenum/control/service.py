@@ -27,7 +27,7 @@ from plenum.model.errors import PlenumError
 from plenum.model.fleet import Fleet
 from plenum.model.plan import Reason
 from plenum.ports.clock import Clock
-from plenum.ports.gateway import LoadReport
+from plenum.ports.gateway import LoadReport, Table
 from plenum.ports.nodes import LogChunk, NodeDriver
 from plenum.ports.store import ConflictError, FencedError, Lease, Record, StoreError
 
@@ -360,6 +360,24 @@ class Service:
         wants = tuple(self._wants.pop(request.agent, ()))
         return msgspec.structs.replace(response, wants=wants) if wants else response
 
+    async def table(self, version: int, wait_s: float) -> Table | None:
+        """Return what gateways are told once it is another than of a version; None: it is not for ``wait_s``.
+
+        Raises
+        ------
+        NotLeaderError
+            This replica does not lead, and may be behind.
+        """
+        self._require_work()
+        self.controller.require_lead()
+        end = self.clock.monotonic() + wait_s
+        while self.state.served_version == version and not self._closing:
+            left_s = end - self.clock.monotonic()
+            if left_s <= 0:
+                return None
+            await self._move(self.state.position, min(left_s, self._heartbeat_s))
+        return self.controller.table()
+
     def _has_news(self, request: SyncRequest) -> bool:
         agent = request.agent
         return request.version != self.state.agent_version.get(agent, 0) or bool(self._wants.get(agent))
@@ -399,10 +417,10 @@ class Service:
         recent = self._recent
         return bool(recent) and recent[-1].position == self.state.position and recent[0].position <= position + 1
 
-    async def _move(self, position: int) -> bool:
+    async def _move(self, position: int, wait_s: float | None = None) -> bool:
         """Wait until the log is above a position; False: it was not for a while."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._heartbeat_s), self._moved:
+            async with asyncio.timeout(self._heartbeat_s if wait_s is None else wait_s), self._moved:
                 while self.state.position <= position and not self._closing:
                     await self._moved.wait()
                 return True

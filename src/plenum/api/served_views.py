@@ -1,0 +1,248 @@
+"""From the state and what gateways saw to what is shown of an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from plenum.api import shapes
+from plenum.api.redact import Tenants, text_for
+from plenum.api.served_shapes import (
+    Endpoint,
+    EndpointPool,
+    EndpointRevision,
+    EndpointRun,
+    EndpointStatus,
+    InferenceKey,
+    KeySpec,
+    KeyStatus,
+    Latency,
+)
+from plenum.api.shapes import timestamp
+from plenum.control import state as st
+from plenum.control.endpoints import state as es
+from plenum.control.endpoints.loads import Loads
+from plenum.control.endpoints.replicas import DRAINING, READY, STARTING, job_of, replicas_of
+from plenum.control.endpoints.table import weights_of
+from plenum.control.state import State
+from plenum.model.endpoint import Pool
+from plenum.ports.gateway import Replica
+
+IDLE = "Idle"
+"""Phase of an endpoint that has let its last replica go, and waits for a request."""
+
+
+def endpoint(
+    found: es.EndpointRecord, state: State, loads: Loads, visible: Tenants, *, with_runs: bool = True
+) -> Endpoint:
+    """Return an endpoint as its tenant's people see it."""
+    replicas = _replicas(state, found)
+    pools = [_pool(pool, found, replicas, loads) for pool in found.spec.pools]
+    phase = phase_of(state, found)
+    waiting = next((job.waiting for job in children(state, found) if job.waiting is not None), None)
+    return Endpoint(
+        api_version=shapes.API_VERSION,
+        kind="Endpoint",
+        metadata=shapes.Metadata(
+            name=found.spec.name,
+            tenant=found.tenant,
+            labels=labels_of(found),
+            uid=str(found.uid),
+            generation=found.generation,
+            resource_version=str(found.version),
+            created_at=timestamp(found.created_at),
+            created_by=found.actor,
+            trace_id=found.trace,
+        ),
+        spec=found.manifest.get("spec") or {},
+        status=EndpointStatus(
+            phase=phase,
+            replicas=shapes.Replicas(
+                wanted=sum(pool.wanted for pool in pools),
+                bound=len([r for r in replicas if r.phase != DRAINING]),
+                running=sum(pool.ready for pool in pools),
+            ),
+            served_as=found.spec.model_name,
+            message=text_for(_message(state, found, replicas, phase), visible, state),
+            waiting=None
+            if waiting is None or phase == st.RUNNING_JOB
+            else shapes.Waiting(
+                code=waiting.code,
+                constraint=text_for(waiting.constraint, visible, state),
+                sentence=text_for(waiting.sentence, visible, state),
+                since=timestamp(waiting.since),
+                decision=waiting.decision,
+            ),
+            pools=pools,
+            revisions=_revisions(state, found, loads),
+            runs=list(_runs(state, found, replicas, visible)) if with_runs else [],
+            stopping=found.stop,
+        ),
+    )
+
+
+def labels_of(found: es.EndpointRecord) -> dict[str, str]:
+    """Return an endpoint's labels."""
+    return found.manifest.get("metadata", {}).get("labels") or {}
+
+
+def phase_of(state: State, found: es.EndpointRecord) -> str:
+    """Return how an endpoint is, in a word: Running once every pool has a replica that takes requests."""
+    if found.stop:
+        return st.STOPPING
+    replicas = _replicas(state, found)
+    ready = {replica.pool for replica in replicas if replica.phase == READY}
+    if ready.issuperset(pool.name for pool in found.spec.pools):
+        return st.RUNNING_JOB
+    if any(replica.phase != DRAINING for replica in replicas):
+        return st.STARTING_JOB
+    wanted = any(pool.replicas for revision in found.active() for pool in revision.pools.values())
+    return st.PENDING if wanted or not found.last or found.failed else IDLE
+
+
+def children(state: State, found: es.EndpointRecord) -> list[st.Job]:
+    """Return the live jobs that hold an endpoint's replicas, the newest revision's first."""
+    revisions = sorted(found.revisions.values(), key=lambda revision: -revision.number)
+    jobs = [job_of(state, found, revision, pool) for revision in revisions for pool in revision.pools]
+    return [job for job in jobs if job is not None]
+
+
+def _replicas(state: State, found: es.EndpointRecord) -> list[Replica]:
+    return [
+        replica
+        for revision in found.revisions.values()
+        for pool in revision.spec.pools
+        for replica in replicas_of(state, found, revision, pool)
+    ]
+
+
+def _pool(pool: Pool, found: es.EndpointRecord, replicas: Iterable[Replica], loads: Loads) -> EndpointPool:
+    phases = [replica.phase for replica in replicas if replica.pool == pool.name]
+    seen = loads.now(found.id, pool.name)
+    sized = [r.pools[pool.name].replicas for r in found.active() if pool.name in r.pools]
+    return EndpointPool(
+        name=pool.name,
+        min=pool.min_replicas,
+        max=pool.max_replicas,
+        wanted=found.wanted.get(pool.name, max(sized, default=pool.min_replicas)),
+        ready=phases.count(READY),
+        starting=phases.count(STARTING),
+        draining=phases.count(DRAINING),
+        waiting=seen.waiting,
+        running=seen.running,
+        requests_per_s=round(seen.rate_rps, 3),
+        cache_used=round(seen.cache_used, 4),
+    )
+
+
+def _message(state: State, found: es.EndpointRecord, replicas: Iterable[Replica], phase: str) -> str:
+    """Return what there is to say: of one that starts how far it is, else what was decided about it last."""
+    if phase == st.STARTING_JOB:
+        runs = (run for job in children(state, found) for unit in job.units.values() for run in unit.runs.values())
+        for run in runs:
+            if run.message:
+                return run.message
+    failed = found.failed
+    return failed.why if failed is not None else found.message
+
+
+def _revisions(state: State, found: es.EndpointRecord, loads: Loads) -> list[EndpointRevision]:
+    parts = weights_of(state, found)
+    shown: list[EndpointRevision] = []
+    for revision in sorted(found.revisions.values(), key=lambda revision: -revision.number):
+        tallies = [loads.tally(found.id, revision.number, pool) for pool in revision.pools]
+        latency = Latency(
+            ttft_ms_p50=_quantile([t for tally in tallies for t in tally.ttft_s], 0.5),
+            ttft_ms_p99=_quantile([t for tally in tallies for t in tally.ttft_s], 0.99),
+            tpot_ms_p50=_quantile([t for tally in tallies for t in tally.tpot_s], 0.5),
+            tpot_ms_p99=_quantile([t for tally in tallies for t in tally.tpot_s], 0.99),
+        )
+        shown.append(
+            EndpointRevision(
+                number=revision.number,
+                phase=revision.phase,
+                part=round(parts.get(revision.number, 0.0), 4),
+                started_at=timestamp(revision.started_at),
+                ended_at=timestamp(revision.ended_at),
+                why=revision.why,
+                finished=sum(tally.finished for tally in tallies),
+                failed=sum(tally.failed for tally in tallies),
+                latency=None if latency == Latency() else latency,
+            )
+        )
+    return shown
+
+
+def _quantile(values: list[float], quantile: float) -> float | None:
+    """Return a quantile of some seconds, in milliseconds."""
+    if not values:
+        return None
+    values = sorted(values)
+    return round(1000 * values[min(int(len(values) * quantile), len(values) - 1)], 2)
+
+
+def _runs(
+    state: State, found: es.EndpointRecord, replicas: Iterable[Replica], visible: Tenants
+) -> Iterable[EndpointRun]:
+    told = {replica.run: replica for replica in replicas}
+    for revision in found.revisions.values():
+        for pool in revision.pools:
+            job = job_of(state, found, revision, pool)
+            for unit in () if job is None else job.units.values():
+                for run in unit.runs.values():
+                    yield _run(
+                        run, unit, revision.number, pool, told.get(run.id), text_for(run.message, visible, state)
+                    )
+    for url in found.spec.attached:
+        if url in told:
+            replica = told[url]
+            yield EndpointRun(
+                id=url, slot="", node="", phase="running", revision=replica.revision, pool=replica.pool, replica=replica.phase, url=url
+            )  # fmt: skip
+
+
+def _run(run: st.Run, unit: st.Unit, revision: int, pool: str, replica: Replica | None, message: str) -> EndpointRun:
+    return EndpointRun(
+        id=run.id,
+        slot=run.slot,
+        node=run.node,
+        phase=run.phase,
+        attempt=unit.attempt,
+        gpus=st.members(run.gpu_mask),
+        numa=st.members(run.numa_mask),
+        exit_code=run.exit_code,
+        cause=run.cause,
+        message=message,
+        started_at=timestamp(run.started_at),
+        ended_at=timestamp(run.ended_at),
+        revision=revision,
+        pool=pool,
+        replica=replica.phase if replica else "",
+        url=run.url,
+    )
+
+
+def key(found: es.InferenceKey, now: float, secret: str = "") -> InferenceKey:
+    """Return what may be known of a key: never its hash, and its secret only once."""
+    of = found.key
+    return InferenceKey(
+        api_version=shapes.API_VERSION,
+        kind="Key",
+        metadata=shapes.Metadata(
+            name=of.id,
+            tenant=of.tenant,
+            resource_version=str(found.version),
+            created_at=timestamp(found.created_at),
+            created_by=found.actor,
+        ),
+        spec=KeySpec(
+            models=of.models,
+            requests_per_minute=of.requests_per_minute,
+            tokens_per_minute=of.tokens_per_minute,
+            max_parallel=of.max_parallel,
+            tier=of.tier,
+            note=found.note,
+            expires_at=timestamp(of.expires_at),
+        ),
+        status=KeyStatus(phase="Expired" if of.expires_at and now >= of.expires_at else "Valid"),
+        secret=secret,
+    )

@@ -1,0 +1,284 @@
+"""A gateway as one process: ``python -m plenum.bootstrap.gateway``, ``plenum gateway``, or a child of ``plenum up``."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from plenum.adapters.control_link import check_servers
+from plenum.bootstrap.config import instance_of, is_loopback, private_folder, write_private
+from plenum.model.errors import FieldError, FileError, PlenumError, Where
+from plenum.ports.gateway import Table
+
+DEFAULT_PORT = 8080
+DEFAULT_NAME = "local"
+LOG_BYTES = 4 * 2**20
+ALONE_IDLE_S = 60.0
+"""One that is a child of a control plane ends when that has been gone for so long and nobody asks for anything …"""
+ALONE_BUSY_S = 900.0
+"""… or for so long."""
+
+log = logging.getLogger("plenum.gateway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """A gateway.
+
+    Parameters
+    ----------
+    data
+        Folder of its token (``token``), journal, table and log.
+    servers, ca
+        URLs of the control plane's replicas, and the file of the authority that signed their certificates.
+    name
+        As the control plane knows it; its token is for this name alone.
+    port
+        0: any free one.
+    elsewhere
+        Whether it may take another port where that one is taken.
+    public
+        URL that clients reach it by, where that is not what it listens on, such as that of a proxy which speaks TLS.
+    settings
+        TOML file of :class:`plenum.gateway.settings.GatewaySettings`; None: the defaults.
+    child
+        Whether it was started by a control plane, for which it logs into a file, and which it does not outlive for long.
+    """
+
+    data: Path
+    servers: tuple[str, ...]
+    ca: Path | None = None
+    name: str = DEFAULT_NAME
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    elsewhere: bool = False
+    public: str = ""
+    settings: Path | None = None
+    child: bool = False
+
+    def __post_init__(self) -> None:
+        check_servers(self.servers)
+        if not 0 <= self.port <= 65_535:
+            raise FieldError("--port", f"must be from 0 (any free one) to 65535, not {self.port}")
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a gateway that runs is; in ``address.json`` of its folder."""
+
+    pid: int
+    port: int
+    url: str
+    servers: tuple[str, ...]
+
+
+def main(argv: list[str]) -> None:
+    """Run a gateway; the only argument is its configuration in JSON."""
+    config = msgspec.json.decode(argv[0], type=GatewayConfig, dec_hook=lambda kind, value: kind(value))
+    if config.child:
+        handler = logging.handlers.RotatingFileHandler(config.data / "log", maxBytes=LOG_BYTES, backupCount=2)
+        logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+    from plenum.bootstrap.loop import run
+
+    try:
+        run(run_gateway(config))
+    except PlenumError as error:
+        log.error("%s", error)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None] = lambda address: None) -> None:
+    """Serve until told to stop (SIGINT, SIGTERM); open streams then end in good order.
+
+    Raises
+    ------
+    PlenumError
+        It has no token, another gateway uses its folder, the port is taken, …
+    """
+    from plenum.adapters.engines.table import engine_for
+    from plenum.gateway.app import Gateway
+    from plenum.gateway.dispatch import Dispatcher
+    from plenum.gateway.journal import Journal
+    from plenum.gateway.link import Link, LinkConfig
+    from plenum.gateway.server import serve
+
+    private_folder(config.data)
+    settings = read_gateway_settings(config.settings)
+    # What it reports counts from 1 in each folder, so each folder has a name of its own.
+    name = f"{config.name}.{instance_of(config.data)[:8]}"
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_alone(config.data))
+        listening = _listen(config)
+        stack.callback(listening.close)
+        address = _address(config, listening)
+        journal = Journal(config.data / "journal", name)
+        stack.callback(journal.close)
+        dispatcher = await stack.enter_async_context(Dispatcher(name, engine_for))
+        gateway = Gateway(dispatcher, journal, msgspec.structs.replace(settings, name=name))
+        known = False
+
+        def take(table: Table) -> None:
+            nonlocal known
+            known = bool(table.served)
+            dispatcher.update(table)
+            gateway.use(table)
+
+        link = Link(
+            LinkConfig(
+                servers=config.servers,
+                ca=config.ca,
+                name=config.name,
+                token_file=config.data / "token",
+                folder=config.data,
+                url=address.url,
+            ),
+            take=take,
+            loads=dispatcher.loads,
+            calling=dispatcher.calling,
+            journal=journal,
+        )
+        stack.push_async_callback(link.flush)
+        link.load_kept()
+        linking = asyncio.create_task(link.run())
+        stack.push_async_callback(_ended, linking)
+        async with serve(gateway, listening):
+            write_private(config.data / "address.json", msgspec.json.encode(address))
+            log.info("serving at %s", address.url)
+            on_ready(address)
+
+            def left_alone() -> bool:
+                alone_s = time.monotonic() - link.heard_at
+                busy = known or gateway.in_flight
+                return config.child and alone_s > (ALONE_BUSY_S if busy else ALONE_IDLE_S)
+
+            await _until_told(linking, left_alone)
+        log.info("ended")
+
+
+def read_gateway_settings(path: Path | None) -> Any:
+    """Return a gateway's settings: those of a file, or the defaults.
+
+    Raises
+    ------
+    FileError
+        It cannot be read, or holds something that is no setting.
+    """
+    from plenum.gateway.settings import GatewaySettings
+
+    if path is None:
+        return GatewaySettings()
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=GatewaySettings)
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", Where(file=str(path))) from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise FileError(f"is not a file of gateway settings: {error}", Where(file=str(path))) from None
+
+
+def found_address(folder: Path) -> Address | None:
+    """Return where the gateway of a folder is; None: none runs there."""
+    if not is_taken(folder):
+        return None
+    try:
+        return msgspec.json.decode((folder / "address.json").read_bytes(), type=Address)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def is_taken(folder: Path) -> bool:
+    """Return whether a gateway works in a folder."""
+    try:
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other gateways out of a folder for as long as this one works."""
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileError("another gateway works in this folder", Where(file=str(folder))) from None
+        (folder / "address.json").unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _listen(config: GatewayConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    why: str | None = ""
+    for port in (config.port, 0) if config.elsewhere else (config.port,):
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((config.host, port))
+            listening.setblocking(False)
+            return listening
+        except OSError as error:
+            listening.close()
+            why = error.strerror
+    raise FieldError("--port", f"cannot listen on {config.host}:{config.port}: {why}; choose another port")
+
+
+def _address(config: GatewayConfig, listening: socket.socket) -> Address:
+    port = listening.getsockname()[1]
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::", "localhost") or is_loopback(config.host) else config.host
+    url = config.public or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return Address(pid=os.getpid(), port=port, url=url, servers=config.servers)
+
+
+async def _until_told(linking: asyncio.Task[None], left_alone: Callable[[], bool]) -> None:
+    """Wait for SIGINT or SIGTERM, for a fault of the link, or until the control plane has been gone for too long."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        while not (stop.is_set() or linking.done() or left_alone()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await stop.wait()
+        if linking.done():
+            linking.result()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def config_text(config: GatewayConfig) -> str:
+    """Return a configuration as :func:`main` reads it."""
+    return msgspec.json.encode(config, enc_hook=str).decode()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
