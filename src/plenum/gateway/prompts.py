@@ -18,12 +18,12 @@ MAX_TOKEN_ID = 2**31
 MEDIA_BYTES = 2_048
 """What an image or a sound counts as where the length of prompts is estimated: some 500 tokens."""
 
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MESSAGE = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal", "reasoning", "reasoning_content"}
 )  # fmt: skip
-_TEXTS = frozenset({"text", "refusal"})
-_MEDIA = frozenset({"image_url", "video_url", "audio_url"})
+_TEXTS = ("text", "refusal")
+_MEDIA = ("image_url", "video_url", "audio_url")
 _ABOUT = frozenset({"type", "detail", "cache_control"})
 
 
@@ -68,7 +68,7 @@ def read_messages(body: dict[str, Any]) -> Prompt:
         texts.append(msgspec.json.encode(tools).decode())
     for index, message in enumerate(messages):
         if type(message) is not dict or message.get("role") not in _ROLES:
-            raise invalid(f"messages[{index}].role", f"a message has a role, one of {', '.join(sorted(_ROLES))}")
+            raise invalid(f"messages[{index}].role", f"a message has a role, one of {', '.join(_ROLES)}")
         if not message.keys() <= _MESSAGE:
             unknown = next(iter(message.keys() - _MESSAGE))
             raise _unknown(f"messages[{index}]", unknown)

@@ -90,11 +90,30 @@ class Ask(msgspec.Struct, kw_only=True):
 class Dispatched(Protocol):
     """An answer on its way to a client; beside the bytes, who gives it."""
 
-    answer: Answer
-    endpoint: str
-    model: str
-    revision: int
-    run: str
+    @property
+    def answer(self) -> Answer:
+        """The bytes."""
+        ...
+
+    @property
+    def endpoint(self) -> str:
+        """Whose replica it is, ``tenant/name``."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """As the client wrote it, or what admission turned to instead."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """Of the endpoint."""
+        ...
+
+    @property
+    def run(self) -> str:
+        """The replica."""
+        ...
 
     def first_byte(self) -> None:
         """Note that the client has been sent something: from here on nothing is tried again elsewhere."""
