@@ -110,11 +110,9 @@ async def recorded(file: Path) -> AsyncIterator[tuple[str, Recorded]]:
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        assert site._server is not None
-        host, port = site._server.sockets[0].getsockname()[:2]
-        yield f"http://{host}:{port}", server
+        listener = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(runner, listener).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
     finally:
         await runner.cleanup()
 

@@ -151,7 +151,7 @@ def test_the_key_is_asked_for(loop, bench):
 
 
 def test_a_split_request_gives_the_same_answer(loop, bench):
-    body = chat("Tell me of " + ", ".join(f"thing {k}" for k in range(30)), stream=True, max_tokens=16)
+    body = chat("Tell me of " + ", ".join(f"thing {k}" for k in range(12)), stream=True, max_tokens=16)
     body = msgspec.json.encode(msgspec.json.decode(body) | {"stream_options": {"include_usage": True}})
 
     async def split() -> tuple[int, str, dict[str, Any]]:
@@ -159,7 +159,10 @@ def test_a_split_request_gives_the_same_answer(loop, bench):
         return await said(bench.two.decode(CHAT, body, handle))
 
     status, text, usage = loop.run(split())
-    unsplit = loop.run(said(bench.two.open(CHAT, body)))
+    # Afresh: llama.cpp going on from what is left in a slot computes slightly other numbers.
+    unsplit = loop.run(
+        said(bench.two.open(CHAT, msgspec.json.encode(msgspec.json.decode(body) | {"cache_prompt": False})))
+    )
 
     assert status == 200
     assert (text, usage["prompt_tokens"], usage["completion_tokens"]) == (

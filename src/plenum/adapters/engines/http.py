@@ -40,6 +40,20 @@ LARGE_BYTES = 2**20
 _JSON = "application/json"
 
 
+class StatusError(EngineError):
+    """The engine answered, but not with what was asked for; below 500 the question was at fault.
+
+    Parameters
+    ----------
+    status
+        Of HTTP.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
 class HttpAnswer:
     """An answer as it comes; see :class:`plenum.ports.engine.Answer`."""
 
@@ -229,11 +243,11 @@ class HttpEngine:
             raise EngineError(f"no answer from the engine at {self.url}{path}: {_said(error)}") from error
 
     async def ask_json(self, method: str, path: str, body: Any = None, *, timeout_s: float = ASK_TIMEOUT_S) -> Any:
-        """As :meth:`ask`, JSON both ways; an answer other than 200 is an error too."""
+        """As :meth:`ask`, JSON both ways; an answer other than 200 is an error too, a :class:`StatusError`."""
         sent = None if body is None else msgspec.json.encode(body)
         status, answer = await self.ask(method, path, sent, timeout_s=timeout_s)
         if status != 200:
-            raise EngineError(f"{self.url}{path} answers {status}: {_start(answer)}")
+            raise StatusError(status, f"{self.url}{path} answers {status}: {_start(answer)}")
         try:
             return msgspec.json.decode(answer)
         except msgspec.DecodeError as error:

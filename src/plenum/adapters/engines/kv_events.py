@@ -157,7 +157,8 @@ async def _missed(context: zmq.asyncio.Context, replay: str, last: int | None, n
         return []
     before: list[tuple[Event, ...]] = []
     if last is not None and number <= last:  # it has started anew, from 0
-        first, before = 0, [(Cleared(),)]
+        first = 0
+        before.append((Cleared(),))
     if number == first:
         return before
     found = await _replayed(context, replay, first, number) if replay else None

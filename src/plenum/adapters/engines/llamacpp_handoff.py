@@ -24,8 +24,8 @@ from aiohttp import web
 
 from plenum.adapters.engines.dialect import MAX_PROMPT_BYTES, Writer, first_of, sampling, split_reason
 from plenum.adapters.engines.handoff import CACHES, DECODE, PREFILL, UNUSABLE, Order
+from plenum.adapters.engines.http import StatusError
 from plenum.adapters.engines.llamacpp import LlamaCpp
-from plenum.model.errors import PlenumError
 from plenum.ports.engine import CHAT, EngineError, Handle, HandleError
 
 KEPT_S = 60.0
@@ -107,8 +107,12 @@ class Handoffs:
             return await handler(request)
         except HandleError as error:
             return web.Response(status=UNUSABLE, text=error.sentence)
-        except (EngineError, msgspec.DecodeError) as error:
-            return web.Response(status=502 if isinstance(error, PlenumError) else 400, text=str(error))
+        except StatusError as error:  # what is wrong with the request, the plain way says best
+            return web.Response(status=UNUSABLE if error.status < 500 else 502, text=error.sentence)
+        except EngineError as error:
+            return web.Response(status=502, text=error.sentence)
+        except msgspec.DecodeError as error:
+            return web.Response(status=400, text=f"the order cannot be read: {error}")
 
     async def _prefill(self, request: web.Request) -> web.Response:
         order = msgspec.json.decode(await request.read(), type=Order)

@@ -22,6 +22,8 @@ from plenum.model.errors import MissingExtraError
 
 MAX_SETTINGS_BYTES = 64 * 1024
 MIN_HTTP_THREADS = 4
+_WARNINGS = 2
+"""How much it writes: above this, several lines for each request."""
 
 
 def main() -> None:
@@ -61,6 +63,7 @@ def _serve(settings: Settings, listener: socket.socket | None) -> Any:
     params.n_threads_http = max(4 * settings.slots, MIN_HTTP_THREADS) + 2
     params.cache_ram_mib = settings.cache_mib
     params.endpoint_metrics, params.ui, params.warmup = True, False, False
+    params.verbosity = _WARNINGS
     params.cors_origins, params.cors_credentials = "", False
     tags = {DIGEST_TAG + settings.digest} if settings.digest else set[str]()
     if settings.embeddings:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from plenum.adapters.engines.dialect import split_reason
-from plenum.adapters.engines.http import HttpAnswer, HttpEngine, Opening
+from plenum.adapters.engines.http import HttpAnswer, HttpEngine, Opening, StatusError
 from plenum.ports.engine import Capabilities, EngineError, Handle, HandleError
 
 PREFILL_TIMEOUT_S = 900.0
@@ -71,7 +71,12 @@ class Vllm(HttpEngine):
             raise HandleError(reason)
         if not self.root:
             await self.learn()
-        told = await self.ask_json("POST", path, prefill_body(asked), timeout_s=PREFILL_TIMEOUT_S)
+        try:
+            told = await self.ask_json("POST", path, prefill_body(asked), timeout_s=PREFILL_TIMEOUT_S)
+        except StatusError as error:
+            if error.status >= 500:
+                raise
+            raise HandleError(error.sentence) from error  # what is wrong with it, the plain way says best
         params = told.get("kv_transfer_params")
         if not params:
             raise HandleError(f"{self.url} keeps no cache for others: was it started with --kv-transfer-config?")
