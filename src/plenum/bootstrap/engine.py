@@ -39,9 +39,10 @@ WEIGHTLESS = ("emulated",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """How an engine's life is watched: it is lost after so many failures in a row."""
+    """How an engine's life is watched: it is lost after so many failures in a row, silence for ``timeout_s`` being one."""
 
     interval_s: float = 2.0
+    timeout_s: float = 10.0
     failures: int = 3
 
 
@@ -149,7 +150,7 @@ async def _serve(host: Host) -> int:
         _tell(host, Status(message="starting the engine", weights_digest=digest))
         await engine.start()
         _tell(host, Status(ready=True, message="ready", url=engine.url, weights_digest=digest))
-        return _gave_up(host, await _lost(engine, host.watch), LOST)
+        return _gave_up(host, await lost(engine, host.watch), LOST)
     except FieldError as error:
         return _gave_up(host, error, MISUSED)
     except PlenumError as error:
@@ -195,8 +196,8 @@ def _start(host: Host, staged: Staged | None) -> Start:
     )
 
 
-async def _lost(engine: HttpEngine, watch: Watch) -> PlenumError:
-    """Wait until the engine has died or hung; returns what happened."""
+async def lost(engine: HttpEngine, watch: Watch) -> PlenumError:
+    """Wait until an engine has died or hung; returns what happened."""
     exited = asyncio.ensure_future(engine.exited())
     failures, sentence = 0, ""
     try:
@@ -204,16 +205,25 @@ async def _lost(engine: HttpEngine, watch: Watch) -> PlenumError:
             done, _ = await asyncio.wait({exited}, timeout=watch.interval_s)
             if done:
                 return EngineError(f"the engine ended with {exited.result()}")
-            try:
-                health = await engine.health()
-                # Metrics come from the engine's own loop, which may hang while its web server still answers.
-                await engine.metrics()
-                failures, sentence = (0, "") if health.ready else (failures + 1, health.sentence)
-            except EngineError as error:
-                failures, sentence = failures + 1, error.sentence
+            sentence = await _complaint(engine, watch.timeout_s)
+            failures = failures + 1 if sentence else 0
     finally:
         exited.cancel()
     return EngineError(f"the engine does not answer any more: {sentence}")
+
+
+async def _complaint(engine: HttpEngine, timeout_s: float) -> str:
+    """Return what is wrong with an engine now; empty: nothing."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            health = await engine.health()
+            # Metrics come from the engine's own loop, which may hang while its web server still answers.
+            await engine.metrics()
+    except TimeoutError:
+        return f"nothing within {timeout_s:g} s"
+    except EngineError as error:
+        return error.sentence
+    return "" if health.ready else health.sentence or "it is not ready"
 
 
 async def _end(engine: HttpEngine, grace_s: float) -> None:

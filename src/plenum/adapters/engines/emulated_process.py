@@ -172,6 +172,8 @@ class EmulatedServer:
         return web.Response(status=500 if self._faults.unhealthy else 200, text="")
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        if self._faults.hang:  # as with engines whose loop answers it
+            await asyncio.Event().wait()
         batch, blocks = self._batch, self._blocks
         values = {
             "running": batch.running,
