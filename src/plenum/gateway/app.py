@@ -63,11 +63,17 @@ class Gateway:
         self.measures = Measures()
         self.journal = journal
         self.inference = Inference(dispatch, journal, self.settings, self.measures)
-        self._router = Router((*_ROUTES, *routes))
+        self._routes = (*_ROUTES, *routes)
+        self._router = Router(self._routes)
         self._refusals = Refusals(self.measures)
         self._failures = Failures(self.settings.failures_per_minute)
         self._open = 0
         self._tabled = False
+
+    def add(self, routes: Iterable[Route]) -> None:
+        """Add routes of modules that need this gateway themselves."""
+        self._routes = (*self._routes, *routes)
+        self._router = Router(self._routes)
 
     def use(self, table: Table) -> None:
         """Go by another table from the next request on; requests in flight go on as they began."""

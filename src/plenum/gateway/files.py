@@ -165,13 +165,23 @@ class Files:
         file = self.get(tenant, id)
         self._remove(file)
 
-    def adopt(self, tenant: str, path: Path, filename: str, purpose: str) -> Kept:
-        """Take a file that was written here into the keeping of its tenant; quotas do not stop what has been computed."""
-        kept = self._new(tenant, filename, purpose, path.stat().st_size)
-        part = make_folder(self._home(tenant) / f".part-{kept.id}")
-        path.replace(part / "content")
+    def new_id(self) -> str:
+        """Return an id that nobody can guess."""
+        return "file-" + secrets.token_urlsafe(18)
+
+    def adopt(self, tenant: str, path: Path, filename: str, purpose: str, *, id: str) -> None:
+        """Take a file that was written here into the keeping of its tenant; quotas do not stop what has been computed.
+
+        Done again with the same id, nothing happens.
+        """
+        if id in self._kept.get(tenant, {}):
+            path.unlink(missing_ok=True)
+            return
+        kept = msgspec.structs.replace(self._new(tenant, filename, purpose, path.stat().st_size), id=id)
+        part = self.part(id, tenant)
+        os.link(path, part / "content")
         self.keep(part, kept)
-        return kept
+        path.unlink()
 
     def keep(self, part: Path, kept: Kept) -> None:
         """Publish a folder that has a whole file's content."""
@@ -194,7 +204,7 @@ class Files:
         now = self._now()
         name = re.sub(r"[^\w. ()+@=,-]", "_", filename.rpartition("/")[2])[:MAX_FILENAME] or "file"
         return Kept(
-            id="file-" + secrets.token_urlsafe(18),
+            id=self.new_id(),
             tenant=tenant,
             bytes=size_bytes,
             created_at=int(now),
