@@ -371,7 +371,10 @@ class State(_Stored, kw_only=True, dict=True):
 
     def snapshot(self) -> Snapshot:
         """Return the state as bytes."""
-        data = _ENCODER.encode(_Stored(**{name: getattr(self, name) for name in _Stored.__struct_fields__}))
+        stored = {name: getattr(self, name) for name in _Stored.__struct_fields__}
+        # Bytes are the same for the same state only where keys can be put in order, and those of these are numbers.
+        stored |= {name: msgspec.to_builtins(stored[name], str_keys=True) for name in ("endpoints", "billed")}
+        data = _ENCODER.encode(_Stored(**stored))
         return Snapshot(position=self.position, digest=hashlib.sha256(data).hexdigest(), data=data)
 
     # -- one record further ------------------------------------------------------------------------
