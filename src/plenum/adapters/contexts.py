@@ -136,6 +136,36 @@ def forget_context(name: str, *, env: Mapping[str, str] = os.environ) -> None:
     if name not in stored["contexts"]:
         raise NoContextError(f"there is no context {name!r}")
     del stored["contexts"][name]
+    stored.get("keys", {}).pop(name, None)
+    _write(path, stored)
+
+
+def saved_key(context: str, tenant: str, env: Mapping[str, str] = os.environ) -> str:
+    """Return the key for models of a tenant that was saved for a context; empty: none.
+
+    Raises
+    ------
+    FileError
+        See :func:`contexts`.
+    """
+    keys = _stored(config_path(env)).get("keys")
+    of_context = keys.get(context) if isinstance(keys, dict) else None
+    found = of_context.get(tenant, "") if isinstance(of_context, dict) else ""
+    return found if isinstance(found, str) else ""
+
+
+def save_key(context: str, tenant: str, key: str, env: Mapping[str, str] = os.environ) -> None:
+    """Keep a key for models of a tenant beside the context that it belongs to.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read or written.
+    """
+    path = config_path(env)
+    stored = _stored(path)
+    keys = stored.setdefault("keys", {})
+    keys.setdefault(context, {})[tenant] = key
     _write(path, stored)
 
 

@@ -15,6 +15,7 @@ from plenum.api.errors import ForbiddenError
 from plenum.api.served_shapes import Endpoint
 from plenum.control.commands import AbsentError, ChangedError, TakenError
 from plenum.control.endpoints.commands import apply_endpoint, delete_endpoint
+from plenum.control.endpoints.status import status_of
 from plenum.control.state import Job
 
 
@@ -128,6 +129,4 @@ def _covers(allowed: str, host: str) -> bool:
 def matches(call: Call, key: str, phases: tuple[str, ...], has_labels: Any) -> bool:
     """Return whether an endpoint passes the filters of a list."""
     record = call.state.endpoints[key]
-    return (not phases or served_views.phase_of(call.state, record) in phases) and has_labels(
-        served_views.labels_of(record)
-    )
+    return (not phases or status_of(call.state, record).phase in phases) and has_labels(served_views.labels_of(record))

@@ -15,16 +15,19 @@ from plenum.api.call import LONG_BYTES, Call
 from plenum.api.errors import ParameterError
 from plenum.api.parameters import NAME, Parameter
 from plenum.api.redact import Tenants, reason_for, why_for
-from plenum.api.served_views import IDLE
 from plenum.control import commands
 from plenum.control import state as st
 from plenum.control.commands import AbsentError, ChangedError, TakenError
+from plenum.control.endpoints.status import DEGRADED, IDLE, SERVING, UPDATING
 from plenum.model.errors import FieldError
 from plenum.model.workload import Kind
 
 Handler = Callable[[Call], Awaitable[Response]]
 
-PHASES = (st.PENDING, st.STARTING_JOB, st.RUNNING_JOB, IDLE, st.STOPPING, st.SUCCEEDED, st.FAILED)
+PHASES = (
+    *(st.PENDING, st.STARTING_JOB, st.RUNNING_JOB, st.STOPPING, st.SUCCEEDED, st.FAILED),
+    *(SERVING, UPDATING, DEGRADED, IDLE),
+)
 
 KINDS: dict[str, Kind] = {"trainingjobs": Kind.TRAINING_JOB, "endpoints": Kind.ENDPOINT, "tasks": Kind.TASK}
 """Last part of the address to kind."""

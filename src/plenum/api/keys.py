@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -25,6 +26,7 @@ from plenum.ports.gateway import Key
 PREFIX = "plk"
 """First part of every key, so that scanners for leaked secrets can know them."""
 
+SECRET_BYTES = 24
 MAX_MODELS = 200
 MAX_RATE = 10**9
 DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -65,12 +67,8 @@ async def create(call: Call) -> Response:
     """Issue a key; its secret is in this answer and nowhere else."""
     asked: KeyRequest = await call.struct(KeyRequest)
     _check(asked)
-    key_id = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(12))
-    text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
-    key = Key(
-        id=key_id,
-        hash=hash_of(text),
-        tenant=call.path["tenant"],
+    key, text = new_key(
+        call.path["tenant"],
         models=tuple(dict.fromkeys(asked.models)),
         requests_per_minute=asked.requests_per_minute,
         tokens_per_minute=asked.tokens_per_minute,
@@ -82,7 +80,7 @@ async def create(call: Call) -> Response:
     if call.dry:
         return call.would(command)
     outcome = await call.execute(command)
-    known = call.state.keys.get(key_id)
+    known = call.state.keys.get(key.id)
     if outcome.replayed or known is None:
         raise SecretGoneError(
             f"this request was carried out before (at position {outcome.position}), and a key is shown only once; "
@@ -90,6 +88,13 @@ async def create(call: Call) -> Response:
         )
     shown = served_views.key(known, call.now, text)
     return call.answer(shown, status=201, outcome=outcome, headers={"cache-control": "no-store"})
+
+
+def new_key(tenant: str, **limits: Any) -> tuple[Key, str]:
+    """Make a key with a secret of 192 random bits; returns it and its text, which is shown once."""
+    key_id = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(12))
+    text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
+    return Key(id=key_id, hash=hash_of(text), tenant=tenant, **limits), text
 
 
 def _check(asked: KeyRequest) -> None:

@@ -58,13 +58,24 @@ class EndpointRun(Run, kw_only=True):
 
 
 class EndpointStatus(Shape, kw_only=True):
-    """What became of an endpoint so far; ``phase`` is Pending, Starting, Running, Idle or Stopping."""
+    """What became of an endpoint so far.
+
+    Parameters
+    ----------
+    phase
+        Pending, Starting, Ready, Updating, Degraded, Idle or Stopping.
+    revision, canary, failed
+        Which serves, which is on trial, which was rolled back; 0: none.
+    """
 
     phase: str
     replicas: Replicas
     served_as: str = ""
     message: str = ""
     waiting: Waiting | None = None
+    revision: int = 0
+    canary: int = 0
+    failed: int = 0
     pools: list[EndpointPool] = msgspec.field(default_factory=list)
     revisions: list[EndpointRevision] = msgspec.field(default_factory=list)
     runs: list[EndpointRun] = msgspec.field(default_factory=list)

@@ -21,23 +21,18 @@ from plenum.api.shapes import timestamp
 from plenum.control import state as st
 from plenum.control.endpoints import state as es
 from plenum.control.endpoints.loads import Loads
-from plenum.control.endpoints.replicas import DRAINING, READY, STARTING, job_of, replicas_of
-from plenum.control.endpoints.table import weights_of
+from plenum.control.endpoints.replicas import job_of, replicas_of
+from plenum.control.endpoints.status import PoolStatus, status_of
 from plenum.control.state import State
 from plenum.model.endpoint import Pool
 from plenum.ports.gateway import Replica
-
-IDLE = "Idle"
-"""Phase of an endpoint that has let its last replica go, and waits for a request."""
 
 
 def endpoint(
     found: es.EndpointRecord, state: State, loads: Loads, visible: Tenants, *, with_runs: bool = True
 ) -> Endpoint:
     """Return an endpoint as its tenant's people see it."""
-    replicas = _replicas(state, found)
-    pools = [_pool(pool, found, replicas, loads) for pool in found.spec.pools]
-    phase = phase_of(state, found)
+    status, replicas = status_of(state, found), _replicas(state, found)
     waiting = next((job.waiting for job in children(state, found) if job.waiting is not None), None)
     return Endpoint(
         api_version=shapes.API_VERSION,
@@ -55,48 +50,39 @@ def endpoint(
         ),
         spec=found.manifest.get("spec") or {},
         status=EndpointStatus(
-            phase=phase,
+            phase=status.phase,
             replicas=shapes.Replicas(
-                wanted=sum(pool.wanted for pool in pools),
-                bound=len([r for r in replicas if r.phase != DRAINING]),
-                running=sum(pool.ready for pool in pools),
+                wanted=sum(pool.wanted for pool in status.pools),
+                bound=sum(pool.ready + pool.starting for pool in status.pools),
+                running=sum(pool.ready for pool in status.pools),
             ),
             served_as=found.spec.model_name,
-            message=text_for(_message(state, found, replicas, phase), visible, state),
-            waiting=None
-            if waiting is None or phase == st.RUNNING_JOB
-            else shapes.Waiting(
-                code=waiting.code,
-                constraint=text_for(waiting.constraint, visible, state),
-                sentence=text_for(waiting.sentence, visible, state),
-                since=timestamp(waiting.since),
-                decision=waiting.decision,
-            ),
-            pools=pools,
-            revisions=_revisions(state, found, loads),
+            message=text_for(status.message, visible, state),
+            waiting=None if waiting is None else _waiting(waiting, visible, state),
+            revision=status.revision,
+            canary=status.canary,
+            failed=status.failed,
+            pools=[_pool(pool, found, loads) for pool in status.pools],
+            revisions=_revisions(found, status.parts, loads),
             runs=list(_runs(state, found, replicas, visible)) if with_runs else [],
             stopping=found.stop,
         ),
     )
 
 
+def _waiting(waiting: st.Waiting, visible: Tenants, state: State) -> shapes.Waiting:
+    return shapes.Waiting(
+        code=waiting.code,
+        constraint=text_for(waiting.constraint, visible, state),
+        sentence=text_for(waiting.sentence, visible, state),
+        since=timestamp(waiting.since),
+        decision=waiting.decision,
+    )
+
+
 def labels_of(found: es.EndpointRecord) -> dict[str, str]:
     """Return an endpoint's labels."""
     return found.manifest.get("metadata", {}).get("labels") or {}
-
-
-def phase_of(state: State, found: es.EndpointRecord) -> str:
-    """Return how an endpoint is, in a word: Running once every pool has a replica that takes requests."""
-    if found.stop:
-        return st.STOPPING
-    replicas = _replicas(state, found)
-    ready = {replica.pool for replica in replicas if replica.phase == READY}
-    if ready.issuperset(pool.name for pool in found.spec.pools):
-        return st.RUNNING_JOB
-    if any(replica.phase != DRAINING for replica in replicas):
-        return st.STARTING_JOB
-    wanted = any(pool.replicas for revision in found.active() for pool in revision.pools.values())
-    return st.PENDING if wanted or not found.last or found.failed else IDLE
 
 
 def children(state: State, found: es.EndpointRecord) -> list[st.Job]:
@@ -115,18 +101,17 @@ def _replicas(state: State, found: es.EndpointRecord) -> list[Replica]:
     ]
 
 
-def _pool(pool: Pool, found: es.EndpointRecord, replicas: Iterable[Replica], loads: Loads) -> EndpointPool:
-    phases = [replica.phase for replica in replicas if replica.pool == pool.name]
+def _pool(pool: PoolStatus, found: es.EndpointRecord, loads: Loads) -> EndpointPool:
     seen = loads.now(found.id, pool.name)
-    sized = [r.pools[pool.name].replicas for r in found.active() if pool.name in r.pools]
+    limits = next((p for p in found.spec.pools if p.name == pool.name), Pool())
     return EndpointPool(
         name=pool.name,
-        min=pool.min_replicas,
-        max=pool.max_replicas,
-        wanted=found.wanted.get(pool.name, max(sized, default=pool.min_replicas)),
-        ready=phases.count(READY),
-        starting=phases.count(STARTING),
-        draining=phases.count(DRAINING),
+        min=limits.min_replicas,
+        max=limits.max_replicas,
+        wanted=pool.wanted,
+        ready=pool.ready,
+        starting=pool.starting,
+        draining=pool.draining,
         waiting=seen.waiting,
         running=seen.running,
         requests_per_s=round(seen.rate_rps, 3),
@@ -134,19 +119,7 @@ def _pool(pool: Pool, found: es.EndpointRecord, replicas: Iterable[Replica], loa
     )
 
 
-def _message(state: State, found: es.EndpointRecord, replicas: Iterable[Replica], phase: str) -> str:
-    """Return what there is to say: of one that starts how far it is, else what was decided about it last."""
-    if phase == st.STARTING_JOB:
-        runs = (run for job in children(state, found) for unit in job.units.values() for run in unit.runs.values())
-        for run in runs:
-            if run.message:
-                return run.message
-    failed = found.failed
-    return failed.why if failed is not None else found.message
-
-
-def _revisions(state: State, found: es.EndpointRecord, loads: Loads) -> list[EndpointRevision]:
-    parts = weights_of(state, found)
+def _revisions(found: es.EndpointRecord, parts: dict[int, float], loads: Loads) -> list[EndpointRevision]:
     shown: list[EndpointRevision] = []
     for revision in sorted(found.revisions.values(), key=lambda revision: -revision.number):
         tallies = [loads.tally(found.id, revision.number, pool) for pool in revision.pools]

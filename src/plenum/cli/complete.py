@@ -46,6 +46,16 @@ def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     return [item for plural in JOB_KINDS for item in _names(ctx, plural, incomplete, of_tenant=True)]
 
 
+def complete_endpoint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete an endpoint."""
+    return _names(ctx, "endpoints", incomplete, of_tenant=True)
+
+
+def complete_key(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the id of a key."""
+    return _names(ctx, "keys", incomplete, of_tenant=True)
+
+
 def complete_kind(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a kind by its plural."""
     from plenum.cli.kinds import KINDS

@@ -16,7 +16,7 @@ from plenum.cli.kinds import Kind, job_path, kind_named
 if TYPE_CHECKING:
     from plenum.adapters.client import Client
 
-DELETABLE = ("jobs", "trainingjobs", "tasks", "endpoints", "fleets", "tenants", "users", "tokens")
+DELETABLE = ("jobs", "trainingjobs", "tasks", "endpoints", "fleets", "tenants", "users", "tokens", "keys")
 POLL_S = 0.5
 
 Target = tuple[str, Callable[["Client"], str]]
@@ -105,6 +105,8 @@ def _path(client: Client, kind: Kind, name: str, tenant: str | None) -> str:
         return f"/{kind.plural}/{part(name)}"
     if kind.plural == "jobs":
         return path_of(found_job(client, name, tenant))
+    if kind.plural == "keys":
+        return job_path("keys", tenant_of(client, tenant), name)
     _, whose, plain = split_job(name)
     return job_path(kind.plural, whose or tenant_of(client, tenant), plain)
 

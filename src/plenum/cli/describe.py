@@ -11,6 +11,7 @@ import click
 
 from plenum.cli.cloud import cloud_options, connected
 from plenum.cli.complete import complete_kind, complete_name
+from plenum.cli.describe_endpoint import endpoint_lines
 from plenum.cli.get import one, record
 from plenum.cli.kinds import Item, Kind, gpus_text, kind_named, node_phase, replicas_text
 from plenum.cli.story import lasted, told
@@ -55,7 +56,10 @@ def command(kind: str, names: tuple[str, ...], most: int, context: str | None, t
 
 def described(client: Client, kind: Kind, item: Item, most: int, now: float) -> Iterator[str]:
     """Yield the lines that tell about a thing."""
-    if kind.of_tenant:
+    if kind.of_tenant and item.get("spec", {}).get("model") and "pools" in item.get("status", {}):
+        yield from endpoint_lines(item, now, _field, _flat)
+        subject = f"endpoint/{item['metadata']['tenant']}/{item['metadata']['name']}"
+    elif kind.of_tenant and kind.plural != "keys":
         yield from job_lines(item, now)
         subject = f"job/{item['metadata']['tenant']}/{item['metadata']['name']}"
     elif kind.plural == "nodes":

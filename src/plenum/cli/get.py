@@ -17,9 +17,19 @@ from plenum.cli.tables import Column, clean, column_widths, table_lines, termina
 if TYPE_CHECKING:
     from plenum.adapters.client import Client
 
-PHASES = ("Pending", "Starting", "Running", "Stopping", "Succeeded", "Failed")
+PHASES = (
+    *("Pending", "Starting", "Running", "Stopping", "Succeeded", "Failed"),
+    *("Ready", "Updating", "Degraded", "Idle"),
+)
 OUTPUTS = ("table", "wide", "json", "yaml", "name")
-SUBJECTS = {"nodes": "node/", "fleets": "fleet/", "tenants": "tenant/", "users": "user/", "tokens": "token/"}
+SUBJECTS = {
+    "keys": "key/",
+    "nodes": "node/",
+    "fleets": "fleet/",
+    "tenants": "tenant/",
+    "users": "user/",
+    "tokens": "token/",
+}
 RECENT = 100
 """Events and decisions shown unless more are asked for."""
 
@@ -50,7 +60,7 @@ def command(
 ) -> None:
     """List things of a KIND, or show those NAMEd.
 
-    Kinds: jobs (all of trainingjobs (tj), tasks, endpoints (ep)), nodes (no), fleets, tenants, users, tokens, events, decisions.
+    Kinds: jobs (all of trainingjobs (tj), tasks, endpoints (ep)), nodes (no), fleets, tenants, users, tokens, keys, events, decisions.
 
     \b
     plenum get jobs -A --phase Pending
@@ -210,6 +220,7 @@ def _changes(client: Client, kind: Kind, listing: Item, tenant: str | None) -> I
 
     after = int(listing.get("metadata", {}).get("resourceVersion") or client.get("/version")["position"])
     prefix = SUBJECTS.get(kind.plural, "job/" if kind.of_tenant else "")
+    also = "endpoint/" if kind.plural in ("jobs", "endpoints") else prefix
     for message in client.events(after, tenant=tenant if kind.of_tenant else None):
         if message is None:
             continue
@@ -219,8 +230,8 @@ def _changes(client: Client, kind: Kind, listing: Item, tenant: str | None) -> I
         elif kind.plural == "decisions":
             if event["type"] == "DecisionMade":
                 yield client.get(f"/decisions/{event['position']}")
-        elif subject.startswith(prefix):
-            name = subject.removeprefix(prefix)
+        elif subject.startswith((prefix, also)):
+            name = subject.removeprefix(prefix).removeprefix(also)
             try:
                 yield one(client, kind, name, tenant)
             except ProblemError as problem:

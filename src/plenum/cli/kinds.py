@@ -89,6 +89,22 @@ def _job_cells(job: Item, now: float) -> Cells:
     ]
 
 
+def _endpoint_cells(endpoint: Item, now: float) -> Cells:
+    """Of models that are served, beside what every job has: which model, on what, and what goes through it now."""
+    spec, status = endpoint.get("spec", {}), endpoint.get("status", {})
+    pools = status.get("pools", ())
+    rate = sum(pool["requestsPerS"] for pool in pools)
+    own = [
+        (Column(head="MODEL", fold=True), spec.get("model", "")),
+        (Column(head="ENGINE"), spec.get("engine", "llamacpp") if spec.get("model") else ""),
+        (Column(head="REQ/S", right=True), f"{rate:.3g}" if pools else ""),
+        (Column(head="OPEN", right=True), sum(p["running"] + p["waiting"] for p in pools) if pools else ""),
+    ]
+    cells = _job_cells(endpoint, now)
+    # Nothing but the attempt of a run differs from what jobs show, and revisions say more.
+    return [*cells[:5], *own, *cells[5:]]
+
+
 def replicas_text(status: Item) -> str:
     """Return how many replicas are where they should be, of how many."""
     counts = status.get("replicas", {})
@@ -224,6 +240,22 @@ def _token_cells(token: Item, now: float) -> Cells:
     ]
 
 
+def _key_cells(key: Item, now: float) -> Cells:
+    meta, spec = key["metadata"], key.get("spec", {})
+    limits = (("requestsPerMinute", "requests/min"), ("tokensPerMinute", "tokens/min"), ("maxParallel", "at once"))
+    return [
+        (Column(head="ID"), meta["name"]),
+        (Column(head="TENANT"), meta.get("tenant", "")),
+        (Column(head="MODELS", fold=True), ", ".join(spec.get("models", ())) or "all"),
+        (Column(head="TIER"), spec.get("tier", "interactive")),
+        (Column(head="LIMITS", fold=True), ", ".join(f"{spec[k]:,} {text}" for k, text in limits if spec.get(k))),
+        (Column(head="PHASE"), key.get("status", {}).get("phase", "")),
+        (Column(head="EXPIRES"), clock(spec.get("expiresAt", "")) or "never"),
+        (Column(head="AGE", right=True), age(meta.get("createdAt", ""), now)),
+        (Column(head="NOTE", fold=True), spec.get("note", "")),
+    ]
+
+
 # -- the log ----------------------------------------------------------------------------------------
 
 
@@ -274,7 +306,10 @@ KINDS = (
         filters=("phase", "label"),
     ),
     Kind(plural="tasks", words=("task", "ta"), cells=_job_cells, of_tenant=True, filters=("phase", "label")),
-    Kind(plural="endpoints", words=("endpoint", "ep"), cells=_job_cells, of_tenant=True, filters=("phase", "label")),
+    Kind(
+        plural="endpoints", words=("endpoint", "ep"), cells=_endpoint_cells, of_tenant=True, filters=("phase", "label")
+    ),
+    Kind(plural="keys", words=("key", "ke"), cells=_key_cells, of_tenant=True),
     Kind(plural="nodes", words=("node", "no"), cells=_node_cells),
     Kind(plural="fleets", words=("fleet", "fl"), cells=_fleet_cells),
     Kind(plural="tenants", words=("tenant", "te"), cells=_tenant_cells),
@@ -287,7 +322,7 @@ KIND_BY_WORD = {word: kind for kind in KINDS for word in (kind.plural, *kind.wor
 JOB_WORDS = {
     word: "" if kind.plural == "jobs" else kind.plural
     for kind in KINDS
-    if kind.of_tenant
+    if kind.of_tenant and kind.plural != "keys"
     for word in (kind.plural, *kind.words)
 }
 """Word that may stand before a job's name, to the path of its kind; empty: of whichever."""

@@ -16,6 +16,7 @@ COMMANDS = {
     "up": ("plenum.cli.up", "Bring a cloud up on this machine."),
     "server": ("plenum.cli.server", "Run a control plane that nodes join."),
     "agent": ("plenum.cli.agent", "Join this host to a control plane."),
+    "gateway": ("plenum.cli.gateway", "Run a gateway: the address that models are asked at."),
     "backup": ("plenum.cli.backup", "Write everything a control plane knows into one file."),
     "restore": ("plenum.cli.restore", "Fill an empty store from a backup."),
     "rebuild": ("plenum.cli.rebuild", "Compute the state anew from the log, and compare."),
@@ -25,6 +26,9 @@ COMMANDS = {
     "token": ("plenum.cli.token", "Issue, list and revoke tokens."),
     "login": ("plenum.cli.login", "Try a token on a control plane, and keep both."),
     "context": ("plenum.cli.context", "List the control planes that you know; choose one."),
+    "serve": ("plenum.cli.serve", "Serve a model, and say how to ask it."),
+    "key": ("plenum.cli.key", "Issue, list and revoke keys for models."),
+    "usage": ("plenum.cli.usage", "Sum up what requests to models took."),
     "apply": ("plenum.cli.apply", "Make, or change, what manifests describe."),
     "get": ("plenum.cli.get", "List jobs, nodes, tenants and whatever else there is."),
     "describe": ("plenum.cli.describe", "Tell everything about one thing, with its story."),
@@ -48,7 +52,7 @@ COMMANDS = {
 
 SECTIONS = {
     "up": "Run a cloud",
-    "login": "Work with jobs",
+    "login": "Work with jobs and models",
     "top": "Look closer",
     "fleet": "Without a cloud",
 }

@@ -189,6 +189,59 @@ _TELL: dict[str, Callable[[Body, str], str]] = {
 }
 
 
+def _scaled(body: Body, actor: str) -> str:
+    figures = ", ".join(f"{name} {value:.3g}" for name, value in sorted(body.get("signals", {}).items()))
+    what = f"{body['pool']} from {body['before']} to {body['after']}: {body.get('sentence') or body['why']}"
+    return what + (f" ({figures})" if figures else "")
+
+
+def _endpoint_changed(body: Body, actor: str) -> str:
+    spec = body.get("spec", {})
+    return f"applied by {actor}: {spec.get('model', '')} on {spec.get('engine', '')}"
+
+
+def _revision(verb: str) -> Callable[[Body, str], str]:
+    def tell(body: Body, actor: str) -> str:
+        why = body.get("sentence") or body.get("why", "")
+        return f"revision {body['revision']} {verb}" + (f": {why}" if why else "")
+
+    return tell
+
+
+def _sized(body: Body, actor: str) -> str:
+    return f"revision {body['revision']} is to have {_count(body['replicas'], 'replica')} ({body['pool']})"
+
+
+def _canary(body: Body, actor: str) -> str:
+    return f"revision {body['revision']} gets {100 * body['part']:.3g} % of the requests, as a canary"
+
+
+def _key(body: Body, actor: str) -> str:
+    note = f" ({body['note']})" if body.get("note") else ""
+    return f"issued by {actor} for tenant {body.get('key', {}).get('tenant', '')}{note}"
+
+
+def _usage(body: Body, actor: str) -> str:
+    return f"batch {body['number']} of gateway {body['gateway']}: {_count(len(body.get('rows', ())), 'request')}"
+
+
+_TELL |= {
+    "EndpointApplied": _endpoint_changed,
+    "EndpointStopRequested": _stop,
+    "EndpointDeleted": lambda body, actor: "gone",
+    "EndpointScaled": _scaled,
+    "RevisionStarted": _revision("begins"),
+    "RevisionSized": _sized,
+    "CanaryStarted": _canary,
+    "RevisionPromoted": _revision("serves"),
+    "RevisionRolledBack": _revision("rolled back"),
+    "RevisionRetired": _revision("retired"),
+    "KeyIssued": _key,
+    "KeyRevoked": _by("revoked"),
+    "UsageRecorded": _usage,
+}
+
+
 def lasted(status: dict[str, Any], now: float) -> str:
     """Return for how long something ran, or has run; empty if it has not begun."""
     from plenum.cli.times import seconds_of

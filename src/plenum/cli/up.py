@@ -64,12 +64,14 @@ def command(
     plenum up
     plenum up -f examples/fleet-lab.yaml -f examples/first-jobs.yaml
     """
+    import asyncio
     import sys
 
     from plenum.bootstrap.apply import apply_files, nodes_ready
     from plenum.bootstrap.loop import run
     from plenum.bootstrap.server import OPERATOR, serve
     from plenum.cli.news import News
+    from plenum.cli.up_models import tell_how_to_ask
 
     log_to_stderr(options["verbose"])
     config = server_config(options, local_node=True, gateway_port=None if no_gateway else gateway_port)
@@ -79,19 +81,24 @@ def command(
         news = News(server.service, quiet=quiet)
         changed = await apply_files(server.service, manifests, OPERATOR)
         await nodes_ready(server.service)
-        _greet(server)
+        context = _greet(server)
         if manifests:
             click.echo(f"Applied {', '.join(manifests)}:\n{_listed(changed)}\n")
         await _compiled(server)
-        failed.extend(await news.follow(until_done=until_done))
+        telling = asyncio.create_task(tell_how_to_ask(server, "" if quiet else context))
+        try:
+            failed.extend(await news.follow(until_done=until_done))
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
 
     run(serve(config, started, new_token=options["new_token"], stop_local_work=not keep_jobs))
     click.echo("Stopped. The next `plenum up` comes back with everything.")
     sys.exit(1 if failed else 0)
 
 
-def _greet(server: Running) -> None:
-    """Say where it is and what it has, and log this user in."""
+def _greet(server: Running) -> str:
+    """Say where it is and what it has, and log this user in; returns the name of their context, or nothing."""
     from plenum.adapters.contexts import Context, contexts, save_context
     from plenum.cli.news import invocation
 
@@ -119,6 +126,7 @@ def _greet(server: Running) -> None:
             f"\n{invocation()} has no token for it here: log in with one (plenum login), or start with --new-token."
         )
     click.echo("")
+    return name if token else ""
 
 
 def _has(server: Running, fleet: Any) -> str:

@@ -90,6 +90,6 @@ def judged(job: dict[str, Any], wanted: str) -> bool | None:
         return None
     if wanted == "ended":
         return True if phase in ENDED else None
-    if phase == wanted or (wanted == "Running" and phase == "Succeeded"):
+    if phase == wanted or (wanted == "Running" and phase in ("Succeeded", "Ready", "Updating", "Degraded")):
         return True
     return False if phase in (*ENDED, "Stopping") else None

@@ -1,0 +1,71 @@
+"""``plenum usage``: what requests to models took."""
+
+from __future__ import annotations
+
+import click
+
+from plenum.cli.cloud import cloud_options, connected, tenant_of
+from plenum.cli.complete import complete_endpoint
+from plenum.cli.console import choose_output, write_json
+from plenum.cli.tables import Column, write_table
+
+BY = ("tenant", "endpoint", "model", "day")
+GONE_WRONG = ("cancelled", "broken", "interrupted")
+
+
+@click.command()
+@click.option("--by", multiple=True, type=click.Choice(BY), help="What is told apart.  [default: endpoint, day]")
+@click.option("--endpoint", metavar="NAME", shell_complete=complete_endpoint, help="Only of this endpoint.")
+@click.option("--model", metavar="NAME", help="Only of what was asked for under this name.")
+@click.option("--since", metavar="YYYY-MM-DD", help="First day (UTC).")
+@click.option("--until", metavar="YYYY-MM-DD", help="Last day (UTC).")
+@click.option("--all-tenants", "-A", is_flag=True, help="Of every tenant that you may see.")
+@choose_output
+@cloud_options
+def command(
+    by: tuple[str, ...],
+    endpoint: str | None,
+    model: str | None,
+    since: str | None,
+    until: str | None,
+    all_tenants: bool,
+    output: str,
+    context: str | None,
+    tenant: str | None,
+) -> None:
+    """Sum up the tokens of requests to models: prompts, what of them was found in a cache, and outputs.
+
+    \b
+    plenum usage --by model --since 2026-01-01
+    plenum usage -A --by tenant
+    """
+    from plenum.adapters.client import part
+
+    apart = by or ("endpoint", "day", *(("tenant",) if all_tenants else ()))
+    asked = {"by": apart, "endpoint": endpoint, "model": model, "since": since, "until": until}
+    with connected(context) as client:
+        whose = "" if all_tenants else f"/tenants/{part(tenant_of(client, tenant))}"
+        found = client.get(f"{whose}/usage", **asked)
+    if output == "json":
+        write_json(found)
+        return
+    if not found["items"]:
+        click.echo("Nothing was asked of models in that time.", err=True)
+        return
+    numbers = ("REQUESTS", "CUT SHORT", "PROMPT TOKENS", "CACHED", "OUTPUT TOKENS")
+    columns = [
+        *(Column(head=name.upper(), fold=name in ("endpoint", "model")) for name in BY if name in apart),
+        *(Column(head=head, right=True) for head in numbers),
+    ]
+    rows = [
+        (
+            *(item[name] for name in BY if name in apart),
+            f"{sum(item['requests'].values()):,}",
+            f"{sum(item['requests'].get(outcome, 0) for outcome in GONE_WRONG):,}",
+            f"{item['promptTokens']:,}",
+            f"{item['cachedTokens']:,}",
+            f"{item['outputTokens']:,}",
+        )
+        for item in found["items"]
+    ]
+    write_table(columns, rows)
