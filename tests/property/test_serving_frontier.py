@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plenum.planning.serving.load import waiting
 from plenum.planning.serving.points import undominated
+from plenum.serving.queueing import waiting
 
 
 def beaten(values: np.ndarray, row: int) -> bool:

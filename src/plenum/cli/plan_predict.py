@@ -59,6 +59,7 @@ def command(**options: Any) -> None:
     """
     from plenum.adapters.calibrations import read_calibration
     from plenum.cli.compiled import load_model
+    from plenum.serving.calibration import basis_of, shipped
     from plenum.serving.predict import predict
 
     if bool(options["concurrency"]) == bool(options["rps"]):
@@ -90,12 +91,13 @@ def command(**options: Any) -> None:
         calibration=calibration,
     )
     devices = count * instance.devices + (options["prefill"] or 0) * (first.devices if first else 0)
+    basis = basis_of(instance, calibration or shipped())
     if options["output"] == "json":
-        write_json(_plain(instance, first, found, devices, options))
+        write_json(_plain(instance, first, found, devices, options, basis))
     elif found.cache_tokens <= 0:
         write_sentences(f"{instance.model.name} on {instance.parallelism} of {instance.hardware.name} {NO_ROOM}")
     else:
-        _print(instance, first, found, devices, options)
+        _print(instance, first, found, devices, options, basis)
     sys.exit(NO if found.cache_tokens <= 0 or (found.saturated and options["rps"]) else DONE)
 
 
@@ -106,7 +108,7 @@ def _floors(instance: Instance, first: Instance | None, options: dict[str, Any])
 
 
 def _plain(
-    instance: Instance, first: Instance | None, found: Prediction, devices: int, options: dict[str, Any]
+    instance: Instance, first: Instance | None, found: Prediction, devices: int, options: dict[str, Any], basis: str
 ) -> dict[str, Any]:
     ttft, tpot = _floors(instance, first, options)
     return {
@@ -117,6 +119,7 @@ def _plain(
         "precision": asdict(instance.precision),
         "devices": devices,
         "fits": found.cache_tokens > 0,
+        "rests_on": basis,
         **asdict(found),
         "floor_ttft_s": ttft,
         "floor_tpot_s": tpot,
@@ -124,7 +127,7 @@ def _plain(
 
 
 def _print(
-    instance: Instance, first: Instance | None, found: Prediction, devices: int, options: dict[str, Any]
+    instance: Instance, first: Instance | None, found: Prediction, devices: int, options: dict[str, Any], basis: str
 ) -> None:
     ttft, tpot = _floors(instance, first, options)
     precision = instance.precision
@@ -139,7 +142,7 @@ def _print(
         ["time to first token", _ms(found.ttft_s), _between(found.ttft_low_s, found.ttft_high_s), _ms(ttft)],
         ["  of which waiting", _ms(found.wait_s), "", ""],
         ["time per output token", _ms(found.tpot_s), _between(found.tpot_low_s, found.tpot_high_s), _ms(tpot)],
-        ["whole request", _ms(found.e2e_s), "", ""],
+        ["whole request", _ms(found.e2e_s), _between(found.e2e_low_s, found.e2e_high_s), ""],
         ["requests a second", f"{found.requests_rps:,.2f}", "", ""],
         ["answer tokens a second", f"{found.tokens_per_s:,.0f}", "", ""],
         ["  for each device", f"{found.tokens_per_s / devices:,.0f}", "", ""],
@@ -148,6 +151,8 @@ def _print(
         ["power of all devices", f"{found.power_w:,.0f} W", "", ""],
     ]
     write_table(columns, rows)
+    warning = "WARNING: this rests on " if instance.hardware.is_host and "guesses" in basis else "Rests on "
+    write_sentences("", f"{warning}{basis}.")
     if found.saturated:
         write_sentences("", "Saturated: more is asked than fits or can be served, and what is left waits.")
 

@@ -98,6 +98,10 @@ class Attention:
         """The same as decoding computes it: ``mla`` attends in the latent space, so that the cache need not be expanded."""
         return 2 * self.heads * (2 * self.kv_rank + self.rope_dim) if self.kind == "mla" else self.pair_flops()
 
+    def index_values(self) -> int:
+        """Of :meth:`cache_values`, those that the indexer reads of every token, however few are then attended to."""
+        return self.index_dim
+
     def index_pair_flops(self) -> int:
         """FLOPs of the indexer for one query token against one key token, however few are then attended to."""
         return 2 * self.index_heads * self.index_dim

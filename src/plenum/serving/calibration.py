@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from plenum.model.errors import FieldError
 from plenum.serving.instance import Instance
@@ -20,6 +20,7 @@ from plenum.serving.residuals import (
     Kernel,
     Residuals,
     correct,
+    features_of,
     fit_residuals,
     widths,
 )
@@ -31,7 +32,7 @@ from plenum.serving.roofline import (
     efficiency_of,
     work_of,
 )
-from plenum.serving.steps import AT, StepModel
+from plenum.serving.steps import AT, LOAD_POINTS, StepModel
 
 VERSION = 1
 """Version of what :func:`to_document` writes."""
@@ -109,10 +110,17 @@ def shipped() -> Calibration:
 
 
 def efficiency_for(instance: Instance, calibration: Calibration | None = None) -> Efficiency:
-    """Return the efficiency that ``calibration`` (None: the shipped one) has for the engine and the hardware of ``instance``."""
+    """Return the efficiency that ``calibration`` (None: the shipped one) has for the engine and the hardware of ``instance``.
+
+    What an engine reaches on GPUs says nothing of CPUs: those that were not measured themselves get :data:`HOST`.
+    """
     table = (calibration or shipped()).efficiencies
-    engine, hardware = instance.settings.engine, instance.hardware.name
-    for key in (f"{engine}|{hardware}", engine, ""):
+    engine, hardware = instance.settings.engine, instance.hardware
+    if (key := f"{engine}|{hardware.name}") in table:
+        return table[key]
+    if hardware.is_host:
+        return HOST
+    for key in (engine, ""):
         if key in table:
             return table[key]
     return _PLAIN
@@ -120,35 +128,50 @@ def efficiency_for(instance: Instance, calibration: Calibration | None = None) -
 
 _PLAIN = Efficiency()
 
+HOST = Efficiency(compute=0.35, experts=0.25, attention=0.2, memory=0.65, expert_memory=0.5, cache_memory=0.5)
+"""CPU sockets, where none was measured: plain guesses. Matrix units of CPUs reach a third of their peak on prompts, and reading is
+spread over two memory domains."""
+
+HOST_SPREAD = 0.5
+"""Standard deviation of the logarithm of truth over such a guess, besides what else is not known."""
+
 LEAST_REQUEST = 0.25
 """Part of a request's fitted time outside iterations that corrections leave: HTTP and tokenising take some."""
 
+MOST_PREFILL = 0.7
+"""Logarithm that corrections of prefill are held to: more of a TTFT's residual is waiting of the benchmark that it comes from."""
 
-def calibrated_steps(instance: Instance, calibration: Calibration | None = None, *, isl: float = 2048.0) -> StepModel:
-    """Compile an instance with its calibrated efficiency and corrections, for the simulator.
+LIGHT = 1
+"""Place in :data:`~plenum.serving.steps.LOAD_POINTS` of the load at which the correction of prefill is taken."""
 
-    The correction of decode is that of its time per token at a middling batch, the one of prefill that of time to first token there,
-    as far as it goes beyond what batch and length explain. Neither makes work faster than :mod:`plenum.serving.peaks` lets it be:
-    a time to first token holds waiting besides work, and what work cannot explain is taken off the request's own time.
+
+def calibrated_steps(
+    instance: Instance, calibration: Calibration | None = None, *, isl: float = 2048.0, osl: float = 512.0
+) -> StepModel:
+    """Compile an instance with its calibrated efficiency and corrections: what predictor, planner and simulator all run on.
+
+    The correction of decode is that of its time per token at each of :data:`~plenum.serving.steps.LOAD_POINTS`, the one of prefill that
+    of time to first token under a light load, as far as it goes beyond what length explains. Neither makes work faster than
+    :mod:`plenum.serving.peaks` lets it be: a time to first token holds waiting besides work, and what work cannot explain is taken off
+    the request's own time.
 
     Parameters
     ----------
     calibration
         None: the shipped one.
-    isl
-        Prompt tokens about which the corrections are taken.
+    isl, osl
+        Tokens of prompts and answers about which the corrections are taken.
     """
-    from plenum.serving.predict import corrections  # both stand on each other's nouns
-
     chosen = calibration or shipped()
     steps = compile_steps(instance, efficiency_for(instance, chosen))
-    loads = np.array([4.0, 16.0, 64.0])
-    tpot, ttft = corrections([instance] * len(loads), chosen, isl=isl, osl=512.0, load=loads)
+    loads = np.array(LOAD_POINTS)
+    tpot, ttft = corrections([instance] * len(loads), chosen, isl=isl, osl=osl, load=loads)
     array = steps.coefficients.copy()
     work = work_of(instance)
-    decode = math.exp(float(tpot.mean[1]))
-    array[AT["decode_scale"]] = max(decode, bandwidth_use(array, work) / BANDWIDTH_MOST)
-    slower = math.exp(float(np.clip(ttft.mean[0], -0.7, 0.7)))
+    scales = np.maximum(np.exp(tpot.mean), bandwidth_use(array, work) / BANDWIDTH_MOST)
+    array[AT["decode_scale"]] = scales[0]
+    array[AT["decode_more_4"] :][: len(loads) - 1] = scales[1:] / scales[0] - 1.0
+    slower = math.exp(float(np.clip(ttft.mean[LIGHT], -MOST_PREFILL, MOST_PREFILL)))
     prefill = max(slower, compute_use(array, work) / COMPUTE_MOST)
     prompt_s = prompt_time(array, 1.0, isl, 0.0, instance.settings.max_batched_tokens)[0]
     array[AT["prefill_scale"]] = prefill
@@ -157,6 +180,41 @@ def calibrated_steps(instance: Instance, calibration: Calibration | None = None,
     array[AT["request_s"]] = max(slower * request_s - (prefill - slower) * prompt_s, LEAST_REQUEST * request_s)
     array.flags.writeable = False
     return StepModel(coefficients=array)
+
+
+def basis_of(instance: Instance, calibration: Calibration) -> str:
+    """Say what a prediction for ``instance`` rests on."""
+    engine, hardware = instance.settings.engine, instance.hardware.name
+    if group_of(instance) in calibration.offsets:
+        return f"{calibration.name}: {instance.model.name} in {instance.precision.weights} was measured on {hardware} under {engine}"
+    if f"{engine}|{hardware}" in calibration.efficiencies:
+        return f"{calibration.name}: other models were measured on {hardware} under {engine}, this one was not"
+    if instance.hardware.is_host:
+        return f"plain guesses: {hardware} was not measured, and what engines reach on GPUs says nothing of CPUs; measure it first"
+    if engine in calibration.efficiencies:
+        return f"{calibration.name}: {engine} was measured, but not on {hardware}"
+    return f"data sheets: {engine} on {hardware} was not measured"
+
+
+def corrections(
+    instances: Sequence[Instance],
+    calibration: Calibration,
+    *,
+    isl: ArrayLike,
+    osl: ArrayLike,
+    load: NDArray[np.float64],
+    prefill: Sequence[Instance | None] = (),
+) -> tuple[Correction, Correction]:
+    """Return what a calibration adds to the physics of TPOT and of TTFT where ``load`` requests are in flight for each worker."""
+    n = len(instances)
+    firsts = list(prefill) if len(prefill) else [None] * n
+    columns = [np.broadcast_to(np.asarray(v, np.float64), (n,)) for v in (isl, osl)]
+    points = calibration.tpot is not None or calibration.ttft is not None
+    features = features_of(instances, firsts, columns[0], columns[1], load) if points else _NOTHING
+    return correction_of(instances, features, calibration, 0), correction_of(instances, features, calibration, 1)
+
+
+_NOTHING = Features(np.zeros((0, 0), np.str_), np.zeros((0, 0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -204,6 +262,8 @@ def _known(instance: Instance, calibration: Calibration, spread: Spread, column:
     engine = instance.settings.engine
     if f"{engine}|{instance.hardware.name}" not in calibration.efficiencies:
         variance += spread.hardware**2
+        if instance.hardware.is_host:
+            variance += HOST_SPREAD**2
     if engine not in calibration.efficiencies:
         variance += spread.engine**2
     return 0.0, math.sqrt(variance)

@@ -29,6 +29,7 @@ from plenum.serving.residuals import (
     fit_residuals,
 )
 from plenum.serving.roofline import EFFICIENCY_FIELDS, Efficiency, coefficients, efficiency_array, efficiency_of
+from plenum.serving.steps import AT
 
 ENOUGH_POINTS = 60
 """Distinct points from which the constants of the physics are fitted anew; fewer only correct those of the prior."""
@@ -62,6 +63,10 @@ _MOST = {
 _FREE = np.array([k for k, name in enumerate(EFFICIENCY_FIELDS) if name not in _POWER])
 _CEILING = np.log([_MOST.get(name, np.inf) for name in EFFICIENCY_FIELDS])
 _QUEUE = tuple(EFFICIENCY_FIELDS.index(name) for name in ("request_s", "queueing", "burst"))
+
+
+WORK_MOST, BISECTIONS = 2.0, 14
+"""Logarithm that work of open loops is taken to be faster or slower by at most, and how often the bracket is halved."""
 
 
 class Step(NamedTuple):
@@ -101,25 +106,67 @@ def calibrate(
         efficiencies |= _efficiencies(merged, start)
     physics = replace(start, name=name, efficiencies=efficiencies, tpot=None, ttft=None, coverage=coverage)
     physics = _with_power(merged, physics)
-    residuals = physics_residuals(merged, physics)
+    residuals = _residuals(merged, physics)
     return replace(
         physics,
-        tpot=_process(merged, residuals[:, 0], TPOT_KERNEL, coverage),
-        ttft=_process(merged, residuals[:, 1], TTFT_KERNEL, coverage),
+        tpot=_process(merged, residuals[:, 0], residuals[:, 2], TPOT_KERNEL, coverage),
+        ttft=_process(merged, residuals[:, 1], residuals[:, 2], TTFT_KERNEL, coverage),
     )
 
 
 def physics_residuals(points: Measured, calibration: Calibration) -> NDArray[np.float64]:
-    """Return logarithms of measured over predicted, offsets included, (n, 2): of TPOT and of TTFT."""
+    """Return logarithms of measured over predicted, offsets included, (n, 2): of TPOT and of TTFT.
+
+    Where requests came at random, they are of the work rather than of the times: by what iterations are slower for the queue to do as it
+    did, since that is how predictions apply them.
+    """
+    return _residuals(points, calibration)[:, :2]
+
+
+def _residuals(points: Measured, calibration: Calibration) -> NDArray[np.float64]:
+    """Return :func:`physics_residuals` and, of each point, requests in flight for each worker: (n, 3)."""
     compiled = _compiled(points, calibration)
-    out = solve(
-        coefficients(compiled.work, compiled.efficiency),
-        coefficients(compiled.prefill_work, compiled.prefill_efficiency),
-        compiled.loads,
-    )
-    offsets = np.array([calibration.offsets.get(group_of(i), (0.0, 0.0)) for i in points.instances])
+    decode = coefficients(compiled.work, compiled.efficiency)
+    first = coefficients(compiled.prefill_work, compiled.prefill_efficiency)
+    offsets = np.array([calibration.offsets.get(group_of(i), (0.0, 0.0)) for i in points.instances]).reshape(-1, 2)
+    out = solve(decode, first, compiled.loads)
     predicted = np.log(np.maximum(out[:, (AT_OUT["tpot_s"], AT_OUT["ttft_s"])], 1e-9)) + offsets
-    return np.column_stack([points.log_tpot, points.log_ttft]) - predicted
+    truth = np.column_stack([points.log_tpot, points.log_ttft])
+    residuals = truth - predicted
+    opened = np.flatnonzero(~(points.concurrency > 0))
+    if len(opened):
+        work = _slower(decode[opened], first[opened], compiled.loads[opened], truth[opened])
+        residuals[opened] = work - offsets[opened]
+    return np.column_stack([residuals, per_worker(points.concurrency, out[:, AT_OUT["batch"]], points.workers)])
+
+
+def _slower(
+    decode: NDArray[np.float64], first: NDArray[np.float64], loads: NDArray[np.float64], truth: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return by what logarithm all work is slower for the times of open loops to be ``truth``, by bisection: (n, 2)."""
+    found = np.full(truth.shape, np.nan)
+    for column, name in enumerate(("tpot_s", "ttft_s")):
+        low, high = np.full(len(loads), -WORK_MOST), np.full(len(loads), WORK_MOST)
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            times = solve(_scaled(decode, middle), _scaled(first, middle), _requested(loads, middle))[:, AT_OUT[name]]
+            late = ~(np.log(np.maximum(times, 1e-9)) < truth[:, column])
+            low, high = np.where(late, low, middle), np.where(late, middle, high)
+        found[:, column] = np.where(np.isfinite(truth[:, column]), 0.5 * (low + high), np.nan)
+    return found
+
+
+def _scaled(rows: NDArray[np.float64], log_slower: NDArray[np.float64]) -> NDArray[np.float64]:
+    out = rows.copy()
+    for name in ("prefill_scale", "decode_scale", "request_s"):
+        out[:, AT[name]] *= np.exp(log_slower)
+    return out
+
+
+def _requested(loads: NDArray[np.float64], log_slower: NDArray[np.float64]) -> NDArray[np.float64]:
+    out = loads.copy()
+    out[:, AT_LOAD["request_s"]] *= np.exp(log_slower)
+    return out
 
 
 def _compiled(points: Measured, calibration: Calibration) -> Compiled:
@@ -159,15 +206,16 @@ def _merged(points: Measured) -> Measured:
     )
 
 
-def _process(points: Measured, residuals: NDArray[np.float64], kernel: Kernel, coverage: float) -> Residuals | None:
+def _process(
+    points: Measured, residuals: NDArray[np.float64], load: NDArray[np.float64], kernel: Kernel, coverage: float
+) -> Residuals | None:
     index = np.flatnonzero(np.isfinite(residuals))
     if not len(index):
         return None
     if len(index) > POINTS_LIMIT:
         index = index[np.linspace(0, len(index) - 1, POINTS_LIMIT).astype(np.int64)]
     kept = points.take(index)
-    load = per_worker(kept.concurrency, kept.rate_rps, kept.workers)
-    features = features_of(kept.instances, kept.prefill, kept.isl, kept.osl, load)
+    features = features_of(kept.instances, kept.prefill, kept.isl, kept.osl, load[index])
     # What no prediction can be that far from says more about the point than about the model.
     return fit_residuals(features, np.clip(residuals[index], -3.0, 3.0), kernel, coverage)
 
@@ -281,4 +329,4 @@ def _predicted(compiled: Compiled, theta: NDArray[np.float64]) -> NDArray[np.flo
     for name, k in zip(("request_s", "queueing", "burst"), _QUEUE, strict=True):
         loads[:, AT_LOAD[name]] = efficiency[0, k]
     out = solve(coefficients(compiled.work, efficiency), coefficients(compiled.prefill_work, efficiency), loads)
-    return np.log(np.maximum(out[:, (AT_OUT["tpot_s"], AT_OUT["ttft_s"])], 1e-9))
+    return np.log(np.clip(out[:, (AT_OUT["tpot_s"], AT_OUT["ttft_s"])], 1e-9, 1e9))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plenum.serving.instance import Instance
 from plenum.serving.roofline import WORK_FIELDS, work_of
-from plenum.serving.steps import chunk_pairs, chunk_pairs_window
+from plenum.serving.steps import attention_s, chunk_pairs, chunk_pairs_window
 
 _AT = {name: index for index, name in enumerate(WORK_FIELDS)}
 
@@ -17,8 +17,8 @@ def floor_ttft_s(instance: Instance, isl: float, cached_tokens: float = 0.0) -> 
     work = work_of(instance)
     new = max(isl - cached_tokens, 1.0)
     groups = work[_AT["groups"]]
-    pairs = chunk_pairs(cached_tokens, new) * work[_AT["prefill_pair_s"]]
-    pairs += chunk_pairs_window(cached_tokens, new, work[_AT["window"]]) * work[_AT["prefill_pair_window_s"]]
+    near = chunk_pairs_window(cached_tokens, new, work[_AT["window"]])
+    pairs = attention_s(work, chunk_pairs(cached_tokens, new), near)
     compute = new * (groups * work[_AT["linear_token_s"]] + work[_AT["expert_token_s"]]) + groups * pairs
     return float(max(compute / work[_AT["stages"]], _read_s(instance, new)))
 

@@ -61,7 +61,7 @@ class EngineSettings:
     max_sequences
         Sequences in one batch at most, over the whole instance.
     max_batched_tokens
-        Tokens of one iteration at most (the chunk, where prefill is chunked).
+        Tokens of one iteration of each attention group at most (the chunk, where prefill is chunked).
     chunked_prefill
         Prefill shares iterations with decode; else it has iterations of its own and runs first.
     prefix_caching
@@ -103,9 +103,23 @@ def weight_bytes_per_device(instance: Instance) -> float:
     model, spread = instance.model, instance.parallelism
     weights = FORMATS[instance.precision.weights].bytes
     experts = FORMATS[instance.precision.experts or instance.precision.weights].bytes
-    dense = (model.attention_parameters + model.dense_parameters) * weights / (spread.tp * spread.pp)
-    routed = model.expert_parameters * experts / (spread.tp * spread.dp * spread.pp)
-    return dense + routed + model.embedding_parameters * 2.0 / spread.tp  # embeddings stay 16 bits wide
+    stage = math.ceil(model.layers / spread.pp) / model.layers  # part of the layers that the longest stage has
+    dense = (model.attention_parameters + model.dense_parameters) * weights / spread.tp
+    count = max(block.feed_forward.experts for block in model.blocks)
+    uneven = math.ceil(count / spread.ep) * spread.ep / count if count else 1.0
+    routed = model.expert_parameters * experts * uneven / (spread.tp * spread.dp)
+    # Embeddings stay 16 bits wide; embedding and head are in different stages where there are several.
+    ends = model.embedding_parameters / (1 if model.tied_embeddings or spread.pp == 1 else 2)
+    return (dense + routed) * stage + ends * 2.0 / spread.tp
+
+
+LINK_PART = 0.8
+"""Part of the devices' network bandwidth that KV transfer reaches."""
+
+
+def transfer_bps(*instances: Instance) -> float:
+    """Bytes a second at which an instance sends a cache to another, or takes it: the slower of the two, through the network."""
+    return LINK_PART * min(instance.devices * instance.hardware.scaleout_bps for instance in instances)
 
 
 def cache_shards(instance: Instance) -> int:

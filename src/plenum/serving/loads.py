@@ -1,7 +1,8 @@
 """What one deployment does under a steady load, from its step coefficients: compiled, one call for each configuration.
 
 Closed loop: ``concurrency`` requests are in flight, each followed by the next at once; solved as a closed queueing network (prefill,
-then decode) by fixed-point iteration of Schweitzer's approximate mean value analysis. Open loop: requests come at random at a rate.
+then decode) by fixed-point iteration of Schweitzer's approximate mean value analysis. Open loop: requests come at random at a rate, and
+:mod:`plenum.serving.queueing` says what becomes of them, as it does for the planner.
 """
 
 from __future__ import annotations
@@ -12,6 +13,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from plenum.serving.queueing import (
+    BOTH,
+    BUSY,
+    DECODE,
+    FIGURES,
+    PREFILL,
+    PROMPT_BUSY,
+    TPOT,
+    TTFT,
+    WAIT,
+    WATTS,
+    Load,
+    pool_under,
+)
 from plenum.serving.steps import AT, chunk_pairs, chunk_pairs_window, step
 
 ROUNDS = 60
@@ -86,12 +101,16 @@ def solve(decode: NDArray[np.float64], prefill: NDArray[np.float64], loads: NDAr
     NDArray
         (n, len(OUT_FIELDS)).
     """
-    out = np.empty((len(loads), 12))
+    out = np.zeros((len(loads), len(OUT_FIELDS)))
     for i in range(len(loads)):
         if loads[i, _TOGETHER] > 0.5:
             _static(decode[i], loads[i], out[i])
-        elif loads[i, _P] > 0.0:
+        elif loads[i, _P] > 0.0 and loads[i, _C] > 0.0:
             _disaggregated(decode[i], prefill[i], loads[i], out[i])
+        elif loads[i, _P] > 0.0:
+            _disaggregated_open(decode[i], prefill[i], loads[i], out[i])
+        elif not loads[i, _C] > 0.0:
+            _aggregated_open(decode[i], loads[i], out[i])
         else:
             _aggregated(decode[i], loads[i], out[i])
     return out
@@ -150,17 +169,16 @@ def _static(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.f
 
 @njit(cache=True)
 def _aggregated(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """Closed loop of instances that prefill and decode."""
     workers = max(load[_W], 1.0)
     isl, osl = load[_ISL], max(load[_OSL], 1.0)
     room = max(1.0, min(load[_SEQ], load[_CACHE] / (isl + 0.5 * osl)))
-    closed = load[_C] > 0.0
-    inflight = max(load[_C] / workers, 1.0) if closed else room
+    inflight = max(load[_C] / workers, 1.0)
     active = min(inflight, room)
     steps = (osl - 1.0) / load[_ADVANCE]
     prompt_s, prompt_j = prompt_time(c, 1.0, isl, load[_CACHED], load[_CHUNK])
-    offered = 0.0 if closed else load[_RATE] / workers
     batch, rps, service, queue_s, step_s = max(active * 0.7, 1.0), 0.0, prompt_s, 0.0, 0.0
-    added, joules, ttft, decode_s, limit = prompt_s, 0.0, prompt_s, 0.0, 0.0
+    added, joules, ttft, decode_s = prompt_s, 0.0, prompt_s, 0.0
     before_s, before_rps, before_batch = 0.0, 0.0, 0.0
     for _ in range(ROUNDS):
         settled = abs(ttft - before_s) <= SETTLED * ttft and abs(rps - before_rps) <= SETTLED * rps
@@ -174,43 +192,94 @@ def _aggregated(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[
         if together > 1.0:
             added *= prompt_time(c, together, isl, load[_CACHED], load[_CHUNK])[0] / (together * prompt_s)
         service = max(prompt_s, added)
-        if closed:
-            iteration = step_s + batch / max(steps, 1.0) * added if steps > 0.0 else step_s
-            decode_s = steps * iteration
-            waiting = rps * (service + queue_s) * (inflight - 1.0) / inflight
-            queue_s = 0.5 * (queue_s + load[_QUEUEING] * added * max(min(waiting, active), 0.0))
-            first = service + queue_s + 0.5 * min(inflight - 1.0, 1.0) * iteration
-            first += load[_BURST] * 0.5 * (active - 1.0) * added
-            ttft = first + load[_REQUEST]
-            fresh = active / (ttft + decode_s)
-            rps = min(fresh if rps == 0.0 else 0.5 * (rps + fresh), 1.0 / added)
-            batch = min(max(rps * decode_s, 0.0), active)
-        else:
-            busy = offered * added
-            limit = step_s / max(1.0 - busy, 1e-3)
-            decode_s = steps * limit
-            rps = offered
-            batch = 0.5 * (batch + min(offered * decode_s, room))
-            squeeze = min(busy, 0.999)
-            queue_s = 0.5 * load[_QUEUEING] * added * squeeze / (1.0 - squeeze)
-            ttft = service + queue_s + 0.5 * limit * min(batch, 1.0) + load[_REQUEST]
-    wait = queue_s
+        iteration = step_s + batch / max(steps, 1.0) * added if steps > 0.0 else step_s
+        decode_s = steps * iteration
+        waiting = rps * (service + queue_s) * (inflight - 1.0) / inflight
+        queue_s = 0.5 * (queue_s + load[_QUEUEING] * added * max(min(waiting, active), 0.0))
+        first = service + queue_s + 0.5 * min(inflight - 1.0, 1.0) * iteration
+        first += load[_BURST] * 0.5 * (active - 1.0) * added
+        ttft = first + load[_REQUEST]
+        fresh = active / (ttft + decode_s)
+        rps = min(fresh if rps == 0.0 else 0.5 * (rps + fresh), 1.0 / added)
+        batch = min(max(rps * decode_s, 0.0), active)
+    wait, saturated = queue_s, 0.0
     tpot = decode_s / max(osl - 1.0, 1.0)
-    saturated = 0.0
-    if closed and inflight > active:
+    if inflight > active:
         extra = (inflight - active) / rps
         ttft, wait, saturated = ttft + extra, wait + extra, 1.0
-    if not closed and (offered * added >= 0.999 or offered * decode_s > room):
-        ttft, wait, saturated, batch = math.inf, math.inf, 1.0, room
-        step_s, joules = _decode_step(c, room, isl, osl)
-        added = _added_by_prompt(c, load, room)
-        decode_s = steps * step_s + room * added
-        rps = min(room / (decode_s + prompt_s), offered)
-        tpot = decode_s / max(osl - 1.0, 1.0)
     busy = min(rps * added, 1.0)
     watts = busy * prompt_j / prompt_s + (1.0 - busy) * _decode_watts(c, batch, step_s, joules)
     _write(out, ttft, tpot, rps * workers, batch, busy, wait, watts * workers, saturated, prompt_s, step_s)
     out[10] = prompt_j / prompt_s * workers
+    out[11] = _decode_watts(c, batch, step_s, joules) * workers
+
+
+@njit(cache=True)
+def _traffic(load: NDArray[np.float64]) -> Load:
+    """Requests of one length that come at random; no tail is asked for."""
+    cached = min(load[_CACHED], load[_ISL] - 1.0)
+    new, osl = max(load[_ISL] - cached, 1.0), max(load[_OSL], 1.0)
+    return Load(new, cached, new, osl, osl, 0.0, 1.0, 0.5, 0.0)
+
+
+@njit(cache=True)
+def _aggregated_open(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """Open loop of instances that prefill and decode."""
+    workers, isl, osl = max(load[_W], 1.0), load[_ISL], max(load[_OSL], 1.0)
+    room = max(1.0, min(load[_SEQ], load[_CACHE] / (isl + 0.5 * osl)))
+    prompt_s, prompt_j = prompt_time(c, 1.0, isl, load[_CACHED], load[_CHUNK])
+    rate, mixed = load[_RATE], load[_MIXED] > 0.5
+    found = np.zeros(FIGURES)
+    steady = pool_under(c, BOTH, workers, rate, _traffic(load), load[_CHUNK] * c[_GROUPS], load[_ADVANCE], mixed, found)
+    batch = rate / workers * (osl - 1.0) * found[TPOT]
+    if steady and batch <= room:
+        step_s, joules = _decode_step(c, max(batch, 1e-3), isl, osl)
+        watts = found[WATTS] + (1.0 - min(found[BUSY], 1.0)) * c[_IDLE]
+        busy = found[PROMPT_BUSY]
+        _write(out, found[TTFT], found[TPOT], rate, batch, busy, found[WAIT], watts * workers, 0.0, prompt_s, step_s)
+    else:  # as many run as there is room for, one prompt for each answer that ends
+        step_s, joules = _decode_step(c, room, isl, osl)
+        added = _added_by_prompt(c, load, room)
+        decode_s = (osl - 1.0) / load[_ADVANCE] * step_s + room * added
+        rps = min(room / (decode_s + prompt_s), rate / workers)
+        busy = min(rps * added, 1.0)
+        watts = busy * prompt_j / prompt_s + (1.0 - busy) * joules / step_s
+        tpot, batch = decode_s / max(osl - 1.0, 1.0), room
+        _write(out, math.inf, tpot, rps * workers, room, busy, math.inf, watts * workers, 1.0, prompt_s, step_s)
+    out[10] = prompt_j / prompt_s * workers
+    out[11] = _decode_watts(c, batch, step_s, joules) * workers
+
+
+@njit(cache=True)
+def _disaggregated_open(
+    c: NDArray[np.float64], p: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
+    """Open loop of instances that prefill and of others that decode: the second token waits until the cache has arrived."""
+    workers, servers = max(load[_W], 1.0), load[_P]
+    isl, osl, rate = load[_ISL], max(load[_OSL], 1.0), load[_RATE]
+    room = max(1.0, min(load[_SEQ], load[_CACHE] / (isl + 0.5 * osl)))
+    prompt_s, prompt_j = prompt_time(p, 1.0, isl, load[_CACHED], load[_CHUNK])
+    first, then, traffic = np.zeros(FIGURES), np.zeros(FIGURES), _traffic(load)
+    ready = pool_under(p, PREFILL, servers, rate, traffic, load[_CHUNK] * p[_GROUPS], 1.0, True, first)
+    steady = pool_under(c, DECODE, workers, rate, traffic, load[_CHUNK] * c[_GROUPS], load[_ADVANCE], True, then)
+    batch = rate / workers * (osl - 1.0) * then[TPOT]
+    if ready and steady and batch <= room:
+        tpot = then[TPOT] + load[_TRANSFER] / max(osl - 1.0, 1.0)
+        watts = servers * (first[WATTS] + (1.0 - min(first[BUSY], 1.0)) * p[_IDLE])
+        watts += workers * (then[WATTS] + (1.0 - min(then[BUSY], 1.0)) * c[_IDLE])
+        step_s, joules = _decode_step(c, max(batch, 1e-3), isl, osl)
+        _write(out, first[TTFT], tpot, rate, batch, first[PROMPT_BUSY], first[WAIT], watts, 0.0, prompt_s, step_s)
+    else:
+        batch = min(batch, room) if steady else room
+        step_s, joules = _decode_step(c, max(batch, 1e-3), isl, osl)
+        decode_s = (osl - 1.0) / load[_ADVANCE] * step_s
+        rps = min(servers / prompt_s, min(room * workers / max(decode_s, 1e-9), rate))
+        busy = min(rps * prompt_s / servers, 1.0)
+        watts = servers * (busy * prompt_j / prompt_s + (1.0 - busy) * p[_IDLE])
+        watts += workers * _decode_watts(c, batch, step_s, joules)
+        tpot = decode_s / max(osl - 1.0, 1.0)
+        _write(out, math.inf, tpot, rps, batch, busy, math.inf, watts, 1.0, prompt_s, step_s)
+    out[10] = prompt_j / prompt_s * servers
     out[11] = _decode_watts(c, batch, step_s, joules) * workers
 
 
@@ -226,16 +295,15 @@ def _decode_watts(c: NDArray[np.float64], batch: float, step_s: float, joules: f
 def _disaggregated(
     c: NDArray[np.float64], p: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]
 ) -> None:
+    """Closed loop of instances that prefill and of others that decode."""
     workers, servers = max(load[_W], 1.0), load[_P]
     isl, osl = load[_ISL], max(load[_OSL], 1.0)
     room = max(1.0, min(load[_SEQ], load[_CACHE] / (isl + 0.5 * osl)))
-    closed = load[_C] > 0.0
-    inflight = max(load[_C], 1.0) if closed else room * workers
+    inflight = max(load[_C], 1.0)
     steps = (osl - 1.0) / load[_ADVANCE]
     prompt_s, prompt_j = prompt_time(p, 1.0, isl, load[_CACHED], load[_CHUNK])
-    offered = 0.0 if closed else load[_RATE]
     batch, rps, queue_s, ttft, step_s, joules = max(inflight / workers * 0.7, 1.0), 0.0, 0.0, prompt_s, 0.0, 0.0
-    each, decode_s, full = prompt_s, 0.0, 0.0
+    each, decode_s = prompt_s, 0.0
     before_s, before_rps, before_batch = 0.0, 0.0, 0.0
     for _ in range(ROUNDS):
         settled = abs(ttft - before_s) <= SETTLED * ttft and abs(rps - before_rps) <= SETTLED * rps
@@ -247,34 +315,24 @@ def _disaggregated(
         together = min(max(rps * (queue_s + prompt_s) / servers, 1.0), p[_GROUPS])
         batch_s = prompt_time(p, together, isl, load[_CACHED], load[_CHUNK])[0]
         each = batch_s / together
-        if closed:
-            waiting = rps * (prompt_s + queue_s) * (inflight - 1.0) / inflight
-            queue_s = 0.5 * (queue_s + load[_QUEUEING] * each / servers * max(min(waiting, inflight), 0.0))
-            first = batch_s + queue_s + load[_BURST] * 0.5 * max(inflight / servers - 1.0, 0.0) * each
-            ttft = first + load[_TRANSFER] + load[_REQUEST]
-            fresh = inflight / (ttft + decode_s)
-            rps = min(
-                fresh if rps == 0.0 else 0.5 * (rps + fresh), servers / each, room * workers / max(decode_s, 1e-9)
-            )
-        else:
-            rps = offered
-            squeeze = min(offered * each / servers, 0.999)
-            queue_s = 0.5 * load[_QUEUEING] * each / servers * squeeze / (1.0 - squeeze)
-            ttft = batch_s + queue_s + load[_TRANSFER] + load[_REQUEST]
+        waiting = rps * (prompt_s + queue_s) * (inflight - 1.0) / inflight
+        queue_s = 0.5 * (queue_s + load[_QUEUEING] * each / servers * max(min(waiting, inflight), 0.0))
+        first = batch_s + queue_s + load[_BURST] * 0.5 * max(inflight / servers - 1.0, 0.0) * each
+        ttft = first + load[_TRANSFER] + load[_REQUEST]
+        fresh = inflight / (ttft + decode_s)
+        rps = min(fresh if rps == 0.0 else 0.5 * (rps + fresh), servers / each, room * workers / max(decode_s, 1e-9))
         batch = 0.5 * (batch + min(rps * decode_s / workers, room))
     tpot = decode_s / max(osl - 1.0, 1.0)
-    if closed:
-        # What is in flight and does not decode waits for prefill or for a place: Little's law.
-        full = max(inflight / rps - decode_s - ttft, 0.0)
-    elif offered * each / servers >= 0.999 or offered * decode_s / workers > room:
-        full = math.inf
-        rps = min(servers / each, room * workers / max(decode_s, 1e-9))
+    # What is in flight and does not decode waits for prefill or for a place: Little's law.
+    full = max(inflight / rps - decode_s - ttft, 0.0)
     # A closed loop whose prefill is the narrow place is not saturated: all the rest waits there, as in any queue.
-    late = 1.0 if math.isinf(full) or (full > 0.0 and batch >= 0.999 * room) else 0.0
+    late = 1.0 if full > 0.0 and batch >= 0.999 * room else 0.0
     busy = min(rps * each / servers, 1.0)
     watts = servers * (busy * prompt_j / prompt_s + (1.0 - busy) * p[_IDLE])
     watts += workers * _decode_watts(c, batch, step_s, joules)
     _write(out, ttft + full, tpot, rps, batch, busy, queue_s + full, watts, late, prompt_s, step_s)
+    out[10] = prompt_j / prompt_s * servers
+    out[11] = _decode_watts(c, batch, step_s, joules) * workers
 
 
 @njit(cache=True)

@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from plenum.serving.loads import AT_LOAD
-from plenum.serving.steps import AT, chunk_pairs, chunk_pairs_window, step
+from plenum.serving.steps import AT, attention_s, chunk_pairs, chunk_pairs_window, step
 
 COMPUTE_MOST = 0.80
 """Part of peak FLOP/s that a whole prefill is let reach; large matrix products alone measure 0.7 to 0.8 (power limits the clock)."""
@@ -20,7 +20,7 @@ BANDWIDTH_MOST = 0.93
 """Part of memory bandwidth that a whole decode iteration is let reach: what copies measure on HBM, which no kernel beats."""
 
 _LIN_T, _EXP_T = AT["linear_token_s"], AT["expert_token_s"]
-_PRE, _PRE_W, _WINDOW = AT["prefill_pair_s"], AT["prefill_pair_window_s"], AT["window"]
+_WINDOW = AT["window"]
 _LIN_W, _EXP_R, _HEAD_W, _STATE = AT["linear_weights_s"], AT["expert_read_s"], AT["head_weights_s"], AT["state_s"]
 _EXPERTS, _ACTIVE, _GROUPS, _WIDTH = AT["experts"], AT["experts_active"], AT["groups"], AT["decode_width"]
 _ISL, _OSL, _CACHED = AT_LOAD["isl"], AT_LOAD["osl"], AT_LOAD["cached"]
@@ -40,7 +40,7 @@ def prompt_peak_s(work: NDArray[np.float64], prompts: float, isl: float, cached:
         How many, their tokens, and those of each whose cache is found.
     """
     new = max(isl - cached, 1.0)
-    pairs = chunk_pairs(cached, new) * work[_PRE] + chunk_pairs_window(cached, new, work[_WINDOW]) * work[_PRE_W]
+    pairs = attention_s(work, chunk_pairs(cached, new), chunk_pairs_window(cached, new, work[_WINDOW]))
     return prompts * (new * (work[_LIN_T] + work[_EXP_T]) + pairs) / work[_STAGES]
 
 

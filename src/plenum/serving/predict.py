@@ -12,11 +12,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from plenum.serving.calibration import Calibration, Correction, correction_of, efficiency_for, shipped
-from plenum.serving.instance import Instance, cache_bytes_per_token, cache_capacity_tokens
+from plenum.serving.calibration import (
+    MOST_PREFILL,
+    Calibration,
+    calibrated_steps,
+    corrections,
+    efficiency_for,
+    shipped,
+)
+from plenum.serving.formats import FORMATS
+from plenum.serving.instance import Instance, cache_capacity_tokens, transfer_bps
 from plenum.serving.loads import AT_LOAD, AT_OUT, LOAD_FIELDS, solve
 from plenum.serving.peaks import least_times
-from plenum.serving.residuals import Features, features_of
 from plenum.serving.roofline import EFFICIENCY_FIELDS, coefficients, efficiency_array, work_of_many
 
 
@@ -30,7 +37,7 @@ class Predictions:
         Mean seconds to the first token (queueing included), between later tokens, and to the last; infinite where more requests
         come than can be served.
     ttft_low_s, ttft_high_s, tpot_low_s, tpot_high_s
-        Interval that holds the truth with the chance of ``Calibration.coverage``.
+        Interval that holds the truth with the chance of ``Calibration.coverage``; of ``e2e_s`` it is as wide as if both erred alike.
     requests_rps, tokens_per_s
         Requests and answer tokens a second of the whole deployment.
     batch
@@ -58,6 +65,8 @@ class Predictions:
     tpot_low_s: NDArray[np.float64]
     tpot_high_s: NDArray[np.float64]
     e2e_s: NDArray[np.float64]
+    e2e_low_s: NDArray[np.float64]
+    e2e_high_s: NDArray[np.float64]
     requests_rps: NDArray[np.float64]
     tokens_per_s: NDArray[np.float64]
     batch: NDArray[np.float64]
@@ -90,6 +99,8 @@ class Prediction:
     tpot_low_s: float
     tpot_high_s: float
     e2e_s: float
+    e2e_low_s: float
+    e2e_high_s: float
     requests_rps: float
     tokens_per_s: float
     batch: float
@@ -192,9 +203,12 @@ def predict_many(
         cached_tokens=cached_tokens,
         together=together,
     )
-    decode = coefficients(compiled.work, compiled.efficiency)
-    apart = any(first is not None for first in firsts)
-    first = coefficients(compiled.prefill_work, compiled.prefill_efficiency) if apart else decode
+    decode = _calibrated(coefficients(compiled.work, compiled.efficiency), instances, chosen, compiled.loads)
+    first = decode
+    if any(first is not None for first in firsts):
+        first = coefficients(compiled.prefill_work, compiled.prefill_efficiency)
+        befores = [first or instance for first, instance in zip(firsts, instances, strict=True)]
+        first = _calibrated(first, befores, chosen, compiled.loads)
     out = solve(decode, first, compiled.loads)
     least = least_times(compiled.work, compiled.prefill_work, compiled.loads, out[:, AT_OUT["batch"]])
     return _predictions(instances, firsts, compiled.loads, out, least, chosen)
@@ -241,7 +255,6 @@ def compile_loads(
     for name, values in columns.items():
         loads[:, AT_LOAD[name]] = values
     _describe(instances, firsts, loads)
-    loads[:, AT_LOAD["transfer_s"]] *= loads[:, AT_LOAD["isl"]] * apart
     efficiency, queue = _efficiencies(instances, calibration)
     for k, name in enumerate(("request_s", "queueing", "burst")):
         loads[:, AT_LOAD[name]] = queue[:, k]
@@ -252,34 +265,34 @@ def compile_loads(
 
 
 def per_worker(
-    concurrency: NDArray[np.float64], rate_rps: NDArray[np.float64], workers: NDArray[np.float64]
+    concurrency: NDArray[np.float64], batch: NDArray[np.float64], workers: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return requests in flight for each worker; of open loops, those that come in ten seconds."""
-    return np.where(concurrency > 0, concurrency, 10.0 * rate_rps) / np.maximum(workers, 1.0)
+    """Return requests in flight for each worker, by which corrections are looked up; of open loops, those that decode on average."""
+    return np.where(concurrency > 0, concurrency / np.maximum(workers, 1.0), np.maximum(batch, 0.5))
 
 
-def corrections(
+def _calibrated(
+    rows: NDArray[np.float64],
     instances: Sequence[Instance],
     calibration: Calibration,
-    *,
-    isl: ArrayLike,
-    osl: ArrayLike,
-    load: NDArray[np.float64],
-    prefill: Sequence[Instance | None] = (),
-) -> tuple[Correction, Correction]:
-    """Return what a calibration adds to the physics of TPOT and of TTFT where ``load`` requests are in flight for each worker."""
-    n = len(instances)
-    firsts = list(prefill) if len(prefill) else [None] * n
-    columns = [np.broadcast_to(np.asarray(v, np.float64), (n,)) for v in (isl, osl)]
-    features = features_of(instances, firsts, columns[0], columns[1], load) if _has_points(calibration) else _NOTHING
-    return correction_of(instances, features, calibration, 0), correction_of(instances, features, calibration, 1)
+    loads: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return coefficients with corrections in them where requests come at random: a queue is no linear function of its service.
 
-
-_NOTHING = Features(np.zeros((0, 0), np.str_), np.zeros((0, 0)))
-
-
-def _has_points(calibration: Calibration) -> bool:
-    return calibration.tpot is not None or calibration.ttft is not None
+    Of closed loops the corrections are of the times themselves, as they were measured.
+    """
+    opened = np.flatnonzero(~(loads[:, AT_LOAD["concurrency"]] > 0))
+    if not len(opened):
+        return rows
+    out = rows.copy()
+    known: dict[tuple[int, float, float], NDArray[np.float64]] = {}
+    for i in opened.tolist():
+        isl, osl = float(loads[i, AT_LOAD["isl"]]), float(loads[i, AT_LOAD["osl"]])
+        key = id(instances[i]), isl, osl
+        if key not in known:
+            known[key] = calibrated_steps(instances[i], calibration, isl=isl, osl=osl).coefficients
+        out[i] = known[key]
+    return out
 
 
 def _predictions(
@@ -296,30 +309,34 @@ def _predictions(
     def load(name: str) -> NDArray[np.float64]:
         return loads[:, AT_LOAD[name]]
 
-    workers = np.maximum(load("workers"), 1.0)
-    inflight = np.where(load("concurrency") > 0, load("concurrency") / workers, np.maximum(column("batch"), 0.5))
+    closed, full = load("concurrency") > 0, column("saturated") > 0
+    inflight = per_worker(load("concurrency"), column("batch"), load("workers"))
     of_tpot, of_ttft = corrections(
         instances, calibration, isl=load("isl"), osl=load("osl"), load=inflight, prefill=firsts
     )
-    tpot = np.maximum(column("tpot_s") * np.exp(of_tpot.mean), least[:, 0])
-    ttft = np.maximum(column("ttft_s") * np.exp(of_ttft.mean), least[:, 1])
+    # Of open loops they are in the coefficients already, but for what prefill is not let be corrected by: that is not known.
+    tpot = np.maximum(column("tpot_s") * np.exp(of_tpot.mean * closed), least[:, 0])
+    ttft = np.maximum(column("ttft_s") * np.exp(of_ttft.mean * closed), least[:, 1])
+    held_back = np.maximum(np.abs(of_ttft.mean) - MOST_PREFILL, 0.0) * ~closed
+    half_tpot, half_ttft = of_tpot.half, of_ttft.half + held_back
     e2e = ttft + tpot * (load("osl") - 1.0)
     physical = column("ttft_s") + column("tpot_s") * (load("osl") - 1.0)
     # In a closed loop what is in flight over its time is the throughput: it changes as the times do. Of what does not fit at once
     # it changes as the time per token does, which is what all the rest waits for.
-    closed, full = load("concurrency") > 0, column("saturated") > 0
     slower = np.ones(len(out))
     np.divide(e2e, physical, out=slower, where=closed & ~full)
     np.divide(tpot, column("tpot_s"), out=slower, where=closed & full)
     rps = column("rps") / slower
     return Predictions(
         ttft_s=ttft,
-        ttft_low_s=ttft * np.exp(-of_ttft.half),
-        ttft_high_s=ttft * np.exp(of_ttft.half),
+        ttft_low_s=ttft * np.exp(-half_ttft),
+        ttft_high_s=ttft * np.exp(half_ttft),
         tpot_s=tpot,
-        tpot_low_s=tpot * np.exp(-of_tpot.half),
-        tpot_high_s=tpot * np.exp(of_tpot.half),
+        tpot_low_s=tpot * np.exp(-half_tpot),
+        tpot_high_s=tpot * np.exp(half_tpot),
         e2e_s=e2e,
+        e2e_low_s=ttft * np.exp(-half_ttft) + tpot * np.exp(-half_tpot) * (load("osl") - 1.0),
+        e2e_high_s=ttft * np.exp(half_ttft) + tpot * np.exp(half_tpot) * (load("osl") - 1.0),
         requests_rps=rps,
         tokens_per_s=rps * load("osl"),
         batch=column("batch"),
@@ -354,7 +371,7 @@ def _efficiencies(
 
 def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: NDArray[np.float64]) -> None:
     """Fill what settings and memory say."""
-    names = ("transfer_s", "chunk_tokens", "mixed", "sequences", "tokens_per_step")
+    names = ("chunk_tokens", "mixed", "sequences", "tokens_per_step")
     known: dict[tuple[int, int], tuple[float, ...]] = {}
     rooms: dict[tuple[int, float], int] = {}
     contexts = (loads[:, AT_LOAD["isl"]] + 0.5 * loads[:, AT_LOAD["osl"]]).tolist()
@@ -363,14 +380,16 @@ def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: 
             rooms[id(instance), context] = cache_capacity_tokens(instance, context)
     room = [rooms[id(instance), context] for instance, context in zip(instances, contexts, strict=True)]
     loads[:, AT_LOAD["cache_tokens"]] = room
+    lengths = loads[:, AT_LOAD["isl"]].tolist()
+    loads[:, AT_LOAD["transfer_s"]] = [
+        0.0 if first is instance else transfer_s(first, instance, isl)
+        for instance, first, isl in zip(instances, firsts, lengths, strict=True)
+    ]
     for instance, first in zip(instances, firsts, strict=True):
         key = id(instance), id(first)
         if key not in known:
             settings = instance.settings
-            link = instance.hardware.scaleout_bps * min(instance.devices, first.devices)
             known[key] = (
-                # A latent is held by every device of a group, but sent once.
-                cache_bytes_per_token(first) * first.parallelism.pp / link if first is not instance else 0.0,
                 first.settings.max_batched_tokens,
                 float(settings.chunked_prefill),
                 settings.max_sequences,
@@ -379,6 +398,12 @@ def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: 
     rows = np.array([known[id(i), id(f)] for i, f in zip(instances, firsts, strict=True)]).reshape(-1, len(names))
     for k, name in enumerate(names):
         loads[:, AT_LOAD[name]] = rows[:, k]
+
+
+def transfer_s(first: Instance, then: Instance, prompt_tokens: float) -> float:
+    """Seconds in which the cache of a prompt crosses from what computed it to what decodes; a latent is sent once."""
+    size = first.model.cache_values(prompt_tokens) * FORMATS[first.precision.kv_cache].bytes
+    return size / transfer_bps(first, then)
 
 
 def tokens_per_step(speculative_tokens: int, acceptance: float) -> float:

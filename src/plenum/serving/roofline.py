@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from plenum.serving.architecture import Architecture
+from plenum.serving.architecture import Architecture, Attention
 from plenum.serving.formats import FORMATS, Format, Precision
 from plenum.serving.hardware import Accelerator
 from plenum.serving.instance import Instance, Parallelism, cache_shards
@@ -26,6 +26,10 @@ ACTIVATION_PASSES = 12
 
 DISPATCH_BYTES = 3
 """Bytes for each value of a token's hidden state that visits an expert elsewhere: out in 8 bits, back in 16 (DeepSeek-V3, 3.2.2)."""
+
+REMOTE_LATENCY = 3.0
+"""Latency of a collective beyond a scale-up domain over that of one within: all-reduces of a few KB take about 10 us over NVLink and 30
+over two servers with InfiniBand (nccl-tests as published; nothing that was measured for the shipped calibration spans two)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,7 @@ _DIVIDED_BY = {
     "expert_token_s": "experts",
     "prefill_pair_s": "attention",
     "prefill_pair_window_s": "attention",
+    "prefill_pair_masked_s": "attention",
     "decode_pair_s": "attention",
     "decode_pair_window_s": "attention",
     "linear_weights_s": "memory",
@@ -190,8 +195,10 @@ class _Shape(NamedTuple):
     active: float
     expert_layers: float
     latent_layers: float
+    index_pair_flops: float
     pair_flops: float
     pair_window_flops: float
+    pair_masked_flops: float
     decode_pair_flops: float
     decode_pair_window_flops: float
     cache_values: float
@@ -201,13 +208,32 @@ class _Shape(NamedTuple):
     layers: float
 
 
+def _seen(attention: Attention) -> int:
+    """Tokens at most that a query attends to; 0: all. An indexer still compares it with all of them."""
+    return attention.window if attention.kind == "sliding" else attention.selected
+
+
+def _more_kernels(attention: Attention) -> int:
+    """Times that a layer launches what :attr:`Efficiency.latent_layer_s` stands for: once more to score, select and gather tokens."""
+    return (attention.kind in ("mla", "linear")) + bool(attention.selected)
+
+
+def _near_flops(attention: Attention) -> int:
+    """FLOPs of a pair in prefill where few tokens are attended to: where they are selected, in the latent space as decode does."""
+    return attention.decode_pair_flops() if attention.selected else attention.pair_flops()
+
+
 @lru_cache(maxsize=512)
 def _shape(model: Architecture) -> _Shape:
     moe = [block for block in model.blocks if block.feed_forward.experts]
-    full, window = ("full", "mla"), ("sliding",)
+    growing = [b for b in model.blocks if b.attention.kind in ("full", "mla", "sliding")]
 
-    def attended(kinds: tuple[str, ...], each: str) -> float:
-        return float(sum(b.count * getattr(b.attention, each)() for b in model.blocks if b.attention.kind in kinds))
+    def attended(near: bool, each: str) -> float:
+        """Sum over the layers that see a bounded number of tokens (a window, or those that an indexer selects), or over the others."""
+        return float(sum(b.count * getattr(b.attention, each)() for b in growing if bool(_seen(b.attention)) is near))
+
+    def indexed(each: str) -> float:
+        return float(sum(b.count * getattr(b.attention, each)() for b in growing if b.attention.selected))
 
     return _Shape(
         dense=model.attention_parameters + model.dense_parameters,
@@ -217,15 +243,17 @@ def _shape(model: Architecture) -> _Shape:
         experts=moe[0].feed_forward.experts if moe else 0,
         active=moe[0].feed_forward.active if moe else 0,
         expert_layers=sum(b.count for b in moe),
-        latent_layers=sum(b.count for b in model.blocks if b.attention.kind in ("mla", "linear")),
-        pair_flops=attended(full, "pair_flops"),
-        pair_window_flops=attended(window, "pair_flops"),
-        decode_pair_flops=attended(full, "decode_pair_flops"),
-        decode_pair_window_flops=attended(window, "decode_pair_flops"),
-        cache_values=attended(full, "cache_values"),
-        cache_window_values=attended(window, "cache_values"),
-        state_values=attended(("linear",), "state_values"),
-        window=max((b.attention.window for b in model.blocks), default=0),
+        latent_layers=sum(b.count * _more_kernels(b.attention) for b in model.blocks),
+        index_pair_flops=indexed("index_pair_flops"),
+        pair_flops=attended(False, "pair_flops"),
+        pair_window_flops=sum(b.count * _near_flops(b.attention) for b in growing if _seen(b.attention)),
+        pair_masked_flops=indexed("pair_flops"),
+        decode_pair_flops=attended(False, "decode_pair_flops"),
+        decode_pair_window_flops=attended(True, "decode_pair_flops"),
+        cache_values=attended(False, "cache_values") + indexed("index_values"),
+        cache_window_values=attended(True, "cache_values") - indexed("index_values"),
+        state_values=sum(b.count * b.attention.state_values() for b in model.blocks),
+        window=max((_seen(b.attention) for b in model.blocks), default=0),
         layers=model.layers,
     )
 
@@ -266,8 +294,10 @@ def _work(instance: Instance) -> NDArray[np.float64]:
     bandwidth = hardware.hbm_bps
     width = spread.tp * spread.dp  # devices of one stage
     context_bytes = cache / (cache_shards(instance) * spread.dp * bandwidth)
-    collectives, volume_s = _communication(model.hidden * wide, shape, spread, hardware)
+    collectives, volume_s = _communication(model.hidden, wide, shape, spread, hardware)
+    index_s = shape.index_pair_flops / (width * max(attention_peak, hardware.peak_flops.get("fp8", 0.0)))
     settings = instance.settings
+    # Layers whose tokens an indexer selects compare all (in 8 bits where there are such: DeepSeek-V3.2) and attend to a window's worth.
     values: dict[str, float] = {
         "stages": spread.pp,
         "linear_token_s": 2 * shape.dense / (width * peak),
@@ -277,13 +307,14 @@ def _work(instance: Instance) -> NDArray[np.float64]:
         "expert_read_s": shape.one_expert * expert_bytes / (width * bandwidth),
         "experts": shape.experts,
         "experts_active": shape.active,
-        "prefill_pair_s": shape.pair_flops / (width * attention_peak),
+        "prefill_pair_s": shape.pair_flops / (width * attention_peak) + index_s,
         "prefill_pair_window_s": shape.pair_window_flops / (width * attention_peak),
+        "prefill_pair_masked_s": shape.pair_masked_flops / (width * attention_peak),
         "decode_context_s": shape.cache_values * context_bytes,
         "decode_context_window_s": shape.cache_window_values * context_bytes,
-        "decode_pair_s": shape.decode_pair_flops / (width * attention_peak),
+        "decode_pair_s": shape.decode_pair_flops / (width * attention_peak) + index_s,
         "decode_pair_window_s": shape.decode_pair_window_flops / (width * attention_peak),
-        "state_s": 2 * shape.state_values * wide / (width * bandwidth),
+        "state_s": 2 * shape.state_values * max(wide, 2.0) / (width * bandwidth),
         "head_token_s": 2 * model.hidden * model.vocab / (width * attention_peak),
         "head_weights_s": model.hidden * model.vocab * 2.0 / (spread.tp * bandwidth),
         "collective_token_s": volume_s,
@@ -293,9 +324,10 @@ def _work(instance: Instance) -> NDArray[np.float64]:
         "groups": spread.dp,
         "decode_width": 1.0 + settings.speculative_tokens,
         "draft_share": settings.speculative_tokens / shape.layers,
+        "expert_spread": math.sqrt(2.0 * spread.ep * math.log(spread.ep)) if shape.experts else 0.0,
         "narrow": math.log2(max(peak / attention_peak, 1.0)),
         "expert_narrow": math.log2(max(expert_peak / attention_peak, 1.0)),
-        "layers": shape.layers,
+        "layers": shape.layers + settings.speculative_tokens,  # each drafted token is one layer, launched by itself
         "expert_layers": shape.expert_layers,
         "latent_layers": shape.latent_layers,
         "collectives": collectives,
@@ -309,22 +341,43 @@ def _work(instance: Instance) -> NDArray[np.float64]:
 
 
 def _communication(
-    token_bytes: float, shape: _Shape, spread: Parallelism, hardware: Accelerator
+    hidden: float, wide: float, shape: _Shape, spread: Parallelism, hardware: Accelerator
 ) -> tuple[float, float]:
-    """Collectives of one iteration, and seconds of their volume for each token of the whole instance.
+    """Collectives of one iteration (one beyond the scale-up domain counts for :data:`REMOTE_LATENCY`), and seconds of their volume a token.
 
     Tensor parallel groups all-reduce after attention and after the feed-forward part; where attention is data parallel, tokens are
-    sent to the experts that they visit and back instead of the second of the two.
+    sent to the experts that they visit and back instead of the second of the two. Pipeline stages hand tokens on.
     """
-    width = spread.tp * spread.dp
-    if width <= 1:
-        return 0.0, 0.0
-    link = hardware.scaleup_bps if width <= max(hardware.scaleup_size, 1) else hardware.scaleout_bps
-    reduce_s = 2.0 * (spread.tp - 1) / spread.tp * token_bytes / (spread.dp * link)
-    count = shape.layers * (spread.tp > 1)
-    seconds = shape.layers * reduce_s
+    domain, width = max(hardware.scaleup_size, 1), spread.tp * spread.dp
+    near, far = hardware.scaleup_bps, hardware.scaleout_bps
+
+    def latency(devices: int) -> float:
+        return 1.0 if devices <= domain else REMOTE_LATENCY
+
+    count, seconds = 0.0, 0.0
     sent = shape.expert_layers if spread.dp > 1 else 0.0
-    reduced = shape.layers - sent
-    visits = min(shape.active, width - 1.0)
-    seconds += reduced * reduce_s + sent * visits * token_bytes / 2.0 * DISPATCH_BYTES / (width * link)
-    return count + reduced * (spread.tp > 1) + 2.0 * sent, seconds
+    if spread.tp > 1:
+        reduces = 2.0 * shape.layers - sent
+        volume = 2.0 * (spread.tp - 1) / spread.tp * hidden * wide
+        count += reduces * latency(spread.tp)
+        seconds += reduces * volume / (spread.dp * (near if spread.tp <= domain else far))
+    if sent:
+        inside, outside = _copies(shape.active, spread, domain)
+        count += 2.0 * sent * latency(width)
+        seconds += sent * hidden * DISPATCH_BYTES * (inside / near + outside / far) / width
+    if spread.pp > 1:
+        hops = spread.pp - 1.0
+        count += hops * latency(width * spread.pp)
+        seconds += hops * hidden * wide / (width * (near if width * spread.pp <= domain else far))
+    return count, seconds
+
+
+def _copies(active: float, spread: Parallelism, domain: int) -> tuple[float, float]:
+    """How often a token is sent to its experts within scale-up domains, and between them: once a domain, and on from there (DeepEP)."""
+    width = spread.tp * spread.dp
+    visited = (
+        1.0 - (1.0 - 1.0 / spread.ep) ** active if spread.ep > 1 else 1.0
+    )  # chance that a device holds some expert of it
+    domains = math.ceil(width / domain)
+    outside = (domains - 1.0) * (1.0 - (1.0 - 1.0 / domains) ** active if spread.ep >= domains > 1 else 1.0)
+    return max((width - 1.0) * visited - outside, 0.0), outside

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from plenum.serving.calibration import (
+    HOST,
     UNCALIBRATED,
     CalibrationError,
+    basis_of,
     calibrated_steps,
+    efficiency_for,
     from_document,
+    group_of,
     shipped,
     to_document,
 )
@@ -251,3 +255,67 @@ def test_power_that_was_measured_is_learnt():
     found = predict(instance(), isl=2048, osl=256, concurrency=1, calibration=calibration)
     assert found.power_w / 4 == pytest.approx(0.5 * device, rel=0.15)
     assert found.prompt_power_w / 4 == pytest.approx(0.8 * device, rel=0.15)
+
+
+def test_calibration_of_random_arrivals_gives_them_back() -> None:
+    """Points of an open loop near saturation: the work is slower, and the queue makes of that what it makes."""
+    base, points = instance(), []
+    slow = replace(UNCALIBRATED, offsets={group_of(base): (math.log(1.3), math.log(1.3))})
+    for rate in (0.5, 1.0, 2.0, 3.0, 4.0):
+        found = predict(base, isl=2000, osl=300, rate_rps=rate, calibration=slow)
+        points.append(
+            Measurement(
+                model="Llama-3.1-70B",
+                hardware="H200",
+                engine="vllm",
+                precision=base.precision,
+                workers=Workers(parallelism=base.parallelism),
+                rate_rps=rate,
+                isl=2000.0,
+                osl=300.0,
+                ttft_s=found.ttft_s,
+                tpot_s=found.tpot_s,
+            )
+        )
+    calibration = calibrate(measured(points), prior=UNCALIBRATED)
+    for point in points:
+        again = predict(base, isl=2000, osl=300, rate_rps=point.rate_rps, calibration=calibration)
+        assert again.tpot_s == pytest.approx(point.tpot_s, rel=0.08)  # five points leave a bit to the prior
+        assert again.ttft_s == pytest.approx(point.ttft_s, rel=0.1)
+
+
+def test_the_correction_of_decode_follows_the_load() -> None:
+    """Twice as slow alone, as physics says at 64: predictor and simulator run on the same."""
+    points = [
+        replace(point, tpot_s=point.tpot_s * 2.0 ** (1 - min(math.log2(point.concurrency) / 6, 1)))
+        for point in measurements(1.0)
+    ]
+    calibration = calibrate(measured(points), prior=UNCALIBRATED)
+    plain, learnt = (calibrated_steps(instance(), c, osl=256.0) for c in (UNCALIBRATED, calibration))
+    ratios = [
+        step(learnt.coefficients, 0.0, 0.0, 0.0, 0.0, n, n * 2000.0, 0.0)[0]
+        / step(plain.coefficients, 0.0, 0.0, 0.0, 0.0, n, n * 2000.0, 0.0)[0]
+        for n in (1.0, 8.0, 64.0)
+    ]
+    assert ratios == pytest.approx([2.0, 1.41, 1.0], rel=0.08)
+
+
+def test_watts_of_both_phases_are_known_apart_too() -> None:
+    apart = {"prefill": instance(), "isl": 2000, "osl": 300}
+    for load in ({"concurrency": 16}, {"rate_rps": 2.0}):
+        found = predict(instance(), **apart, **load)
+        assert 4 * 150 < found.decode_power_w < found.prompt_power_w < 4 * 1.1 * 700
+
+
+def test_cpus_that_were_not_measured_are_guesses_and_said_to_be() -> None:
+    asked = [instance("Llama-3.1-8B", hardware, tp=1) for hardware in ("MI300X", "Xeon-8480")]
+    found = predict_many(asked, isl=500, osl=100, concurrency=1)
+    widths = np.log(found.tpot_high_s / found.tpot_low_s)
+    assert widths[1] > 1.5 * widths[0]
+    assert efficiency_for(asked[1]) is HOST
+    assert "was not measured" in basis_of(asked[1], shipped())
+    assert "guess" in basis_of(asked[1], shipped())
+    own = replace(
+        shipped(), efficiencies=dict(shipped().efficiencies) | {"vllm|Xeon-8480": shipped().efficiencies["vllm"]}
+    )
+    assert efficiency_for(asked[1], own) is shipped().efficiencies["vllm"]

@@ -56,7 +56,7 @@ def vllm_words(instance: Instance, role: str, context: int) -> list[str]:
         words += ["--enable-expert-parallel"]
     words += ["--max-model-len", str(context)]
     words += ["--max-num-seqs", str(_each(settings.max_sequences, spread.dp))]
-    words += ["--max-num-batched-tokens", str(_each(settings.max_batched_tokens, spread.dp))]
+    words += ["--max-num-batched-tokens", str(settings.max_batched_tokens)]
     words += ["--gpu-memory-utilization", f"{RUNTIME_FRACTION:g}"]
     if (
         _narrowed(instance) and precision.weights == "fp8"
@@ -88,7 +88,7 @@ def sglang_words(instance: Instance, role: str, context: int) -> list[str]:
     if spread.ep > 1:
         words += ["--ep-size", str(spread.ep)]
     words += ["--context-length", str(context), "--max-running-requests", str(settings.max_sequences)]
-    words += ["--chunked-prefill-size", str(settings.max_batched_tokens)]
+    words += ["--chunked-prefill-size", str(settings.max_batched_tokens * spread.dp)]  # divided by --dp-size too
     words += ["--mem-fraction-static", f"{RUNTIME_FRACTION:g}"]
     if _narrowed(instance) and precision.weights == "fp8":
         words += ["--quantization", "fp8"]
@@ -111,7 +111,7 @@ def trtllm_arguments(pool: PoolChoice, context: int) -> list[str]:
     if spread.ep > 1:
         words += ["--ep_size", str(spread.ep)]
     words += ["--max_batch_size", str(_each(settings.max_sequences, spread.dp))]
-    words += ["--max_num_tokens", str(_each(settings.max_batched_tokens, spread.dp)), "--max_seq_len", str(context)]
+    words += ["--max_num_tokens", str(settings.max_batched_tokens), "--max_seq_len", str(context)]
     words += ["--extra_llm_api_options", f"{pool_name(pool)}.yaml"]
     return words
 

@@ -10,7 +10,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from plenum.planning.serving.load import (
+from plenum.planning.serving.load import MAX_BISECTION, ROLES
+from plenum.planning.serving.options import Option, with_limits
+from plenum.serving.formats import FORMATS
+from plenum.serving.instance import LINK_PART
+from plenum.serving.instance import transfer_bps as link_bps
+from plenum.serving.pools import Pool, Role, Serving
+from plenum.serving.queueing import (
     BATCH,
     BUSY,
     CACHE,
@@ -18,10 +24,8 @@ from plenum.planning.serving.load import (
     E2E,
     E2E_TAIL,
     FIGURES,
-    MAX_BISECTION,
     PREFILL,
     PROMPT_BUSY,
-    ROLES,
     TPOT,
     TPOT_TAIL,
     TTFT,
@@ -30,17 +34,11 @@ from plenum.planning.serving.load import (
     Load,
     pool_under,
 )
-from plenum.planning.serving.options import Option, with_limits
-from plenum.serving.formats import FORMATS
-from plenum.serving.pools import Pool, Role, Serving
 from plenum.serving.steps import AT
 from plenum.serving.workload import Slo
 
 _IDLE = AT["idle_w"]
 _MAX_DOUBLINGS = 40
-
-LINK_PART = 0.8
-"""Part of the devices' network bandwidth that KV transfer reaches, and part of that which it may be busy with."""
 
 SLOTS_Z = 4.0
 """Standard deviations above the mean batch that the engine's limit on sequences leaves room for."""
@@ -123,7 +121,7 @@ class Figures:
     fits
         Whether queues stay finite and the cache holds everything.
     total
-        (FIGURES,) over the whole; see :mod:`plenum.planning.serving.load`.
+        (FIGURES,) over the whole; see :mod:`plenum.serving.queueing`.
     pools
         (P, FIGURES).
     """
@@ -136,8 +134,8 @@ class Figures:
 
 def transfer_bps(layout: Layout) -> float:
     """Bytes a second at which one instance sends or takes a cache: the slower side, through the network."""
-    ends = [pool.option.devices * pool.option.hardware.scaleout_bps for pool in layout.pools if pool.role != "both"]
-    return LINK_PART * min(ends) if ends else 50e9
+    ends = [pool.option.instance for pool in layout.pools if pool.role != "both"]
+    return link_bps(*ends) if ends else 50e9
 
 
 def _network_bps(layout: Layout, role: Role) -> float:
@@ -156,7 +154,7 @@ def compiled(layout: Layout, prompt_tokens: float, coefficients: NDArray[np.floa
         transfer_s = size / transfer_bps(layout)
         sums = [_network_bps(layout, role) for role in ("prefill", "decode")]
         ends = [bps for bps in sums if bps]  # one role alone is asked about on the way to a whole layout
-        transfer_rate = LINK_PART**2 * min(ends) / size if size > 0 else np.inf
+        transfer_rate = LINK_PART**2 * min(ends) / size if size > 0 else np.inf  # nor may links be busy all the time
     own = np.stack([pool.option.prediction.steps.coefficients for pool in pools])
     return Compiled(
         coefficients=own if coefficients is None else coefficients,
@@ -210,7 +208,7 @@ def layout_under(
     fits = rate < transfer_rate
     for p in range(len(roles)):
         row = pools[p]
-        if not pool_under(coefficients[p], roles[p], servers[p], rate * shares[p], load, chunks[p], row):
+        if not pool_under(coefficients[p], roles[p], servers[p], rate * shares[p], load, chunks[p], 1.0, True, row):
             return False
         fits = fits and row[CACHE] <= caches[p]
         if roles[p] != DECODE:

@@ -6,21 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from plenum.planning.serving.layout import Layout, PoolChoice
-from plenum.planning.serving.load import TPOT_TAIL, TTFT_TAIL
 from plenum.planning.serving.options import MAX_DEVICES, Option, Predictor, instances_of, options_of
 from plenum.planning.serving.question import Question, Stock
 from plenum.planning.serving.search import Search, search
 from plenum.planning.serving.words import duration, figure
 from plenum.serving.fit import model_bytes
+from plenum.serving.floors import floor_tpot_s, floor_ttft_s
 from plenum.serving.formats import FORMATS
 from plenum.serving.hardware import Accelerator
 from plenum.serving.instance import (
     RUNTIME_FRACTION,
     WORKSPACE_BYTES,
-    Instance,
     cache_capacity_tokens,
     weight_bytes_per_device,
 )
+from plenum.serving.queueing import TPOT_TAIL, TTFT_TAIL
 from plenum.serving.roofline import computed_in
 
 SMALLER = ("fp8", "int4")
@@ -152,7 +152,8 @@ def _fitting(question: Question, stock: Stock, predict: Predictor) -> Iterator[s
 def promise_limit(question: Question, options: Sequence[Option]) -> Limit | None:
     """Return the promise that not even a single request keeps; None where one alone keeps all."""
     slo, state = question.slo, Search(question=question, options=options)
-    floors = [(_prompt_floor(option, question), _token_floor(option, question), option) for option in options]
+    prompt, found = question.traffic.prompt_tokens, question.traffic.found_tokens
+    floors = [(floor_ttft_s(o.instance, prompt, found), floor_tpot_s(o.instance, prompt), o) for o in options]
     prompt_floor = min(floors, key=lambda floor: floor[0])
     token_floor = min(floors, key=lambda floor: floor[1])
     if slo.ttft_s < prompt_floor[0]:
@@ -177,40 +178,12 @@ def _alone(option: Option) -> Layout:
     return Layout(pools=(PoolChoice(option=option, count=1, chunk=chunk),))
 
 
-def _prompt_floor(option: Option, question: Question) -> float:
-    """Seconds of a prompt's arithmetic at the data sheet's peak on all devices of the instance."""
-    model, spread = option.instance.model, option.instance.parallelism
-    tokens = question.traffic.prompt_tokens - question.traffic.found_tokens
-    flops = 2.0 * (model.active_parameters - model.hidden * model.vocab) * tokens
-    return flops / (_peak(option.hardware, option.instance) * spread.devices)
-
-
-def _token_floor(option: Option, question: Question) -> float:
-    """Seconds of reading, for one token, the weights that it visits and its context at the data sheet's bandwidth."""
-    instance, model = option.instance, option.instance.model
-    weights = FORMATS[instance.precision.weights].bytes
-    experts = FORMATS[instance.precision.experts or instance.precision.weights].bytes
-    dense = model.attention_parameters + model.dense_parameters
-    routed = model.active_parameters - dense - model.hidden * model.vocab
-    cache = model.cache_values(question.traffic.prompt_tokens) * FORMATS[instance.precision.kv_cache].bytes
-    width = instance.parallelism.tp * instance.parallelism.dp  # stages come one after another
-    return (dense * weights + routed * experts + cache) / (width * option.hardware.hbm_bps)
-
-
-def _peak(hardware: Accelerator, instance: Instance) -> float:
-    return max(
-        hardware.peak_flops[computed_in(hardware, FORMATS[name])]
-        for name in {instance.precision.weights, instance.precision.experts or instance.precision.weights}
-        if computed_in(hardware, FORMATS[name])
-    )
-
-
 def _ttft_floor(question: Question, floor: float, option: Option) -> Limit:
     tokens = question.traffic.prompt_tokens - question.traffic.found_tokens
     return Limit(
         code="serving.ttft-floor",
         sentence=(
-            f"A time to first token of {duration(question.slo.ttft_s)} is below the physical floor: the arithmetic of {tokens:,.0f} prompt "
+            f"A time to first token of {duration(question.slo.ttft_s)} is below the physical floor: computing {tokens:,.0f} prompt "
             f"tokens takes {duration(floor)} on {_number(option.devices)} {option.hardware.name} at the data sheet's peak, the widest "
             "instance there is to choose."
         ),

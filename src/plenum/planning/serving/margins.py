@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plenum.planning.serving.layout import Bound, Layout, compiled, figures_at, most_rps
-from plenum.planning.serving.load import BATCH, CACHE, PROMPT_BUSY, TPOT_TAIL, TTFT_TAIL, load_of
+from plenum.planning.serving.load import load_of
 from plenum.planning.serving.options import Option, Predictor, options_of
 from plenum.planning.serving.points import error_of
 from plenum.planning.serving.question import Question
 from plenum.planning.serving.search import Search, search
 from plenum.planning.serving.words import figure
+from plenum.serving.queueing import BATCH, CACHE, PROMPT_BUSY, TPOT_TAIL, TTFT_TAIL
 from plenum.serving.steps import AT
 
 RESOURCES: dict[str, tuple[str, ...]] = {
@@ -23,6 +24,7 @@ RESOURCES: dict[str, tuple[str, ...]] = {
         "expert_token_s",
         "prefill_pair_s",
         "prefill_pair_window_s",
+        "prefill_pair_masked_s",
         "decode_pair_s",
         "decode_pair_window_s",
         "head_token_s",

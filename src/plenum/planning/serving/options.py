@@ -213,5 +213,6 @@ def _experts_split(model: Architecture, width: int) -> bool:
 
 def with_limits(option: Option, *, sequences: int, chunk: int) -> Option:
     """Return the option with an engine's limits set."""
-    settings = replace(option.instance.settings, max_sequences=sequences, max_batched_tokens=chunk)
+    each = chunk // option.instance.parallelism.dp  # engines count by attention group
+    settings = replace(option.instance.settings, max_sequences=sequences, max_batched_tokens=each)
     return replace(option, instance=replace(option.instance, settings=settings))

@@ -19,7 +19,6 @@ from plenum.planning.serving.confirm import (
 )
 from plenum.planning.serving.layout import Layout, limited
 from plenum.planning.serving.limits import Limit, context_limit, fit_limit, promise_limit, size_limit
-from plenum.planning.serving.load import BUSY
 from plenum.planning.serving.margins import Break, Driver, bottleneck, capacity_interval, drivers_of, first_break
 from plenum.planning.serving.options import Option, Predictor, options_of
 from plenum.planning.serving.points import Interval, Point, frontier_of, point_of, points_of
@@ -28,6 +27,7 @@ from plenum.planning.serving.reasons import Step, reasons_of, steps_of
 from plenum.planning.serving.search import Candidate, Search, search
 from plenum.planning.serving.words import figure
 from plenum.planning.surroundings import Demand, Served, Surroundings, surroundings
+from plenum.serving.queueing import BUSY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,7 +112,7 @@ def plan_serving(question: Question, predict: Predictor, verify: Verify | None =
 
     Notes
     -----
-    Every instance that holds the model is enumerated; pools, splits and loads are searched with :mod:`plenum.planning.serving.load`
+    Every instance that holds the model is enumerated; pools, splits and loads are searched with :mod:`plenum.serving.queueing`
     (milliseconds), then at most :data:`~plenum.planning.serving.confirm.MAX_FINALISTS` layouts are simulated.
     """
     if limit := context_limit(question):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plenum.planning.serving.layout import UNBOUND, Figures, Layout
-from plenum.planning.serving.load import E2E, E2E_TAIL, TPOT, TPOT_TAIL, TTFT, TTFT_TAIL, WATTS
 from plenum.planning.serving.search import Candidate, Search
+from plenum.serving.queueing import E2E, E2E_TAIL, TPOT, TPOT_TAIL, TTFT, TTFT_TAIL, WATTS
 
 LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.87, 0.93, 0.97)
 """Parts of what a layout bears at all, at which it is looked at."""

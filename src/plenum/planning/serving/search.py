@@ -18,10 +18,11 @@ from plenum.planning.serving.layout import (
     figures_at,
     most_rps,
 )
-from plenum.planning.serving.load import E2E_TAIL, TPOT_TAIL, TTFT_TAIL, Load, load_of
+from plenum.planning.serving.load import load_of
 from plenum.planning.serving.options import CHUNKS, PREFILL_CHUNKS, Option
 from plenum.planning.serving.question import Question
 from plenum.serving.pools import Role
+from plenum.serving.queueing import E2E_TAIL, TPOT_TAIL, TTFT_TAIL, Load
 
 MAX_SERVERS = 4096
 """Instances of one pool at most."""
