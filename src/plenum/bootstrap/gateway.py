@@ -112,9 +112,13 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
     """
     from plenum.adapters.engines.table import engine_for
     from plenum.gateway.app import Gateway
+    from plenum.gateway.batch_runner import Runner
+    from plenum.gateway.batches import Batches
     from plenum.gateway.dispatch import Dispatcher
+    from plenum.gateway.files import Files
     from plenum.gateway.journal import Journal
     from plenum.gateway.link import Link, LinkConfig
+    from plenum.gateway.offline import offline_routes
     from plenum.gateway.server import serve
 
     private_folder(config.data)
@@ -126,10 +130,14 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         listening = _listen(config)
         stack.callback(listening.close)
         address = _address(config, listening)
-        journal = Journal(config.data / "journal", name)
+        files = Files(config.data / "files")
+        batches = Batches(config.data / "batches", files)
+        journal = Journal(config.data / "journal", name, settle=batches.settle)
         stack.callback(journal.close)
         dispatcher = await stack.enter_async_context(Dispatcher(name, engine_for))
         gateway = Gateway(dispatcher, journal, msgspec.structs.replace(settings, name=name))
+        runner = Runner(batches, gateway.inference)
+        gateway.add(offline_routes(files, batches, runner))
         known = False
 
         def take(table: Table) -> None:
@@ -156,6 +164,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         link.load_kept()
         linking = asyncio.create_task(link.run())
         stack.push_async_callback(_ended, linking)
+        stack.push_async_callback(_ended, asyncio.create_task(runner.run()))
         async with serve(gateway, listening):
             write_private(config.data / "address.json", msgspec.json.encode(address))
             log.info("serving at %s", address.url)

@@ -26,7 +26,6 @@ from plenum.gateway.batches import (
 from plenum.gateway.inference import Inference
 from plenum.gateway.read import Wishes
 from plenum.gateway.request import RefusedError
-from plenum.model.errors import PlenumError
 from plenum.ports.gateway import Key
 
 PARALLEL = 8
@@ -83,7 +82,7 @@ class Runner:
                 await self._lines(holder)
                 if not self._inference.closing:
                     await self._finish(holder)
-        except (OSError, PlenumError):
+        except Exception:
             _LOG.exception("%s cannot go on for now", holder.batch.id)
             await asyncio.sleep(LOOK_S)
         finally:

@@ -346,7 +346,18 @@ def test_what_a_dead_process_left_open_is_billed_by_whether_its_result_is_there(
     batches = Batches(tmp_path / "batches", files)
 
     def settled(request: str) -> str:
-        row = Usage(request, 0.0, "acme", "k", "acme/chat", "chat", 1, 7, 0, 3)
+        row = Usage(
+            request=request,
+            at=0.0,
+            tenant="acme",
+            key="k",
+            endpoint="acme/chat",
+            model="chat",
+            revision=1,
+            prompt_tokens=7,
+            cached_tokens=0,
+            output_tokens=3,
+        )
         found = batches.settle(row)
         assert found is None or found.output_tokens == 3
         return found.outcome if found else "nothing"
