@@ -1,6 +1,6 @@
 """The way of a request to a replica: :class:`Dispatcher` implements :class:`~plenum.gateway.request.Dispatch`.
 
-    revision (canary) → place at a replica (queue, routing) → first bytes (retry elsewhere) → the client
+    revision (canary) → admission → place at a replica (queue, routing) → hand-off → first bytes (retry, hedge) → the client
 
 Way in: ``async with Dispatcher(name, connect) as dispatcher``, :meth:`Dispatcher.update` with each new table, :meth:`Dispatcher.send`, and
 :meth:`Dispatcher.loads` every second or two, at once when :attr:`Dispatcher.calling` is set.
@@ -12,34 +12,32 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import msgspec
+
+from plenum.gateway import choosing
+from plenum.gateway.admitting import OUTPUT_CAP, Outlook
+from plenum.gateway.fleet import Connect, Fleet, Foresee
 from plenum.gateway.flight import Flight, TurnedAwayError
+from plenum.gateway.forecast import Forecast
 from plenum.gateway.group import Group, MovedError, Seat, Ticket
+from plenum.gateway.handoff import Handoffs
 from plenum.gateway.request import Ask, RefusedError
-from plenum.gateway.targets import READY, Target
-from plenum.model.errors import PlenumError
-from plenum.ports.engine import Engine, EngineError
-from plenum.ports.gateway import LoadReport, PoolLoad, Replica, Served, Table, engine_key
+from plenum.ports.engine import EMBEDDINGS, EngineError
+from plenum.ports.gateway import LoadReport, Served, Table
+from plenum.serving import admission
 
 MAX_TRIES = 4
-"""Replicas that one request is sent to before it is given up; each is another one while there are others."""
+"""Times that one request is sent to replicas before it is given up; each is another one while there are others."""
 
 AGAIN_S = 0.25
 """Before the same replica is tried again; doubles each time."""
 
 MAX_MOVES = 8
 """Times that a request looks for another revision because its own is gone."""
-
-POLL_S = 1.0
-"""How often engines are asked for their metrics."""
-
-POLL_TIMEOUT_S, LEARN_TIMEOUT_S = 5.0, 60.0
-
-Connect = Callable[[Replica, str], Engine]
-"""Gives the engine of a replica, with the key that it asks for."""
 
 
 class Dispatcher:
@@ -51,182 +49,191 @@ class Dispatcher:
         Of this gateway.
     connect
         Gives engines; called once for each replica.
+    foresee
+        Gives what predicts for an endpoint; by default all of it is learned.
     now
         Monotonic clock, the one of :attr:`Ask.arrived_s`.
-
-    Attributes
-    ----------
-    calling
-        Set when a request finds no replica; whoever reports loads waits for it, and clears it.
     """
 
-    def __init__(self, name: str, connect: Connect, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.name, self.calling = name, asyncio.Event()
-        self._connect, self._now = connect, now
-        self._groups: dict[str, dict[int, Group]] = {}
-        self._served: dict[str, Served] = {}
-        self._version, self._turn, self._reported_s = 0, 0, now()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._secret = ""
+    def __init__(
+        self,
+        name: str,
+        connect: Connect,
+        *,
+        foresee: Foresee = lambda spec: Forecast(),
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._now = now
+        self._fleet = Fleet(connect, foresee, now)
+        self._handoffs = Handoffs(now)
+
+    @property
+    def calling(self) -> asyncio.Event:
+        """Set when a request finds no replica; whoever reports loads waits for it, and clears it."""
+        return self._fleet.calling
 
     async def __aenter__(self) -> Self:
-        self._spawn(self._poll())
+        choosing.warm()
+        self._fleet.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for groups in self._groups.values():
-            for group in groups.values():
-                for target in group.targets:
-                    await target.engine.close()
+        await self._fleet.close()
 
     def update(self, table: Table) -> None:
         """Go by another table from now on; requests in flight go on where they are."""
-        self._version, self._secret = table.version, table.engine_secret
-        served = {one.spec.id: one for one in table.served}
-        for endpoint in self._groups.keys() - served.keys():
-            for group in self._groups.pop(endpoint).values():
-                self._retire(group.targets)
-                group.dissolve()
-        self._served = served
-        for one in table.served:
-            self._update_groups(one, self._groups.setdefault(one.spec.id, {}))
+        self._fleet.update(table)
+
+    def loads(self) -> LoadReport:
+        """Return what was seen since the report before, pool by pool."""
+        return self._fleet.loads(self.name)
 
     @asynccontextmanager
     async def send(self, ask: Ask) -> AsyncIterator[Flight]:
-        """Give a request's answer while the context is open; see :class:`~plenum.gateway.request.Dispatch`."""
+        """Give a request's answer while the context is open; see :class:`~plenum.gateway.request.Dispatch`.
+
+        Where admission changes what is asked (a shorter output, a cheaper model), ``ask.body`` is changed and encoded anew.
+        """
         flight = await self._launch(ask)
         try:
             yield flight
         finally:
             await flight.close()
 
-    def loads(self) -> LoadReport:
-        """Return what was seen since the report before, pool by pool."""
-        now_s = self._now()
-        seconds, self._reported_s = now_s - self._reported_s, now_s
-        groups = [group for groups in self._groups.values() for group in groups.values()]
-        pools = tuple(_pool_load(group, pool.name) for group in groups for pool in group.spec.pools)
-        return LoadReport(gateway=self.name, seconds=seconds, table=self._version, pools=pools)
-
     async def _launch(self, ask: Ask) -> Flight:
         """Try until first bytes have come."""
-        ticket, moves, last = Ticket(ask), 0, ""
-        self._group_for(ask, ticket.tried).tally.arrived += 1
-        while len(ticket.tried) < MAX_TRIES and moves < MAX_MOVES:
+        group = self._group_for(ask, set())
+        ticket = self._ticket(ask, group)
+        group.tally.arrived += 1
+        group.hedges.earn()
+        try:
+            if ask.path != EMBEDDINGS:
+                ticket = self._admit(ticket, group)
+            return await self._try(ticket)
+        except RefusedError:
+            group.tally.refused += 1
+            raise
+
+    async def _try(self, ticket: Ticket) -> Flight:
+        ask, tries, moves, last = ticket.ask, 0, 0, ""
+        while tries < MAX_TRIES and moves < MAX_MOVES:
             group = self._group_for(ask, ticket.tried)
             try:
                 seat = await group.seat(ticket)
             except MovedError:
                 moves += 1
                 continue
-            except RefusedError:
-                group.tally.refused += 1
-                raise
+            tries += 1
             try:
-                return await self._begin(ask, seat)
+                return await self._begin(ticket, seat)
             except EngineError as error:
                 last = str(error)
-                if not (isinstance(error, TurnedAwayError) and error.busy):
-                    group.failed(seat.target)
-            again = seat.target.replica.run in ticket.tried or not group.usable({seat.target.replica.run})
-            ticket.tried.add(seat.target.replica.run)
-            if again:
-                moves += 1
-                await asyncio.sleep(AGAIN_S * 2 ** (moves - 1))
+            if not self._group_for(ask, ticket.tried).usable(ticket.tried) and tries < MAX_TRIES:
+                await asyncio.sleep(AGAIN_S * 2 ** (tries - 1))
         sentence = f"no replica of model {ask.model} could answer; the last one: {last[:200] or 'it went away'}"
         raise RefusedError(503, "overloaded_error", "engine.failed", sentence, retry_after_s=2.0)
 
-    async def _begin(self, ask: Ask, seat: Seat) -> Flight:
-        flight = Flight(ask, seat, self._now)
+    async def _begin(self, ticket: Ticket, seat: Seat) -> Flight:
+        """Wait for first bytes of one replica, or of a second one where the first is unusually late."""
+        late_s = self._late_s(ticket, seat)
+        if late_s is None:
+            return await self._open(ticket, seat)
+        first = asyncio.ensure_future(self._open(ticket, seat))
+        flying: set[asyncio.Future[Flight]] = {first}
         try:
-            async with asyncio.timeout(max(Ticket(ask).until_s - self._now(), 0.0)):
-                await flight.begin(seat.target.engine.open(ask.path, ask.raw))
-        except TimeoutError as error:
+            await asyncio.wait(flying, timeout=late_s)
+            if not first.done() and (second := self._second(ticket, seat)):
+                flying.add(asyncio.ensure_future(self._open(ticket, second)))
+            return await _first_of(flying)
+        except BaseException:
+            await _give_up(flying)
+            raise
+
+    async def _open(self, ticket: Ticket, seat: Seat) -> Flight:
+        ask, engine = ticket.ask, seat.target.engine
+        flight = Flight(ask, seat, self._now)
+        apart = bool(seat.group.prefilling) and ask.path != EMBEDDINGS
+        try:
+            async with asyncio.timeout(max(ask.deadline_s - self._now(), 0.0) if ask.deadline_s else None):
+                await flight.begin(self._handoffs.opened(ticket, seat) if apart else engine.open(ask.path, ask.raw))
+        except (EngineError, TimeoutError) as error:
             await flight.close()
-            raise EngineError("the engine gave nothing in time") from error
+            ticket.tried.add(flight.run)
+            if not (isinstance(error, TurnedAwayError) and error.busy):
+                seat.group.failed(seat.target)
+            if isinstance(error, TimeoutError):
+                raise EngineError("nothing came in time") from error
+            raise
         except BaseException:
             await flight.close()
             raise
         return flight
 
+    def _late_s(self, ticket: Ticket, seat: Seat) -> float | None:
+        """Return after how long a second replica is asked; None: never."""
+        forecast = seat.group.forecast
+        if ticket.tier or not ticket.ask.stream or not forecast.knows_ttft or len(seat.group.answering) < 2:
+            return None
+        return forecast.ttft_s(*seat.features) * forecast.ttft_errors.high
+
+    def _second(self, ticket: Ticket, seat: Seat) -> Seat | None:
+        if not seat.group.hedges.spend():
+            return None
+        second = seat.group.spare(ticket, seat)
+        if second is None:
+            seat.group.hedges.give_back()
+        return second
+
+    def _admit(self, ticket: Ticket, group: Group) -> Ticket:
+        """Walk the ladder; returns the ticket to go on with, another one where another endpoint is to answer."""
+        ask = ticket.ask
+        other, cheaper = self._cheaper(ask)
+        verdict = group.judge(ticket, cheaper)
+        if verdict is None:
+            return ticket
+        ask.verdict = verdict.name
+        if verdict.step == admission.SHED:
+            sentence = f"model {ask.model} is busy: {verdict.sentence}"
+            retry_s = group.retry_after_s(ticket.tier)
+            raise RefusedError(503, "overloaded_error", verdict.code, sentence, retry_after_s=retry_s)
+        if verdict.step == admission.CAP:
+            _cap(ask)
+        if verdict.step == admission.CHEAPER and other is not None:
+            _redirect(ask, other)
+            return self._ticket(ask, self._group_for(ask, set()))
+        return ticket
+
+    def _cheaper(self, ask: Ask) -> tuple[Served | None, Outlook | None]:
+        """Return the endpoint that may answer instead, and what would become of the request there."""
+        spec = ask.served.spec
+        other = self._fleet.served.get(f"{spec.tenant}/{spec.cheaper}") if spec.cheaper else None
+        if other is None or (ask.key.models and other.spec.model_name not in ask.key.models):
+            return None, None
+        groups = self._fleet.groups(other.spec.id)
+        group = groups.get(revision_of(other, ask.session or ask.id))
+        if group is None or not group.usable(set()):
+            return None, None
+        return other, group.outlook(self._ticket(ask, group))
+
+    def _ticket(self, ask: Ask, group: Group) -> Ticket:
+        return Ticket(ask, self._fleet.salt(ask.key.tenant), group.policy)
+
     def _group_for(self, ask: Ask, tried: set[str]) -> Group:
         """Return the revision for a request: by a hash of its session or id, or another one where that has nobody to offer."""
-        groups = self._groups.get(ask.served.spec.id, {})
-        served = self._served.get(ask.served.spec.id)
+        groups, served = self._fleet.groups(ask.served.spec.id), self._fleet.served.get(ask.served.spec.id)
         if not groups or served is None:
             sentence = f"model {ask.model} is not served any more"
             raise RefusedError(404, "invalid_request_error", "model.gone", sentence, field="model")
         wanted = groups.get(revision_of(served, ask.session or ask.id))
         order = [wanted] if wanted else []
-        order += sorted((g for g in groups.values() if g is not wanted), key=lambda g: g.revision)
+        order += sorted((group for group in groups.values() if group is not wanted), key=lambda group: group.revision)
         for group in order:
             if group.usable(tried):
                 return group
         return next((group for group in order if group.ready()), order[0])
-
-    def _pick(self, group: Group, ticket: Ticket, roomy: list[Target]) -> Target | None:
-        self._turn += 1
-        return roomy[self._turn % len(roomy)]
-
-    def _update_groups(self, served: Served, groups: dict[int, Group]) -> None:
-        specs = served.specs or dict.fromkeys(served.revisions, served.spec) or {0: served.spec}
-        wanted = specs.keys() | {replica.revision for replica in served.replicas}
-        for revision in sorted(wanted):
-            spec = specs.get(revision, served.spec)
-            if revision not in groups:
-                groups[revision] = Group(spec, revision, self._now, self._pick, self.calling.set)
-            group = groups[revision]
-            group.spec = spec
-            self._update_targets(group, [r for r in served.replicas if r.revision == revision])
-        for revision in groups.keys() - wanted:
-            group = groups.pop(revision)
-            self._retire(group.targets)
-            group.dissolve()
-        for group in groups.values():
-            group.pump()
-
-    def _update_targets(self, group: Group, replicas: list[Replica]) -> None:
-        known = {target.replica.run: target for target in group.targets}
-        targets: list[Target] = []
-        for replica in sorted(replicas, key=lambda r: r.run):
-            target = known.get(replica.run)
-            if target is None or target.replica.url != replica.url:
-                if not replica.url:
-                    continue  # it has no address yet
-                engine = self._connect(replica, engine_key(self._secret, replica.run))
-                target = Target(replica, engine, group.spec.slots or engine.capabilities.slots)
-                self._spawn(_learn(target, group))
-            target.replica = replica
-            targets.append(target)
-        group.targets = targets
-        self._retire([target for target in known.values() if target not in targets])
-
-    def _retire(self, targets: list[Target]) -> None:
-        for target in targets:
-            self._spawn(_close(target))
-
-    def _spawn(self, work: object) -> None:
-        try:
-            task = asyncio.get_running_loop().create_task(work)  # pyright: ignore[reportArgumentType]
-        except RuntimeError:  # no loop runs yet: nothing was connected either
-            work.close()  # pyright: ignore[reportAttributeAccessIssue]
-            return
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _poll(self) -> None:
-        while True:
-            targets = [t for groups in self._groups.values() for g in groups.values() for t in g.targets]
-            await asyncio.gather(*(_ask_metrics(t) for t in targets if t.replica.phase == READY))
-            for groups in self._groups.values():
-                for group in groups.values():
-                    group.pump()
-            await asyncio.sleep(POLL_S)
 
 
 def revision_of(served: Served, name: str) -> int:
@@ -247,36 +254,44 @@ def revision_of(served: Served, name: str) -> int:
     return max(served.revisions)
 
 
-def _pool_load(group: Group, pool: str) -> PoolLoad:
-    targets = [target for target in group.targets if target.replica.pool == pool]
-    answers = pool == group.spec.pools[-1].name
-    return group.tallies[pool].report(
-        group.spec.id,
-        group.revision,
-        pool,
-        waiting=len(group.queue) if answers else 0,
-        running=sum(target.own for target in targets),
-        cache_used=sum(target.cache_used for target in targets) / len(targets) if targets else 0.0,
-    )
+async def _first_of(flying: set[asyncio.Future[Flight]]) -> Flight:
+    """Return the first that begins, and end the others.
+
+    Raises
+    ------
+    EngineError
+        None of them does.
+    """
+    left = set(flying)
+    while True:
+        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        good = [one for one in done if one.exception() is None]
+        if good:
+            await _give_up(flying - {good[0]})
+            return good[0].result()
+        if not left:
+            return next(iter(done)).result()
 
 
-async def _ask_metrics(target: Target) -> None:
-    with suppress(PlenumError, TimeoutError):
-        async with asyncio.timeout(POLL_TIMEOUT_S):
-            target.take_metrics(await target.engine.metrics())
+async def _give_up(flying: set[asyncio.Future[Flight]]) -> None:
+    """End those that are still on their way, and those that have come and are not wanted."""
+    for one in flying:
+        one.cancel()
+    for one in await asyncio.gather(*flying, return_exceptions=True):
+        if isinstance(one, Flight):
+            await one.close()
 
 
-async def _learn(target: Target, group: Group) -> None:
-    """Let the engine find out what it can do, and how much at once."""
-    with suppress(PlenumError, TimeoutError):
-        async with asyncio.timeout(LEARN_TIMEOUT_S):
-            await target.engine.start()
-        target.sized(group.spec.slots or target.engine.capabilities.slots)
-        group.pump()
+def _cap(ask: Ask) -> None:
+    named = [name for name in ("max_completion_tokens", "max_tokens") if ask.body.get(name)]
+    for name in named or ["max_tokens"]:
+        ask.body[name] = OUTPUT_CAP
+    ask.output_tokens = OUTPUT_CAP
+    ask.raw = msgspec.json.encode(ask.body)
 
 
-async def _close(target: Target) -> None:
-    """Close a replica's connections once nothing of it is in flight."""
-    while target.own:
-        await asyncio.sleep(POLL_S)
-    await target.engine.close()
+def _redirect(ask: Ask, other: Served) -> None:
+    ask.served, ask.model = other, other.spec.model_name
+    body: dict[str, Any] = ask.body
+    body["model"] = ask.model
+    ask.raw = msgspec.json.encode(body)

@@ -103,6 +103,9 @@ class Flight:
         self._first_s = self._last_s = self._now()
         self.seat.began()
         self.seat.target.breaker.succeeded()
+        if self._ask.stream and answer.status == 200:
+            ratio = self.group.forecast.learn_ttft(self.seat.features, self._first_s - self._sent_s)
+            self.seat.target.keep_pace(ratio)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body's bytes as they arrive; a break is the replica's failure."""
@@ -125,17 +128,29 @@ class Flight:
         if self._over:
             return
         self._over = True
-        group, tally = self.group, self.group.tally
+        tally = self.group.tally
         tally.ended(prompt_tokens, cached_tokens, output_tokens)
         if outcome in ("done", "cancelled"):
             tally.finished += 1
-        if outcome == "done" and self._ask.stream and self.status < 400:
-            tally.ttft_s.append(self._first_s - self._ask.arrived_s)
-            if output_tokens > 1:
-                tally.tpot_s.append((self._last_s - self._first_s) / (output_tokens - 1))
-        if outcome == "done" and output_tokens:
-            group.output_tokens_mean += OUTPUT_MEMORY * (output_tokens - group.output_tokens_mean)
+        if outcome == "done" and self.status < 400:
+            self._learn(cached_tokens, output_tokens)
         self.seat.settle(prompt_tokens, output_tokens)
+
+    def _learn(self, cached_tokens: int, output_tokens: int) -> None:
+        group, seat = self.group, self.seat
+        if output_tokens:
+            group.output_tokens_mean += OUTPUT_MEMORY * (output_tokens - group.output_tokens_mean)
+        group.tells_cached = group.tells_cached or cached_tokens > 0
+        if group.tells_cached:
+            group.index.learn(seat.target.replica.run, seat.hit_tokens, cached_tokens)
+        if not self._ask.stream:
+            return
+        group.tally.ttft_s.append(self._first_s - self._ask.arrived_s)
+        if output_tokens > 1:
+            tpot_s = (self._last_s - self._first_s) / (output_tokens - 1)
+            group.tally.tpot_s.append(tpot_s)
+            running = (seat.features[4] + 1.0 + seat.target.decoding + seat.target.others_running) / 2.0
+            group.forecast.learn_tpot(running, tpot_s)
 
     async def close(self) -> None:
         """End it, whether it has come to its end or not: the engine's place is free after that."""

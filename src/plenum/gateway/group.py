@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
+from plenum.gateway.admitting import Outlook, Pressure, Verdict, judge
+from plenum.gateway.choosing import BY_PREFIX, choose, hits_of, policy_of, predicted_ttft_s, session_number
 from plenum.gateway.fairness import OUTPUT_WEIGHT, PROMPT_WEIGHT, TIERS, FairQueue
+from plenum.gateway.forecast import Forecast
+from plenum.gateway.hedging import HedgeBudget
+from plenum.gateway.prefixes import PrefixIndex, blocks_of
 from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.tallies import Tally
-from plenum.gateway.targets import READY, Target
+from plenum.gateway.targets import READY, Target, leave_out_the_late
 from plenum.model.endpoint import PREFILL, Endpoint
 
 MAX_WAITING = 1_000
@@ -17,8 +23,14 @@ MAX_WAITING = 1_000
 BATCH_PART = 0.75
 """Part of a replica's places that batch work may fill, so that an interactive request finds one."""
 
+TPOT_PART = 0.9
+"""Part of the promised time per token that a replica is filled up to."""
+
 DEADLINE_S = 600.0
 """Of requests that have none."""
+
+FIRST_OUTPUT_TOKENS = 128.0
+"""Expected of a request before any has ended."""
 
 
 class MovedError(Exception):
@@ -34,29 +46,54 @@ class Ticket:
         Runs that failed it already.
     until_s
         How long it waits at most.
+    blocks, size_bytes
+        Numbers of its prompt's blocks, and the prompt's bytes.
+    hit_tokens
+        Of its prompt, in the cache of the replica last chosen for it.
+    work_s
+        Seconds of a whole replica that it takes.
     """
 
-    __slots__ = ("ask", "seat", "tenant", "tier", "tried", "until_s")
+    __slots__ = (
+        "ask", "blocks", "hit_tokens", "seat", "session", "size_bytes", "tenant", "tier", "tried", "until_s", "work_s",
+    )  # fmt: skip
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, salt: str, policy: int) -> None:
         self.ask = ask
         self.tenant, self.tier = ask.key.tenant, TIERS.index(ask.tier) if ask.tier in TIERS else 0
         self.tried: set[str] = set()
         self.until_s = ask.deadline_s or ask.arrived_s + DEADLINE_S
+        self.session = session_number(self.tenant, ask.session)
+        looked_for = policy in BY_PREFIX or ask.served.spec.apart
+        self.blocks: Sequence[int] = blocks_of(ask.prompt, f"{self.tenant}\0{salt}") if looked_for else ()
+        self.size_bytes = len(ask.prompt)
+        self.hit_tokens, self.work_s = 0, 0.0
         self.seat: asyncio.Future[Seat] | None = None
 
 
 class Seat:
-    """A place at a replica, from when it is chosen until the request has ended."""
+    """A place at a replica, from when it is chosen until the request has ended.
 
-    __slots__ = ("_began", "_charged", "_left", "group", "target", "tenant", "tokens")
+    Attributes
+    ----------
+    hit_tokens
+        Of its prompt, expected in the replica's cache.
+    features
+        What :meth:`plenum.gateway.forecast.Forecast.ttft_s` was to predict by when it was sent.
+    """
 
-    def __init__(self, group: Group, target: Target, tenant: str, tokens: int, charged: float) -> None:
-        self.group, self.target, self.tenant, self.tokens = group, target, tenant, tokens
+    __slots__ = ("_began", "_charged", "_left", "features", "group", "hit_tokens", "target", "tenant", "tokens")
+
+    def __init__(self, group: Group, target: Target, ticket: Ticket, hit_tokens: int, charged: float) -> None:
+        self.group, self.target, self.tenant = group, target, ticket.tenant
+        self.hit_tokens, self._charged = hit_tokens, charged
         self._began = self._left = False
-        self._charged = charged
+        prompt = ticket.ask.prompt_tokens
+        waiting, running = target.prefilling + target.others_waiting, target.decoding + target.others_running
+        self.features = (float(prompt), float(hit_tokens), float(target.queued_tokens), float(waiting), float(running))
+        self.tokens = max(prompt - hit_tokens, 1)
         target.prefilling += 1
-        target.queued_tokens += tokens
+        target.queued_tokens += self.tokens
 
     def began(self) -> None:
         """Note its first token."""
@@ -82,10 +119,6 @@ class Seat:
         self.group.pump()
 
 
-Pick = Callable[["Group", Ticket, list[Target]], "Target | None"]
-"""Chooses among replicas that have room."""
-
-
 class Group:
     """Replicas of one revision, and those who wait for them.
 
@@ -93,21 +126,34 @@ class Group:
     ----------
     now
         Monotonic clock, in seconds.
-    pick
-        Routing.
     call
         Called when a request finds no replica at all.
+    forecast
+        None: one that learns everything.
     """
 
     def __init__(
-        self, spec: Endpoint, revision: int, now: Callable[[], float], pick: Pick, call: Callable[[], None]
+        self,
+        spec: Endpoint,
+        revision: int,
+        now: Callable[[], float],
+        call: Callable[[], None],
+        forecast: Forecast | None = None,
     ) -> None:
         self.spec, self.revision = spec, revision
         self.targets: list[Target] = []
         self.queue: FairQueue[Ticket] = FairQueue(MAX_WAITING)
         self.tallies = {pool.name: Tally() for pool in spec.pools}
-        self.output_tokens_mean = 128.0
-        self._now, self._pick, self._call = now, pick, call
+        self.index, self.forecast = PrefixIndex(), forecast or Forecast()
+        self.pressure, self.hedges = Pressure(now), HedgeBudget()
+        self.output_tokens_mean = FIRST_OUTPUT_TOKENS
+        self.tells_cached = False
+        self._now, self._call, self._turn = now, call, 0
+
+    @property
+    def policy(self) -> int:
+        """Of :data:`plenum.serving.routing.POLICIES`."""
+        return policy_of(self.spec.routing)
 
     @property
     def tally(self) -> Tally:
@@ -124,14 +170,67 @@ class Group:
         """Replicas that only prefill."""
         return [target for target in self.targets if target.replica.pool == PREFILL]
 
+    @property
+    def replicas(self) -> int:
+        """How many may be sent requests now."""
+        now_s = self._now()
+        return sum(target.open_to(now_s) for target in self.answering)
+
     def ready(self) -> bool:
-        """Whether any replica may be sent requests in time."""
+        """Whether any replica is up."""
         return any(target.replica.phase == READY for target in self.answering)
 
     def usable(self, tried: set[str]) -> bool:
         """Whether there is a replica that has not failed this request, and is not shut off."""
         now_s = self._now()
         return any(t.open_to(now_s) and t.replica.run not in tried for t in self.answering)
+
+    def outlook(self, ticket: Ticket) -> Outlook:
+        """Return what would become of a request if it were taken now."""
+        now_s, ask, forecast = self._now(), ticket.ask, self.forecast
+        able = [target for target in self.answering if target.open_to(now_s)]
+        if not able:
+            return Outlook()
+        hits = hits_of(self.index, able, ticket.blocks, ticket.size_bytes, ask.prompt_tokens)
+        output = self._output_of(ask)
+        work_s = forecast.work_s(ask.prompt_tokens, max(hits), output, min(target.limit for target in able))
+        ttft_s = tpot_s = 0.0
+        if forecast.knows_ttft:
+            ttft_s = min(
+                predicted_ttft_s(forecast, t, ask.prompt_tokens, hit) for t, hit in zip(able, hits, strict=True)
+            )
+            ttft_s += self._wait_s(ticket, able, ttft_s, output)
+        if forecast.knows_tpot:
+            tpot_s = forecast.tpot_s(min(target.load for target in able) + 1)
+        return Outlook(
+            ttft_s=ttft_s,
+            tpot_s=tpot_s,
+            ttft_high_s=ttft_s * forecast.ttft_errors.high,
+            tpot_high_s=tpot_s * forecast.tpot_errors.high,
+            work_s=work_s,
+        )
+
+    def judge(self, ticket: Ticket, cheaper: Outlook | None) -> Verdict | None:
+        """Ask admission; None where no replica is up yet: then it waits for one, whatever is promised."""
+        replicas, promise = self.replicas, self.spec.promise
+        if not replicas:
+            return None
+        outlook, ask = self.outlook(ticket), ticket.ask
+        ticket.work_s = outlook.work_s
+        if not ticket.tier:
+            self.pressure.arrived(0, outlook.work_s, replicas)
+        waited_s = self._now() - ask.arrived_s
+        if not ticket.tier and math.isfinite(promise.ttft_s) and self.forecast.knows_ttft:
+            # It waits for a place only while a first token in time is still to be had.
+            alone_s = self.forecast.ttft_s(ask.prompt_tokens, ticket.hit_tokens, 0.0, 0.0, 0.0)
+            ticket.until_s = min(ticket.until_s, ask.arrived_s + max(promise.ttft_s - alone_s, 0.0))
+        return judge(outlook, cheaper, promise, self.pressure, ticket.tier, replicas, waited_s, ask.output_tokens)
+
+    def retry_after_s(self, tier: int) -> float:
+        """Return when one that is refused should come back."""
+        replicas = self.replicas
+        backlog_s = sum(ticket.work_s for ticket in self.queue.everyone()) / max(replicas, 1)
+        return self.pressure.retry_after_s(tier, replicas, backlog_s)
 
     async def seat(self, ticket: Ticket) -> Seat:
         """Wait for a place at a replica.
@@ -143,22 +242,22 @@ class Group:
         MovedError
             The revision is gone.
         """
-        if not any(self.queue.waiting(tier) for tier in range(ticket.tier + 1)):
+        if not any(self.queue.waiting(tier) for tier in range(ticket.tier + 1)) and self._lets_go(ticket):
             target = self._target_for(ticket)
             if target is not None:
                 return self._take(ticket, target)
         if not self.queue.takes(ticket.tenant, ticket.tier):
-            sentence = f"{len(self.queue):,} requests wait for model {ticket.ask.model}; come back later"
-            raise RefusedError(503, "overloaded_error", "queue.full", sentence, retry_after_s=5.0)
+            sentence = f"{len(self.queue):,} requests wait for model {ticket.ask.model} already; come back later"
+            raise self._refused("queue.full", sentence, ticket)
         if not self.ready():
             self._call()
         loop = asyncio.get_running_loop()
         ticket.seat = loop.create_future()
         self.queue.push(ticket, front=bool(ticket.tried))
-        wake_s = min(self.spec.wake_wait_s, max(ticket.until_s - self._now(), 0.0))
+        left_s = max(ticket.until_s - self._now(), 0.0)
         timers = [
-            loop.call_later(wake_s, self._expire, ticket, True),
-            loop.call_later(max(ticket.until_s - self._now(), 0.0), self._expire, ticket, False),
+            loop.call_later(min(self.spec.wake_wait_s, left_s), self._expire, ticket, True),
+            loop.call_later(left_s, self._expire, ticket, False),
         ]
         try:
             return await ticket.seat
@@ -171,16 +270,22 @@ class Group:
                 timer.cancel()
             self.queue.leave(ticket)
 
+    def spare(self, ticket: Ticket, seat: Seat) -> Seat | None:
+        """Return a place for asking a second replica, if nobody waits and one has room."""
+        if len(self.queue):
+            return None
+        others = [t for t in self._roomy(ticket) if t is not seat.target and t.replica.run not in ticket.tried]
+        return self._take(ticket, self._chosen(ticket, others)) if others else None
+
     def pump(self) -> None:
         """Give places that are free to those that wait, in their order."""
         for tier in range(len(TIERS)):
             while (ticket := self.queue.peek(tier)) is not None:
-                target = self._target_for(ticket)
+                target = self._target_for(ticket) if self._lets_go(ticket) else None
                 if target is None:
                     return  # what an interactive request waits for is not given to a batch one
                 self.queue.leave(ticket)
-                assert ticket.seat is not None
-                if not ticket.seat.done():
+                if ticket.seat is not None and not ticket.seat.done():
                     ticket.seat.set_result(self._take(ticket, target))
 
     def failed(self, target: Target) -> None:
@@ -191,6 +296,12 @@ class Group:
         if target.breaker.state == "open":
             asyncio.get_running_loop().call_later(max(target.breaker.reopens_s - now_s, 0.0), self.pump)
 
+    def adjust(self) -> None:
+        """Set how much each replica is given at once, and leave out the late ones; every second or so."""
+        for target in self.answering:
+            target.limit = float(self.forecast.places_for(self.spec.promise.tpot_s * TPOT_PART, target.slots))
+        leave_out_the_late([t for t in self.answering if t.replica.phase == READY], self._now())
+
     def dissolve(self) -> None:
         """Send those that wait elsewhere: this revision is gone."""
         self.targets = []
@@ -199,29 +310,64 @@ class Group:
             if ticket.seat is not None and not ticket.seat.done():
                 ticket.seat.set_exception(MovedError())
 
-    def _target_for(self, ticket: Ticket) -> Target | None:
+    def _lets_go(self, ticket: Ticket) -> bool:
+        return ticket.tier == 0 or bool(ticket.tried) or self.pressure.lets_go(ticket.tier, self.replicas)
+
+    def _roomy(self, ticket: Ticket) -> list[Target]:
         now_s = self._now()
         able = [target for target in self.answering if target.open_to(now_s)]
         fresh = [target for target in able if target.replica.run not in ticket.tried]
         part = BATCH_PART if ticket.tier else 1.0
-        roomy = [target for target in fresh or able if target.load < max(target.limit * part, 1.0)]
-        return self._pick(self, ticket, roomy) if roomy else None
+        return [target for target in fresh or able if target.load < max(target.limit * part, 1.0)]
+
+    def _target_for(self, ticket: Ticket) -> Target | None:
+        roomy = self._roomy(ticket)
+        return self._chosen(ticket, roomy) if roomy else None
+
+    def _chosen(self, ticket: Ticket, roomy: list[Target]) -> Target:
+        ask = ticket.ask
+        hits = hits_of(self.index, roomy, ticket.blocks, ticket.size_bytes, ask.prompt_tokens)
+        chosen = choose(self.policy, roomy, hits, self.forecast, ask.prompt_tokens, ticket.session, self._turn)
+        self._turn += 1
+        ticket.hit_tokens = hits[chosen]
+        return roomy[chosen]
 
     def _take(self, ticket: Ticket, target: Target) -> Seat:
-        ask = ticket.ask
         target.breaker.sent(self._now())
-        output = min(self.output_tokens_mean, ask.output_tokens or self.output_tokens_mean)
-        charged = PROMPT_WEIGHT * ask.prompt_tokens + OUTPUT_WEIGHT * output
+        if ticket.tier and not ticket.tried:
+            self.pressure.arrived(ticket.tier, ticket.work_s, self.replicas)
+        if ticket.blocks:
+            self.index.note(target.replica.run, ticket.blocks)
+        charged = PROMPT_WEIGHT * ticket.ask.prompt_tokens + OUTPUT_WEIGHT * self._output_of(ticket.ask)
         self.queue.charge(ticket.tenant, charged)
-        return Seat(self, target, ticket.tenant, ask.prompt_tokens, charged)
+        return Seat(self, target, ticket, ticket.hit_tokens, charged)
+
+    def _output_of(self, ask: Ask) -> float:
+        return min(self.output_tokens_mean, ask.output_tokens or self.output_tokens_mean)
+
+    def _wait_s(self, ticket: Ticket, able: list[Target], ttft_s: float, output: float) -> float:
+        """Return how long it would wait for a place: those before it and it itself, as fast as places come free."""
+        ahead = sum(self.queue.waiting(tier) for tier in range(ticket.tier + 1))
+        if not ahead and any(target.load < target.limit for target in able):
+            return 0.0
+        places = sum(target.limit for target in able)
+        return (ahead + 1) * (ttft_s + output * self.forecast.tpot_s(places / len(able))) / max(places, 1.0)
+
+    def _refused(self, code: str, sentence: str, ticket: Ticket) -> RefusedError:
+        return RefusedError(503, "overloaded_error", code, sentence, retry_after_s=self.retry_after_s(ticket.tier))
 
     def _expire(self, ticket: Ticket, waking: bool) -> None:
-        if ticket.seat is None or ticket.seat.done() or (waking and self.ready()):
+        if ticket.seat is None or ticket.seat.done() or (waking and self.usable(set())):
             return
-        if self.ready():
-            sentence = f"no replica of model {ticket.ask.model} had room in time; come back later"
-            error = RefusedError(503, "overloaded_error", "queue.timeout", sentence, retry_after_s=2.0)
+        model = ticket.ask.model
+        if not self.ready():
+            error = self._refused("endpoint.waking", f"no replica of model {model} is ready yet", ticket)
+        elif not self.usable(set()):
+            error = self._refused("engine.failed", f"every replica of model {model} fails for the time being", ticket)
+        elif ticket.until_s < (ticket.ask.deadline_s or math.inf):
+            error = self._refused(
+                "admission.ttft", f"model {model} is busy: the first token would come later than promised", ticket
+            )
         else:
-            sentence = f"no replica of model {ticket.ask.model} is ready yet; come back in some seconds"
-            error = RefusedError(503, "overloaded_error", "endpoint.waking", sentence, retry_after_s=5.0)
+            error = self._refused("queue.timeout", f"no replica of model {model} had room in time", ticket)
         ticket.seat.set_exception(error)

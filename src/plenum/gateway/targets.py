@@ -14,6 +14,17 @@ READY = "ready"
 MANY = 256
 """Requests at once where neither the endpoint nor the engine says how many."""
 
+PACE_MEMORY = 0.1
+"""How much one first token moves a replica's pace."""
+
+OUTLIER_RATIO = 3.0
+"""A replica whose first tokens come so many times as late as the median replica's is left alone for a while."""
+
+OUTLIER_SAMPLES = 20
+
+OUTLIERS_MOST = 0.5
+"""Part of a pool that may be left alone for its lateness at once."""
+
 
 class Target:
     """One replica.
@@ -28,9 +39,12 @@ class Target:
         Requests that the engine told of beyond those: other gateways' and other clients'.
     limit
         Requests at once at most; follows the time per token that is measured.
+    pace
+        Logarithm of how late first tokens come there against predictions, averaged; ``paced`` first tokens went into it.
     """
 
     __slots__ = (
+        "asking",
         "breaker",
         "cache_used",
         "decoding",
@@ -39,6 +53,8 @@ class Target:
         "limit",
         "others_running",
         "others_waiting",
+        "pace",
+        "paced",
         "prefilling",
         "queued_tokens",
         "replica",
@@ -47,19 +63,20 @@ class Target:
 
     def __init__(self, replica: Replica, engine: Engine, slots: int) -> None:
         self.replica, self.engine = replica, engine
-        self.breaker = Breaker()
+        self.breaker, self.asking = Breaker(), False
         self.prefilling = self.decoding = self.queued_tokens = 0
         self.others_waiting = self.others_running = 0
         self.cache_used = 0.0
+        self.pace, self.paced = 0.0, 0
         self.slots, self.limit = 0, 0.0
         self.sized(slots)
         self.identity = int.from_bytes(hashlib.blake2b(replica.run.encode(), digest_size=8).digest())
 
     def sized(self, slots: int) -> None:
         """Note how many requests it works on at once; 0: nobody says."""
+        slots = slots or MANY
         if slots != self.slots:
-            self.slots = slots or MANY
-            self.limit = float(self.slots)
+            self.slots, self.limit = slots, float(slots)
 
     @property
     def own(self) -> int:
@@ -75,6 +92,11 @@ class Target:
         """Whether it is ready and not shut off."""
         return self.replica.phase == READY and self.breaker.allows(now_s)
 
+    def keep_pace(self, ratio: float) -> None:
+        """Note a first token that came after so many times what was predicted."""
+        self.pace += PACE_MEMORY * (math.log(max(ratio, 1e-3)) - self.pace)
+        self.paced += 1
+
     def take_metrics(self, metrics: EngineMetrics) -> None:
         """Note what the engine says of itself; what it does not tell stays as it was."""
         if not math.isnan(metrics.cache_used):
@@ -83,3 +105,22 @@ class Target:
             beyond = max(int(metrics.running) + int(metrics.waiting) - self.own, 0)
             self.others_waiting = min(int(metrics.waiting), beyond)
             self.others_running = beyond - self.others_waiting
+
+
+def leave_out_the_late(targets: list[Target], now_s: float) -> list[Target]:
+    """Open the breakers of replicas whose first tokens come much later than the others'; returns which.
+
+    At most half of them are shut off at once, those that fail counted: if most are late, it is not they that are odd.
+    """
+    known = [target for target in targets if target.paced >= OUTLIER_SAMPLES and target.breaker.state == "closed"]
+    if len(known) < 2:
+        return []
+    known.sort(key=lambda target: target.pace)
+    bound = known[(len(known) - 1) // 2].pace + math.log(OUTLIER_RATIO)
+    shut = sum(target.breaker.state != "closed" for target in targets)
+    late = [target for target in reversed(known) if target.pace > bound]
+    late = late[: max(int(OUTLIERS_MOST * len(targets)) - shut, 0)]
+    for target in late:
+        target.breaker.open(now_s)
+        target.pace, target.paced = 0.0, 0
+    return late

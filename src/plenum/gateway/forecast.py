@@ -1,0 +1,231 @@
+"""When a request's first token will come, and how fast the others: a model of the replica, put right by what is measured.
+
+Where the performance model knows the replica's model and accelerator, it predicts (:func:`plenum.serving.steps.step`) and one factor is
+learned; else times are linear in what there is to do, and all of it is learned. Both by recursive least squares on relative errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plenum.serving.steps import AT, StepModel, chunk_pairs, chunk_pairs_window, step
+
+FORGETTING = 0.98
+"""Weight of a measurement after one more has come: some fifty count."""
+
+ENOUGH = 16
+"""Measurements before what is learned is relied on, and before its errors say how far."""
+
+REMEMBERED = 128
+MARGIN = 1.5
+"""Upper ends over predictions until enough errors are known; the simulator's ``Admission.margin``."""
+
+HIGH = 0.95
+"""Quantile of the errors that the upper end of an interval is."""
+
+MOST_VARIANCE = 1e6
+LEAST_S = 1e-6
+
+Row = NDArray[np.float64]
+
+
+class Fit:
+    """Weights of features whose sum is a time: recursive least squares with forgetting, on relative errors, no weight below 0."""
+
+    def __init__(self, weights: list[float], variance: float) -> None:
+        self.weights = np.array(weights)
+        self._covariance = np.eye(len(weights)) * variance
+
+    def predict(self, features: Row) -> float:
+        """Return the time."""
+        return max(float(self.weights @ features), LEAST_S)
+
+    def learn(self, features: Row, measured_s: float) -> None:
+        """Take in a measurement."""
+        x = features / max(measured_s, LEAST_S)
+        along = self._covariance @ x
+        gain = along / (FORGETTING + float(x @ along))
+        self.weights = np.maximum(self.weights + gain * (1.0 - float(self.weights @ x)), 0.0)
+        covariance = (self._covariance - np.outer(gain, along)) / FORGETTING
+        if np.trace(covariance) < MOST_VARIANCE:  # directions that nothing is measured along would grow for ever
+            self._covariance = covariance
+
+
+class Errors:
+    """By what factor measurements were off."""
+
+    def __init__(self) -> None:
+        self._logs: deque[float] = deque(maxlen=REMEMBERED)
+        self._high = MARGIN
+        self.count = 0
+
+    def learn(self, predicted_s: float, measured_s: float) -> None:
+        """Take in one."""
+        self._logs.append(math.log(max(measured_s, LEAST_S) / max(predicted_s, LEAST_S)))
+        self.count += 1
+        if self.count >= ENOUGH and self.count % 8 == 0:
+            self._high = math.exp(max(float(np.quantile(np.array(self._logs), HIGH)), 0.0))
+
+    @property
+    def high(self) -> float:
+        """Factor on a prediction that measurements stay under with a chance of :data:`HIGH`."""
+        return self._high
+
+
+class Model(Protocol):
+    """What the features of a replica are."""
+
+    ttft_weights: list[float]
+    tpot_weights: list[float]
+    variance: float
+
+    def ttft(self, tokens: float, hit: float, queued: float, waiting: float, running: float) -> Row:
+        """Return the features of a time to the first token."""
+        ...
+
+    def tpot(self, running: float) -> Row:
+        """Return the features of a time per token."""
+        ...
+
+
+class LinearModel:
+    """Nothing is known: a constant, so much for a thousand tokens to compute, so much for each running request."""
+
+    ttft_weights = [0.02, 0.2, 0.001]  # noqa: RUF012 - never changed
+    tpot_weights = [0.02, 0.0005]  # noqa: RUF012
+    variance = 1e3
+
+    def ttft(self, tokens: float, hit: float, queued: float, waiting: float, running: float) -> Row:
+        """Return constant, thousands of tokens, requests."""
+        return np.array([1.0, (max(tokens - hit, 1.0) + queued) / 1000.0, running])
+
+    def tpot(self, running: float) -> Row:
+        """Return constant, requests."""
+        return np.array([1.0, running])
+
+
+class StepsModel:
+    """The performance model's own times; what is learned is by how much they are off.
+
+    Parameters
+    ----------
+    steps
+        Of one replica.
+    budget_tokens
+        Of one iteration.
+    context_tokens
+        Of one running request, on average.
+    """
+
+    ttft_weights = [1.0]  # noqa: RUF012
+    tpot_weights = [1.0]  # noqa: RUF012
+    variance = 0.1
+
+    def __init__(self, steps: StepModel, budget_tokens: int, context_tokens: float = 1_000.0) -> None:
+        self._c, self._budget, self._context = steps.coefficients, budget_tokens, context_tokens
+
+    def ttft(self, tokens: float, hit: float, queued: float, waiting: float, running: float) -> Row:
+        """Return what the simulator predicts (:func:`plenum.sim.serving.choosing.predict_ttft`), for a batch of equal contexts."""
+        c, window = self._c, self._c[AT["window"]]
+        new = max(tokens - hit, 1.0)
+        pairs, narrow = chunk_pairs(hit, new), chunk_pairs_window(hit, new, window)
+        if waiting > 0:
+            pairs += waiting * chunk_pairs(0.0, queued / waiting)
+            narrow += waiting * chunk_pairs_window(0.0, queued / waiting, window)
+        iterations = max(1.0, math.ceil((queued + new) / self._budget))
+        each_s, _ = step(
+            c,
+            (queued + new) / iterations,
+            pairs / iterations,
+            narrow / iterations,
+            max((waiting + 1.0) / iterations, 1.0),
+            running,
+            running * self._context,
+            running * min(self._context, window),
+        )
+        return np.array([iterations * each_s + c[AT["request_s"]]])
+
+    def tpot(self, running: float) -> Row:
+        """Return the time of one iteration that only decodes."""
+        n = max(running, 1.0)
+        narrow = min(self._context, self._c[AT["window"]])
+        return np.array([step(self._c, 0.0, 0.0, 0.0, 0.0, n, n * self._context, n * narrow)[0]])
+
+
+class Forecast:
+    """Predictions for the replicas of one revision."""
+
+    def __init__(self, model: Model | None = None) -> None:
+        self._model = model or LinearModel()
+        self._given = model is not None
+        self._ttft = Fit(self._model.ttft_weights, self._model.variance)
+        self._tpot = Fit(self._model.tpot_weights, self._model.variance)
+        self.ttft_errors, self.tpot_errors = Errors(), Errors()
+
+    @property
+    def knows_ttft(self) -> bool:
+        """Whether predictions of first tokens can be relied on."""
+        return self._given or self.ttft_errors.count >= ENOUGH
+
+    @property
+    def knows_tpot(self) -> bool:
+        """Whether predictions of times per token can be relied on."""
+        return self._given or self.tpot_errors.count >= ENOUGH
+
+    def ttft_s(self, tokens: float, hit: float, queued: float, waiting: float, running: float) -> float:
+        """Predict the time from sending a request to its first token.
+
+        Parameters
+        ----------
+        tokens, hit
+            Of its prompt, and how many of them are found.
+        queued, waiting, running
+            At the replica: prompt tokens to compute before it, requests that they belong to, requests that decode.
+        """
+        return self._ttft.predict(self._model.ttft(tokens, hit, queued, waiting, running))
+
+    def tpot_s(self, running: float) -> float:
+        """Predict the time per token with so many requests in the batch."""
+        return self._tpot.predict(self._model.tpot(running))
+
+    def work_s(self, tokens: float, hit: float, output: float, places: float) -> float:
+        """Return the seconds of a whole replica that a request takes when the batch is full: its prefill, and its part of its steps."""
+        if not (self.knows_ttft and self.knows_tpot):
+            return 0.0
+        places = max(places, 1.0)
+        alone = self.ttft_s(tokens, hit, 0.0, 0.0, 0.0)
+        return min(alone, alone / places + self._prefill_s(tokens, hit)) + output * self.tpot_s(places) / places
+
+    def places_for(self, tpot_s: float, most: int) -> int:
+        """Return how many requests at once, from 1 to ``most``, keep a time per token."""
+        if not self.knows_tpot or self.tpot_s(most) <= tpot_s:
+            return most
+        low, high = 1, most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.tpot_s(middle) <= tpot_s else (low, middle)
+        return low
+
+    def learn_ttft(self, features: tuple[float, float, float, float, float], measured_s: float) -> float:
+        """Take in a first token; returns what it was over the prediction."""
+        row = self._model.ttft(*features)
+        predicted = self._ttft.predict(row)
+        self.ttft_errors.learn(predicted, measured_s)
+        self._ttft.learn(row, measured_s)
+        return measured_s / predicted
+
+    def learn_tpot(self, running: float, measured_s: float) -> None:
+        """Take in a time per token."""
+        row = self._model.tpot(running)
+        self.tpot_errors.learn(self._tpot.predict(row), measured_s)
+        self._tpot.learn(row, measured_s)
+
+    def _prefill_s(self, tokens: float, hit: float) -> float:
+        """What computing the prompt adds to a request that has next to nothing to compute."""
+        more = self.ttft_s(tokens, hit, 0.0, 0.0, 0.0) - self.ttft_s(1.0, 0.0, 0.0, 0.0, 0.0)
+        return max(more, 0.0)
