@@ -95,15 +95,21 @@ class Batch:
                 del those[each]
                 self._let_go(each)
 
-    def begin(self) -> float:
-        """Put the next iteration together; returns its seconds, 0 where there is nothing to do."""
+    def begin(self, *, idle: bool = False) -> float:
+        """Put the next iteration together; returns its seconds, 0 where there is nothing to do.
+
+        Parameters
+        ----------
+        idle
+            None ran just before: where there are pipeline stages, they have to fill first.
+        """
         for each in [each for each in self.prefills if each.filled >= each.target]:
             del self.prefills[each]
             self.decodes[each] = None
         crowded = self._grow()
         dealt = self._fill(crowded)
         if not dealt and any(each.filled >= each.target for each in self.prefills):
-            return self.begin()  # somebody was let in who decodes at once
+            return self.begin(idle=idle)  # somebody was let in who decodes at once
         if not dealt and not self.decodes:
             return 0.0
         chunks = [each for each in self.prefills if each.chunk]
@@ -112,7 +118,9 @@ class Batch:
         contexts = [each.prompt_tokens + each.generated for each in self.decodes]
         window = sum(min(context, self._window) for context in contexts) if self._window else 0.0
         seconds, _ = step(self._c, dealt, pairs, windowed, len(chunks), len(self.decodes), sum(contexts), window)
-        return float(seconds)
+        stages = self._c[AT["stages"]]
+        parts = stages if dealt else min(stages, len(self.decodes))
+        return float(seconds * (1.0 + (parts - 1.0) / stages if idle else 1.0))
 
     def end(self) -> None:
         """Book the iteration that has ended: caches have grown, tokens have come, whoever is done goes."""

@@ -142,10 +142,11 @@ class EmulatedServer:
     async def loop(self) -> None:
         """Run iterations, each as long as the model says, for ever."""
         clock = asyncio.get_running_loop()
-        end_s = clock.time()
+        end_s, idle = clock.time(), True
         while True:
-            seconds = 0.0 if self._faults.hang else self._batch.begin()
-            if not seconds:
+            seconds = 0.0 if self._faults.hang else self._batch.begin(idle=idle)
+            idle = not seconds
+            if idle:
                 self._woken.clear()
                 await self._woken.wait()
                 end_s = clock.time()

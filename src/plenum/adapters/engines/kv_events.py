@@ -8,7 +8,7 @@ of that cache is void, which is said as :class:`Cleared`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,7 +90,7 @@ def read_batch(payload: bytes) -> tuple[Event, ...]:
         raise EventError(f"a batch of cache events cannot be read: {error}") from error
 
 
-async def watch(address: str, *, replay: str = "", topic: str = "") -> AsyncIterator[tuple[Event, ...]]:
+async def watch(address: str, *, replay: str = "", topic: str = "") -> AsyncGenerator[tuple[Event, ...], None]:
     """Yield the events of an engine, in their order, for as long as one cares to listen.
 
     Parameters
