@@ -114,6 +114,11 @@ def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:.3g} ms"
 
 
+def _note(run: Item) -> str:
+    told = "" if run.get("replica") == "ready" else clean(run.get("message", ""))
+    return ": ".join(part for part in (run.get("cause", ""), told) if part)
+
+
 def _replicas(runs: list[Item], now: float) -> Iterator[str]:
     if not runs:
         return
@@ -136,7 +141,7 @@ def _replicas(runs: list[Item], now: float) -> Iterator[str]:
             run.get("attempt", 1),
             lasted(run, now),
             run.get("url", ""),
-            ": ".join(part for part in (run.get("cause", ""), clean(run.get("message", ""))) if part),
+            _note(run),
         )
         for run in runs[:RUNS]
     ]

@@ -226,6 +226,7 @@ def _usage(body: Body, actor: str) -> str:
 
 
 _TELL |= {
+    "JobScaled": lambda body, actor: f"is to have {_count(body['replicas'], 'replica')}",
     "EndpointApplied": _endpoint_changed,
     "EndpointStopRequested": _stop,
     "EndpointDeleted": lambda body, actor: "gone",
