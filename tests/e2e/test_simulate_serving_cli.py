@@ -167,3 +167,44 @@ def test_as_a_process() -> None:
     done = subprocess.run([*command, "--no-chart"], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "5 requests" in done.stdout
+
+
+def test_scaling_by_promise_and_the_whole_ladder_of_admission() -> None:
+    """One of 8B, with one of 1B beside it, under about three times what it bears; and as many of 8B as the promise takes."""
+    load = (
+        "--trace",
+        "poisson:24",
+        "--isl",
+        2000,
+        "--osl",
+        300,
+        "--duration",
+        "60s",
+        "--tpot-p99",
+        "40ms",
+        "-o",
+        "json",
+    )
+    h100 = ("--model", "llama-3.1-8b", "--hardware", "H100", "--ttft-p99", "1s")
+    ladder = json.loads(plenum(*h100, *load, "--admission", "--cheaper", "llama-3.2-1b:1").stdout)
+    assert "Llama-3.2-1B" in ladder["serving"]
+    told = ladder["runs"][0]["admission"]
+    assert told["cheaper"] > 0
+    assert sum(told.values()) == ladder["traffic"]["requests"]
+    scaled = json.loads(plenum(*h100, *load, "--autoscale", "1-8", "--scale-by", "slo", "--cold-start", "5s").stdout)
+    assert 60 < scaled["runs"][0]["device_s"] < 5 * 60
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--scale-by", "slo"), "add --autoscale"),
+        (("--autoscale", "1-4", "--scale-by", "slo"), "needs a promise"),
+        (("--device-budget", 4), "add --autoscale"),
+        (("--cheaper", "llama-3.2-1b"), "add --admission"),
+    ],
+)
+def test_scaling_and_admission_that_cannot_be_meant(given, words) -> None:
+    refused = plenum(*SMALL, *given)
+    assert isinstance(refused.exception, PlenumError)
+    assert words in str(refused.exception)

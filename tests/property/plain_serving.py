@@ -35,11 +35,12 @@ class Asked:
     preemptions: int = 0
     refused: bool = False
     instance: int = -1
+    follower: Asked | None = None
 
 
 class PlainInstance:
     def __init__(self, settings: EngineSettings, model: StepModel, cache_tokens: int, share: int) -> None:
-        self.settings, self.c, self.share = settings, model.coefficients, share
+        self.settings, self.c, self.share_tokens = settings, model.coefficients, share
         self.window = model["window"]
         self.total = cache_tokens // settings.block_tokens
         self.cost = max(1, share // settings.block_tokens)
@@ -58,7 +59,7 @@ class PlainInstance:
     # -- blocks --
 
     def private(self, r: Asked, tokens: int) -> int:
-        return math.ceil((tokens - len(r.pinned) * self.share) / self.settings.block_tokens)
+        return math.ceil((tokens - len(r.pinned) * self.share_tokens) / self.settings.block_tokens)
 
     def used(self) -> int:
         running = sum(self.private(r, r.target) for r in self.prefills)
@@ -83,6 +84,23 @@ class PlainInstance:
                 del self.pins[block]
                 self.idle_blocks[block] = None
         r.pinned = []
+
+    def share(self, r: Asked, blocks: list[int], tokens: int) -> None:
+        """Blocks of a request that is in no batch become those of the cache."""
+        for block in blocks:
+            r_private = self.private(r, tokens) - self.cost  # one block fewer is its own
+            new = block not in self.pins and block not in self.idle_blocks
+            while new and (
+                self.used() + r_private + (len(self.pins) + len(self.idle_blocks) + 1) * self.cost > self.total
+            ):
+                self.idle_blocks.popitem(last=False)
+            self.pin(r, block)
+
+    def share_output(self, r: Asked) -> None:
+        """The prompt that follows gives ids to what this answer has filled, where it begins with all of this prompt."""
+        known, tokens = len(r.pinned), r.prompt + r.output - 1
+        if r.follower and known == len(r.blocks) and r.follower.blocks[:known] == r.blocks:
+            self.share(r, r.follower.blocks[known : tokens // self.share_tokens], tokens)
 
     # -- one iteration --
 
@@ -167,18 +185,18 @@ class PlainInstance:
             return False
         r = max(self.waiting, key=lambda r: r.priority)  # the first of the highest class
         hits: list[int] = []
-        for block in r.blocks[: (r.target - 1) // self.share]:
+        for block in r.blocks[: (r.target - 1) // self.share_tokens]:
             if block not in self.pins and block not in self.idle_blocks:
                 break
             hits.append(block)
-        private = math.ceil((r.target - len(hits) * self.share) / self.settings.block_tokens)
+        private = math.ceil((r.target - len(hits) * self.share_tokens) / self.settings.block_tokens)
         new_pins = sum(block in self.idle_blocks for block in hits)
         if private + new_pins * self.cost > self.available():
             return False
         for block in hits:
             self.pin(r, block)
         self.waiting.remove(r)
-        r.filled = len(hits) * self.share
+        r.filled = len(hits) * self.share_tokens
         if math.isnan(r.begun_s):
             r.begun_s, r.cached = now_s, r.filled
         self.prefills.append(r)
@@ -203,6 +221,7 @@ class PlainInstance:
             finished = sorted((r for r in self.decodes if r.generated == r.output), key=lambda r: r.number)
             for r in finished:
                 self.decodes.remove(r)
+                self.share_output(r)
                 self.unpin(r)
         for r in [r for r in self.prefills if r.chunk]:
             r.filled += r.chunk
@@ -210,18 +229,12 @@ class PlainInstance:
             if r.filled < r.target:
                 continue
             self.prefills.remove(r)
-            for block in r.blocks[len(r.pinned) :]:
-                r_private = self.private(r, r.target) - self.cost  # one block fewer is its own
-                new = block not in self.pins and block not in self.idle_blocks
-                while new and (
-                    self.used() + r_private + (len(self.pins) + len(self.idle_blocks) + 1) * self.cost > self.total
-                ):
-                    self.idle_blocks.popitem(last=False)
-                self.pin(r, block)
+            self.share(r, r.blocks[len(r.pinned) :], r.target)
             r.generated += 1
             if math.isnan(r.first_s):
                 r.first_s = now_s
             if r.generated == r.output:
+                self.share_output(r)
                 self.unpin(r)
                 finished.append(r)
             else:
@@ -246,6 +259,9 @@ def serve(
         one = Asked(r, prompt, int(requests.output_tokens[r]), int(requests.priority[r]), ids)
         one.target = prompt
         asked.append(one)
+        before = int(requests.after[r])
+        if before >= 0 and asked[before].follower is None:
+            asked[before].follower = one
     pending = [(float(requests.arrival_s[r]), 1, r, r) for r in range(len(requests)) if requests.after[r] < 0]
     pushed = turn = 0
     now_s, woken = 0.0, list[PlainInstance]()

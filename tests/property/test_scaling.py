@@ -5,10 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 
-from hypothesis import given
+import numpy as np
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.serving_samples import pool_of, serving_of, steps_of
 
 from plenum.serving import scaling
+from plenum.serving.instance import EngineSettings
+from plenum.serving.workload import Slo, requests_of
+from plenum.sim.serving import Policies, Scaling, Simulation
+from plenum.sim.serving import fields as f
 
 LIMITS = st.builds(
     lambda least, more, tolerance, window_s, step: scaling.limits(
@@ -84,3 +90,26 @@ def test_a_budget_is_shared_so_that_the_scarcer_pool_gets_most(prefill, decode, 
         for b in range(1, (budget - a * prefill_gpus) // decode_gpus + 1)
     )
     assert served(p, d) >= max(every) - 1e-12
+
+
+@settings(max_examples=12)
+@given(st.floats(0.5, 12.0), st.integers(0, 2**31), st.sampled_from((30.0, 120.0)), st.integers(1, 6))
+def test_by_promise_a_steady_stream_in_the_simulator_settles(rate_rps, seed, rate_window_s, initial) -> None:
+    """Poisson arrivals at one rate, whatever it is: the direction turns at most twice in 40 minutes, and the promise is kept."""
+    rng = np.random.default_rng(seed)
+    arrival_s = np.sort(rng.uniform(0, 2400.0, rng.poisson(rate_rps * 2400.0)))
+    requests = requests_of(arrival_s, np.full(len(arrival_s), 60), np.full(len(arrival_s), 20))
+    serving = serving_of(pool_of(EngineSettings(block_tokens=4), steps_of(), 6, cache_tokens=8000))
+    by = Scaling(
+        by="slo", ttft_s=0.3, tpot_s=0.02, initial=initial, cold_start_s=20.0, rate_window_s=rate_window_s, drain_s=10.0
+    )
+    simulation = Simulation(requests, serving, Policies(scaling=by), seed=0)
+    seen: list[int] = []
+    while not simulation.advance(100):
+        condition = simulation._world.ni[f.CONDITION]
+        active = int(((condition == f.UP) | (condition == f.STARTING)).sum())
+        if seen[-1:] != [active]:
+            seen.append(active)
+    steps = np.sign(np.diff(seen))
+    assert (np.diff(steps) != 0).sum() <= 2, seen
+    assert simulation.outcome().report(Slo(ttft_s=0.3, tpot_s=0.02), after_s=300.0).slo_attained > 0.98

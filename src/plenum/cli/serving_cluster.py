@@ -119,6 +119,8 @@ def serving_of(
     decode: int | None,
     dram_bytes: int = 0,
     nvme_bytes: int = 0,
+    isl: float = 2048.0,
+    osl: float = 512.0,
 ) -> Serving:
     """Return pools of an instance: ``replicas`` that do both, or ``prefill`` and ``decode`` apart.
 
@@ -126,6 +128,8 @@ def serving_of(
     ----------
     dram_bytes, nvme_bytes
         Of each instance, for cached prefixes.
+    isl, osl
+        Mean tokens of prompts and answers, about which corrections are taken.
 
     Raises
     ------
@@ -134,10 +138,11 @@ def serving_of(
     """
     from plenum.serving.calibration import calibrated_steps
     from plenum.serving.formats import FORMATS
+    from plenum.serving.instance import transfer_bps
     from plenum.serving.pools import Pool, Serving
 
     check_pools(replicas, prefill, decode)
-    steps = calibrated_steps(instance)
+    steps = calibrated_steps(instance, isl=isl, osl=osl)
     each = instance.model.cache_values_per_token * FORMATS[instance.precision.kv_cache].bytes
 
     def pool(count: int, role: Any) -> Pool:
@@ -151,7 +156,7 @@ def serving_of(
         )
 
     pools = (pool(prefill, "prefill"), pool(decode, "decode")) if prefill and decode else (pool(replicas or 1, "both"),)
-    return Serving(pools=pools)
+    return Serving(pools=pools, transfer_bps=transfer_bps(instance))
 
 
 def check_lengths(instance: Instance, isl: float, osl: float) -> None:
@@ -186,7 +191,11 @@ def check_pools(replicas: int | None, prefill: int | None, decode: int | None) -
 
 def words_of(serving: Serving) -> str:
     """Say what serves: ``8 x Llama-3.1-70B BF16 on 4 x H100 (TP4)``."""
-    pools = serving.pools
+    models = sorted({pool.model for pool in serving.pools})
+    return " + ".join(_words_of_pools([pool for pool in serving.pools if pool.model == model]) for model in models)
+
+
+def _words_of_pools(pools: list[Pool]) -> str:
     instance = pools[0].instance
     counts = " + ".join(f"{p.count}{'' if p.role == 'both' else f' {p.role}'}" for p in pools)
     form = instance.precision.weights.upper()

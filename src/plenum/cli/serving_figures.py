@@ -15,6 +15,7 @@ from plenum.cli.sentences import write_sentences
 from plenum.cli.serving_cluster import words_of
 from plenum.cli.tables import Column, terminal_width, write_table
 from plenum.model.units import show_duration
+from plenum.serving.admission import VERDICTS
 from plenum.sim.serving import REASONS
 
 if TYPE_CHECKING:
@@ -38,6 +39,15 @@ REFUSED = {
     "predecessor.refused": "that follow one that was refused",
 }
 """Reasons of the simulator in words."""
+
+VERDICT_WORDS = {
+    "admit": "as asked",
+    "cap": "cut short",
+    "cheaper": "by the cheaper model",
+    "defer": "put off",
+    "shed": "refused",
+}
+"""Steps of the ladder of admission in words."""
 
 POINTS = 200
 """Of a drawn curve."""
@@ -99,6 +109,7 @@ def print_run(
         *_context_sentences(requests, serving),
         *_promise_sentences(outcomes, slo),
         *_refusal_sentences(outcomes),
+        *_admission_sentences(outcomes),
         *_scaling_sentences(reports, serving),
     ]
     if sentences:
@@ -126,7 +137,9 @@ def as_json(
         report = outcome.report(slo)
         promises = [asdict(row) | {"kept": row.kept} for row in promises_kept(outcome, slo)]
         run = {"routing": name, **asdict(report), "hit_rate": _hit_rate(report)}
-        runs.append(run | {"promises": promises, "refused_because": _refusals(outcome)})
+        runs.append(
+            run | {"promises": promises, "refused_because": _refusals(outcome), "admission": _verdicts(outcome)}
+        )
     return {
         "serving": words_of(serving),
         "devices": sum(pool.count * pool.instance.devices for pool in serving.pools),
@@ -268,6 +281,21 @@ def _refusal_sentences(outcomes: Mapping[str, Outcome]) -> list[str]:
 def _refusals(outcome: Outcome) -> dict[str, int]:
     counts = np.bincount(outcome.reason, minlength=len(REASONS))
     return {REASONS[k]: int(counts[k]) for k in range(1, len(REASONS)) if counts[k]}
+
+
+def _admission_sentences(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Say what admission decided, where it was asked."""
+    sentences: list[str] = []
+    for name, outcome in outcomes.items():
+        told = [f"{count:,} {VERDICT_WORDS[verdict]}" for verdict, count in _verdicts(outcome).items()]
+        if told:
+            sentences.append(f"{name} admission: {', '.join(told)}")
+    return sentences
+
+
+def _verdicts(outcome: Outcome) -> dict[str, int]:
+    counts = np.bincount(outcome.verdict[outcome.verdict >= 0], minlength=len(VERDICTS))
+    return {verdict: int(count) for verdict, count in zip(VERDICTS, counts, strict=True) if count}
 
 
 def _hit_rate(report: ServingReport) -> float:

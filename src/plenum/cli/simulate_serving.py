@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from plenum.model.units import parse_duration
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from plenum.cli.serving_cluster import Described
     from plenum.serving.pools import Serving
     from plenum.serving.workload import Requests, Slo
     from plenum.sim.serving import Outcome, Policies
@@ -65,10 +67,23 @@ SLICE = 100_000
 @click.option("--e2e-p99", type=LONG_SECONDS, help="Promise: time to the last token.")
 @click.option("--slo", help="Promises of another percentile instead, such as ttft-p90=500ms,tpot-p90=40ms.")
 @click.option("--admission", is_flag=True, help="Admit, cap, defer or refuse by what is predicted and promised.")
+@click.option(
+    "--cheaper",
+    metavar="MODEL[:REPLICAS]",
+    help="With --admission: a smaller model beside it that answers where the promise would be missed.",
+)
 @click.option("--autoscale", metavar="MIN-MAX", help="Replicas follow the load (of each pool, where they are apart).")
 @click.option(
     "--cold-start", type=SECONDS, default="60s", show_default=True, help="With --autoscale: until a new replica serves."
 )
+@click.option(
+    "--scale-by",
+    type=click.Choice(["load", "slo"]),
+    default="load",
+    show_default=True,
+    help="With --autoscale: to even load, or to what keeps the promises for what arrives.",
+)
+@click.option("--device-budget", type=click.IntRange(1), help="With --autoscale: devices that may be on in all.")
 @click.option("--fail", "fails", multiple=True, metavar="AT:INSTANCE[:FOR]", help="Such as 5m:3:90s. May be repeated.")
 @click.option(
     "--preemption",
@@ -92,6 +107,8 @@ def command(**options: Any) -> None:
     plenum simulate serving --model llama-3.1-70b --hardware H100 --tp 4 --replicas 8 \\
         --trace mooncake --dram 1TB --routing random,prefix-aware
     plenum simulate serving --model llama-3.1-8b --hardware L40S --replicas 4 --trace poisson:8 --isl 2000 --osl 300
+    plenum simulate serving --model llama-3.1-8b --hardware H100 --autoscale 1-8 --scale-by slo \\
+        --trace azure-conv --ttft-p99 1s --tpot-p99 40ms
     plenum simulate serving --model llama-3.1-70b --hardware H200 --tp 4 --prefill 6 --decode 2 \\
         --trace azure-conv --scale 1.3 --ttft-p99 500ms --tpot-p99 40ms
     """
@@ -156,14 +173,28 @@ def _serving(options: dict[str, Any]) -> Serving:
             prefill, decode = max(prefill, span[1]), max(decode, span[1])
         else:
             replicas = span[1]
-    return serving_of(
-        instance_of(described_by(options)),
+    described = described_by(options)
+    serving = serving_of(
+        instance_of(described),
         replicas=replicas,
         prefill=prefill,
         decode=decode,
         dram_bytes=int(options["dram"]),
         nvme_bytes=int(options["nvme"]),
     )
+    return _with_cheaper(serving, described, options) if options["cheaper"] else serving
+
+
+def _with_cheaper(serving: Serving, described: Described, options: dict[str, Any]) -> Serving:
+    """Put a pool of the smaller model beside the others, on the same devices."""
+    if not options["admission"]:
+        raise FieldError("--cheaper", "is offered by admission; add --admission")
+    name, _, replicas = options["cheaper"].rpartition(":")
+    if not (name and re.fullmatch(r"\d{1,5}", replicas)):
+        name, replicas = options["cheaper"], "1"
+    instance = instance_of(replace(described, model=name, weights=None))
+    other = serving_of(instance, replicas=int(replicas) or 1, prefill=None, decode=None).pools[0]
+    return replace(serving, pools=(*serving.pools, replace(other, model=1)))
 
 
 def _names(text: str) -> list[str]:
@@ -182,13 +213,33 @@ def _policies(options: dict[str, Any], routing: str, serving: Serving, slo: Slo)
     from plenum.sim.serving import Admission, Policies, Scaling
 
     span = _span(options["autoscale"]) if options["autoscale"] else None
+    _check_scaling(options, slo)
+    cheaper = (1, -1) if options["cheaper"] else ()
     return Policies(
         routing=routing,
         preemption=options["preemption"],
-        admission=Admission(ttft_s=slo.ttft_s, tpot_s=slo.tpot_s) if options["admission"] else None,
-        scaling=Scaling(least=span[0], initial=span[0], cold_start_s=options["cold_start"]) if span else None,
+        admission=Admission(ttft_s=slo.ttft_s, tpot_s=slo.tpot_s, cheaper=cheaper) if options["admission"] else None,
+        scaling=Scaling(
+            by=options["scale_by"],
+            ttft_s=slo.ttft_s,
+            tpot_s=slo.tpot_s,
+            budget_devices=options["device_budget"] or 0,
+            least=span[0],
+            initial=span[0],
+            cold_start_s=options["cold_start"],
+        )
+        if span
+        else None,
         failures=_failures(options["fails"], sum(pool.count for pool in serving.pools)),
     )
+
+
+def _check_scaling(options: dict[str, Any], slo: Slo) -> None:
+    for option, given in (("--scale-by", options["scale_by"] != "load"), ("--device-budget", options["device_budget"])):
+        if given and not options["autoscale"]:
+            raise FieldError(option, "says how replicas are scaled; add --autoscale MIN-MAX")
+    if options["scale_by"] == "slo" and slo.ttft_s == slo.tpot_s == float("inf"):
+        raise FieldError("--scale-by", "slo needs a promise of first tokens or of tokens; add --ttft-p99 or --tpot-p99")
 
 
 def _failures(texts: Sequence[str], instances: int) -> Any:

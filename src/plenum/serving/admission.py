@@ -16,7 +16,7 @@ ADMIT, CAP, CHEAPER, DEFER, SHED = range(5)
 VERDICTS = ("admit", "cap", "cheaper", "defer", "shed")
 """Names of the steps."""
 
-KEEPS, LIKELY, CAPPED, CHEAPER_KEEPS, YIELDS, LATE, TTFT_MISSED, TPOT_MISSED, SATURATED = range(9)
+KEEPS, LIKELY, CAPPED, CHEAPER_KEEPS, YIELDS, LATE, TTFT_MISSED, TPOT_MISSED, SATURATED, CHEAPER_FREE = range(10)
 
 REASONS = (
     ("admission.keeps", "the promise is kept even at the upper end of what is predicted"),
@@ -28,6 +28,7 @@ REASONS = (
     ("admission.ttft", "the first token would come later than promised"),
     ("admission.tpot", "its tokens would come more slowly than promised"),
     ("admission.saturated", "its class is refused: work of higher classes alone is more than can be done"),
+    ("admission.free", "the cheaper model has room while higher classes take all of this one"),
 )
 """Code and sentence of each reason."""
 
@@ -66,7 +67,8 @@ def decide(
     output_tokens, output_cap
         Tokens asked for at most; and what they may be cut to (0: not at all).
     cheaper_ttft_s, cheaper_tpot_s
-        Predicted upper ends for the cheaper model that the tenant allows; infinity: there is none.
+        Predicted upper ends for the cheaper model that the tenant allows, the part that higher classes leave taken into account; infinity:
+        there is none. It is offered wherever the model asked for would miss the promise, or yield its room to higher classes.
     deferrable
         It may wait: batch work.
 
@@ -81,10 +83,12 @@ def decide(
     can be kept, so that goodput does not collapse. Batches are shared whatever the class, so a class fills them only as far as leaves the
     higher ones the part of the token time that their work will take.
     """
-    if deferrable and pressure > pressure_limit:
-        return DEFER, YIELDS
-    if pressure_above > pressure_limit:
-        return SHED, SATURATED
+    there = cheaper_ttft_s < math.inf and cheaper_tpot_s < math.inf
+    offered = there and cheaper_ttft_s <= ttft_slo_s and cheaper_tpot_s <= tpot_slo_s
+    if pressure_above > pressure_limit or (deferrable and pressure > pressure_limit):
+        if offered:
+            return CHEAPER, CHEAPER_FREE
+        return (DEFER, YIELDS) if deferrable else (SHED, SATURATED)
     if pressure_above > 0.0:
         tpot_slo_s *= 1.0 - pressure_above / pressure_limit
     if max(ttft_s, ttft_high_s) <= ttft_slo_s and max(tpot_s, tpot_high_s) <= tpot_slo_s:
@@ -93,7 +97,7 @@ def decide(
         if pressure >= CAP_PRESSURE and 0 < output_cap < output_tokens:
             return CAP, CAPPED
         return ADMIT, LIKELY
-    if cheaper_ttft_s <= ttft_slo_s and cheaper_tpot_s <= tpot_slo_s:
+    if offered:
         return CHEAPER, CHEAPER_KEEPS
     if deferrable:
         return DEFER, LATE

@@ -64,7 +64,7 @@ def test_batch_yields_before_interactive_work_is_touched():
 
 def test_every_verdict_and_reason_has_a_name():
     assert [VERDICTS[v] for v in (ADMIT, CAP, CHEAPER, DEFER, SHED)] == ["admit", "cap", "cheaper", "defer", "shed"]
-    assert len({code for code, _ in REASONS}) == len(REASONS) == admission.SATURATED + 1
+    assert len({code for code, _ in REASONS}) == len(REASONS) == admission.CHEAPER_FREE + 1
 
 
 @pytest.mark.parametrize("load", [0.5, 1.0, 3.0])

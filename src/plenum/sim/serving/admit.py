@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.batch import (
     add_prefill,
     cache_bytes,
+    could_make_room,
     dequeue,
     first_waiting,
     let_go,
     parking,
     preempt,
+    reroute,
     swap,
     uncount,
 )
@@ -26,15 +30,20 @@ def admit_one(w: World, i: int, now_s: float) -> int:
     q = i
     r = first_waiting(w, i)
     central = w.clock[f.CENTRAL] == 1.0 and w.ni[f.CONDITION, i] == f.UP and w.ni[f.ROLE, i] != f.DECODE
-    if r < 0 and central:
-        q = parking(w, w.ni[f.MODEL, i], w.ni[f.REMOTE, i])
-        r = first_waiting(w, q)
-        if r >= 0 and not fits(w, i, r):
-            r = -1
+    if central:  # whoever was preempted here goes first, but not before a higher class
+        shared = parking(w, w.ni[f.MODEL, i], w.ni[f.REMOTE, i])
+        other = first_waiting(w, shared)
+        if other >= 0 and (r < 0 or w.ri[other, f.RANK] > w.ri[r, f.RANK]) and fits(w, i, other):
+            q, r = shared, other
     if r < 0:
         return -1
+    if _belongs_elsewhere(w, i, r):
+        dequeue(w, q, r)
+        uncount(w, i, r, w.ri[r, f.COUNTED])
+        reroute(w, r, now_s)
+        return r
     while w.ni[f.RUNNING, i] >= w.ni[f.MOST, i] or not _let_in(w, i, r, now_s):
-        if w.clock[f.PREEMPT] == 1.0 and preempt(w, i, w.ri[r, f.RANK]):
+        if w.clock[f.PREEMPT] == 1.0 and _worth_it(w, i, r) and preempt(w, i, w.ri[r, f.RANK]):
             continue
         if w.ni[f.RUNNING, i] == 0 and release_held(w, i, w.ri[r, f.AFTER], now_s):
             continue
@@ -66,6 +75,21 @@ def release_held(w: World, i: int, spared: int, now_s: float) -> bool:
                 oldest = a
     let_go(w, oldest, now_s)
     return True
+
+
+@small
+def _belongs_elsewhere(w: World, i: int, r: int) -> bool:
+    """Whether a prompt came to an instance that only decodes for a cache that is no longer kept there."""
+    if w.ni[f.ROLE, i] != f.DECODE or w.ri[r, f.NEEDS] != f.NEW or w.ri[r, f.GENERATED] > 0:
+        return False
+    before = w.ri[r, f.AFTER]
+    return before < 0 or w.ri[before, f.STATE] != f.HELD or w.ri[before, f.AT] != i
+
+
+@small
+def _worth_it(w: World, i: int, r: int) -> bool:
+    """Whether preempting lower classes would let a request in; what is cached of its prompt needs no more room than what is not."""
+    return could_make_room(w, i, r, blocks_for(w, i, _wanted(w, i, r)))
 
 
 @small
@@ -105,20 +129,41 @@ def _start(w: World, i: int, r: int, now_s: float) -> bool:
     if not take_prefix(w, i, r, blocks, private):
         return False
     w.ri[r, f.FILLED] = shared
+    w.ri[r, f.FOUND_HERE] = shared - copied * w.count[f.PREFIX_BLOCK]
     uncount(w, i, r, w.ri[r, f.COUNTED] - (w.ri[r, f.TARGET] - shared))
-    if dram + nvme + copied == 0:
-        add_prefill(w, i, r)
-        return True
-    each = cache_bytes(w, i, w.count[f.PREFIX_BLOCK])
-    load_s = dram * each / w.nf[f.HOST_BPS, i] + nvme * each / w.clock[f.NVME_BPS]
     ready_s = now_s
+    load_s = _bytes_of(w, i, dram) / w.nf[f.HOST_BPS, i] + _bytes_of(w, i, nvme) / w.clock[f.NVME_BPS]
     if load_s > 0.0:
         ready_s = max(now_s, w.nf[f.HOST_LINK, i]) + load_s
         w.nf[f.HOST_LINK, i] = ready_s
     if copied > 0:
-        ready_s = max(ready_s, _cross(w, source, i, copied * each, now_s, now_s) + w.clock[f.LATENCY])
-    _expect(w, i, r, f.LOADING, ready_s, LOADED)
+        ready_s = max(ready_s, _cross(w, source, i, _bytes_of(w, i, copied), now_s, now_s) + w.clock[f.LATENCY])
+    ready_s = _all_there(w, i, r, ready_s)
+    if ready_s > now_s or dram + nvme + copied > 0:
+        _expect(w, i, r, f.LOADING, ready_s, LOADED)
+    else:
+        add_prefill(w, i, r)
     return True
+
+
+@small
+def _bytes_of(w: World, i: int, blocks: int) -> float:
+    """Return the bytes of cache of so many blocks of one prefix; windows and states are in it once."""
+    return cache_bytes(w, i, blocks * w.count[f.PREFIX_BLOCK]) if blocks > 0 else 0.0
+
+
+@small
+def _all_there(w: World, i: int, r: int, ready_s: float) -> float:
+    """Return when a prefix is all there: what this request fetches, and what others do who found the same before it."""
+    if w.due.shape[0] == 0:
+        return ready_s
+    start, last_s = w.ri[r, f.IDS_FROM], ready_s
+    for k in range(start, start + w.ri[r, f.SHARED]):
+        block = w.block[k]
+        if w.due[i, block] == math.inf:
+            w.due[i, block] = ready_s
+        last_s = max(last_s, w.due[i, block])
+    return last_s
 
 
 @small
@@ -175,15 +220,14 @@ def _cross(w: World, source: int, i: int, size: float, from_s: float, now_s: flo
     """Return when so many bytes have crossed from one instance to another: one after another on the links of both, and of sites."""
     begin_s = max(from_s, w.nf[f.LINK_OUT, source], w.nf[f.LINK_IN, i])
     end_s = begin_s + size / w.clock[f.LINK_BPS]
+    w.nf[f.LINK_OUT, source] = end_s  # what waits for the link between sites holds up nobody else at either end
+    w.nf[f.LINK_IN, i] = end_s
     a, b = w.ni[f.SITE, source], w.ni[f.SITE, i]
     if a != b:
         link = f.SITE_LINKS + a * f.SITES + b
         w.clock[link] = max(begin_s, w.clock[link]) + size / w.clock[f.SITE_BPS]
         end_s = max(end_s, w.clock[link])
-    end_s = max(end_s, now_s)
-    w.nf[f.LINK_OUT, source] = end_s
-    w.nf[f.LINK_IN, i] = end_s
-    return end_s
+    return max(end_s, now_s)
 
 
 @small

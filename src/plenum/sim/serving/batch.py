@@ -7,7 +7,8 @@ import math
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.compiled import inner, small
-from plenum.sim.serving.memory import count_occupied, give_back
+from plenum.sim.serving.events import REROUTE, push
+from plenum.sim.serving.memory import available, count_occupied, give_back
 from plenum.sim.serving.world import World
 
 _WINDOW = COEFFICIENT["window"]
@@ -167,11 +168,18 @@ def remove_prefill(w: World, i: int, place: int) -> int:
     return r
 
 
-@small
+@inner
 def add_prefill(w: World, i: int, r: int) -> None:
-    """Put a request behind the other prefills; one that has nothing left to compute decodes from the next iteration on."""
-    w.ri[r, f.STATE] = f.PREFILLING
-    w.batch[f.IN_PREFILL, i, w.ni[f.PREFILLS, i]] = r
+    """Put a request behind the other prefills, before lower classes where it may take their places.
+
+    One that has nothing left to compute decodes from the next iteration on.
+    """
+    w.ri[r, f.STATE], w.ri[r, f.CHUNK] = f.PREFILLING, 0
+    place = w.ni[f.PREFILLS, i]
+    while place > 0 and w.clock[f.PREEMPT] == 1.0 and _ranks_below(w, w.batch[f.IN_PREFILL, i, place - 1], r):
+        w.batch[f.IN_PREFILL, i, place] = w.batch[f.IN_PREFILL, i, place - 1]
+        place -= 1
+    w.batch[f.IN_PREFILL, i, place] = r
     w.ni[f.PREFILLS, i] += 1
     w.ni[f.RUNNING, i] += 1
 
@@ -229,6 +237,28 @@ def cache_bytes(w: World, i: int, tokens: int) -> float:
     return tokens * w.nf[f.BYTES, i] + narrow * w.nf[f.BYTES_WINDOW, i] + w.nf[f.BYTES_STATE, i]
 
 
+@small
+def _ranks_below(w: World, r: int, other: int) -> bool:
+    return w.ri[r, f.RANK] < w.ri[other, f.RANK]
+
+
+@inner
+def could_make_room(w: World, i: int, r: int, blocks: int) -> bool:
+    """Whether so many blocks and a place would be free for a request if all of lower classes went: else none of them need go."""
+    places, free = 0, available(w, i)
+    for k in range(w.ni[f.DECODES, i]):
+        other = w.batch[f.IN_DECODE, i, k]
+        if w.ri[other, f.RANK] < w.ri[r, f.RANK]:
+            places += 1
+            free += held_blocks(w, i, other) + w.ri[other, f.SHARED] * w.ni[f.COST, i]
+    for k in range(w.ni[f.PREFILLS, i]):
+        other = w.batch[f.IN_PREFILL, i, k]
+        if w.ri[other, f.RANK] < w.ri[r, f.RANK]:
+            places += 1
+            free += w.ri[other, f.PRIVATE] + w.ri[other, f.SHARED] * w.ni[f.COST, i]
+    return blocks <= free and w.ni[f.RUNNING, i] - places < w.ni[f.MOST, i]
+
+
 @inner
 def _yields(w: World, r: int, other: int) -> bool:
     """Whether one request makes room rather than another: lower class, later arrival, higher number."""
@@ -237,6 +267,14 @@ def _yields(w: World, r: int, other: int) -> bool:
     if w.rf[r, f.READY] != w.rf[other, f.READY]:
         return w.rf[r, f.READY] > w.rf[other, f.READY]
     return r > other
+
+
+@small
+def reroute(w: World, r: int, now_s: float) -> None:
+    """Let a request be routed next, at the same time."""
+    w.ri[r, f.STATE], w.ri[r, f.AT] = f.PENDING, -1
+    w.ri[r, f.EPOCH] += 1
+    push(w, now_s, REROUTE, r, w.ri[r, f.EPOCH])
 
 
 @inner

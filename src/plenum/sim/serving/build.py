@@ -79,11 +79,13 @@ def world_of(requests: Requests, serving: Serving, policies: Policies, seed: int
         links=np.stack((caches.newer, caches.older, caches.pins)),
         ends=np.stack((caches.newest, caches.oldest)),
         sums=np.stack((caches.used, caches.capacity, caches.demoted)),
+        due=_due(policies, each, ids),
         eligible=np.zeros(len(each), np.bool_),
         count=np.zeros(f.COUNTS, np.int64),
-        clock=_settings(serving, policies, requests),
+        clock=_settings(serving, policies, requests, models),
     )
     world.count[f.PREFIX_BLOCK] = requests.block_tokens
+    world.count[f.CLASSES], world.count[f.MODELS] = classes, models
     _schedule(world, policies, len(each))
     if policies.routing == "random":
         world.count[f.TURN] = int(np.random.default_rng(seed).integers(1 << 40))
@@ -95,6 +97,13 @@ def world_of(requests: Requests, serving: Serving, policies: Policies, seed: int
 _TIERS = ("dram_tokens", "nvme_tokens")
 
 
+def _due(policies: Policies, each: list[Pool], ids: int) -> NDArray[np.float64]:
+    """Return room for the times at which blocks will be there, where any can be on its way."""
+    tiers = any(getattr(pool, name) for pool in each for name in _TIERS)
+    moves = tiers or policies.remote_copies or policies.routing == "mooncake"
+    return np.zeros((len(each), ids) if moves and ids else (0, 0))
+
+
 def _requests(requests: Requests, each: list[Pool]) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
     """Return the rows of requests, and how many models there are."""
     _check(requests)
@@ -103,7 +112,7 @@ def _requests(requests: Requests, each: list[Pool]) -> tuple[NDArray[np.int64], 
     if len(classes) > MAX_CLASSES:
         raise FieldError("requests.priority", f"at most {MAX_CLASSES} different priorities are told apart")
     ri, rf = np.zeros((count, f.REQUEST_INTS), np.int64), np.full((count, f.REQUEST_FLOATS), np.nan)
-    for field in (f.AT, f.SOURCE, f.NEXT, f.CROSSED, f.FOLLOWER, f.SIBLING, f.COPIED_FROM):
+    for field in (f.AT, f.SOURCE, f.NEXT, f.CROSSED, f.FOLLOWER, f.SIBLING, f.COPIED_FROM, f.VERDICT, f.WHY):
         ri[:, field] = -1
     ri[:, f.OWNER] = np.arange(count)
     ri[:, f.LIMIT] = requests.output_tokens
@@ -175,7 +184,7 @@ def _instances(
         up = policies.scaling.initial if policies.scaling and policies.scaling.initial else pool.count
         ni[f.CONDITION, rows] = np.where(np.arange(pool.count) < up, f.UP, f.OFF)
     ni[f.CHANGE] = f.NEVER
-    nf[f.END] = math.inf
+    nf[f.END], nf[f.ENDED] = math.inf, -math.inf
     return ni, nf
 
 
@@ -241,8 +250,12 @@ def _schedule(world: World, policies: Policies, instances: int) -> None:
         push(world, float(policies.scaling.every_s), TICK, 0, 0)
 
 
-def _settings(serving: Serving, policies: Policies, requests: Requests) -> NDArray[np.float64]:
-    option = np.zeros(f.SETTINGS + len(np.unique(requests.priority)))  # and the pressure of each class
+def _settings(serving: Serving, policies: Policies, requests: Requests, models: int) -> NDArray[np.float64]:
+    admission = policies.admission or Admission()
+    classes = np.unique(requests.priority)
+    option = np.concatenate(
+        [np.zeros(f.SETTINGS + models * max(len(classes), 1) + models), _cheaper(serving, admission, models)]
+    )
     for name in ("transfer_bps", "site_bps"):
         if not getattr(serving, name) > 0:
             raise FieldError(f"serving.{name}", "must be more than 0 bytes a second")
@@ -250,8 +263,6 @@ def _settings(serving: Serving, policies: Policies, requests: Requests) -> NDArr
         raise FieldError("policies.preemption", f"must be recompute or swap, not {policies.preemption!r}")
     if not 0 <= policies.transfer_overlap <= 1:
         raise FieldError("policies.transfer_overlap", f"must be a part from 0 to 1, not {policies.transfer_overlap:g}")
-    admission = policies.admission or Admission()
-    classes = np.unique(requests.priority)
     option[f.ROUTING] = policy_named(policies.routing)
     option[f.DECODE_ROUTING] = policy_named(policies.decode_routing)
     option[f.CENTRAL], option[f.RESERVE] = policies.central_queue, policies.reserve_output
@@ -273,3 +284,16 @@ def _settings(serving: Serving, policies: Policies, requests: Requests) -> NDArr
     option[f.ADMIT_DEFER], option[f.ADMIT_DEFER_MOST] = admission.defer_s, admission.defer_most
     option[f.ADMIT_MARGIN] = admission.margin
     return option
+
+
+def _cheaper(serving: Serving, admission: Admission, models: int) -> NDArray[np.float64]:
+    """Return the model that may answer in place of each; -1: none."""
+    served = {pool.model for pool in serving.pools if pool.count and pool.role != "decode"}
+    found = np.full(models, -1.0)
+    for model, other in enumerate(admission.cheaper[:models]):
+        if other >= 0 and (other == model or other not in served):
+            raise FieldError(
+                "admission.cheaper", f"model {other} cannot answer for {model}; pools serve {sorted(served)}"
+            )
+        found[model] = other
+    return found

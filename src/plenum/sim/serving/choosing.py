@@ -11,7 +11,7 @@ from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import fits
 from plenum.sim.serving.batch import cache_bytes, first_waiting, parking
 from plenum.sim.serving.compiled import inner, small
-from plenum.sim.serving.iteration import advance
+from plenum.sim.serving.iteration import advance, fill_s
 from plenum.sim.serving.memory import available, blocks_for, found, occupied
 from plenum.sim.serving.world import World
 
@@ -32,9 +32,13 @@ def choose_instance(w: World, r: int, now_s: float) -> tuple[int, bool, int]:
             and w.ni[f.MODEL, i] == w.ri[r, f.ASKED]
             and fits(w, i, r)
         )
-        if w.eligible[i] and w.clock[f.MOST_QUEUED] >= 0.0 and w.ni[f.QUEUED, i] >= w.clock[f.MOST_QUEUED]:
-            full = full or w.nf[f.END, i] != math.inf
-            w.eligible[i] = w.nf[f.END, i] == math.inf
+        if w.eligible[i] and w.clock[f.MOST_QUEUED] >= 0.0:
+            places = (
+                w.ni[f.MOST, i] - w.ni[f.RUNNING, i] if w.nf[f.END, i] == math.inf else 0
+            )  # it lets them in at once
+            if w.ni[f.QUEUED, i] >= w.clock[f.MOST_QUEUED] + places:
+                full = True
+                w.eligible[i] = False
     if (
         policy in (routing.PREFIX_AWARE, routing.KV_AWARE, routing.PREDICTED_LATENCY, routing.MOONCAKE)
         or remote_above >= 0.0
@@ -47,7 +51,7 @@ def choose_instance(w: World, r: int, now_s: float) -> tuple[int, bool, int]:
         kind, source = _choose_site(w, r, now_s)
     if policy in (routing.PREDICTED_LATENCY, routing.MOONCAKE):
         for i in range(w.ni.shape[1]):
-            w.nf[f.PREDICTED, i] = predict_ttft(w, i, r, w.ni[f.HITS, i], now_s) if w.eligible[i] else math.inf
+            w.nf[f.PREDICTED, i] = predict_ttft(w, i, r, w.ni[f.HITS, i], 0, now_s) if w.eligible[i] else math.inf
     if w.clock[f.CENTRAL] == 1.0:
         _only_with_room(w, r)
         if first_waiting(w, parking(w, w.ri[r, f.ASKED], kind)) >= 0:  # nobody overtakes
@@ -112,12 +116,12 @@ def _predict_fetched(w: World, r: int, now_s: float) -> None:
     for i in range(w.ni.shape[1]):
         if w.eligible[i] and most > routing.BALANCING * w.ni[f.HITS, i] and w.ni[f.CACHES_PREFIXES, i] == 1:
             a, b = w.ni[f.SITE, source], w.ni[f.SITE, i]
-            size = cache_bytes(w, i, w.count[f.PREFIX_BLOCK]) * (most - w.ni[f.HITS, i]) / w.count[f.PREFIX_BLOCK]
+            size = cache_bytes(w, i, most - w.ni[f.HITS, i])
             busy_s, bps = max(w.nf[f.LINK_OUT, source], w.nf[f.LINK_IN, i]), w.clock[f.LINK_BPS]
             if a != b:
                 busy_s, bps = max(busy_s, w.clock[f.SITE_LINKS + a * f.SITES + b]), min(bps, w.clock[f.SITE_BPS])
             copy_s = max(busy_s - now_s, 0.0) + size / bps + w.clock[f.LATENCY]
-            w.nf[f.FETCHED, i] = predict_ttft(w, i, r, most, now_s) + copy_s
+            w.nf[f.FETCHED, i] = predict_ttft(w, i, r, most, 0, now_s) + copy_s
 
 
 @inner
@@ -129,12 +133,15 @@ def measure_caches(w: World, now_s: float) -> None:
 
 
 @inner
-def predict_ttft(w: World, i: int, r: int, hits: int, now_s: float) -> float:
-    """Return when the first token would come: the rest of the present iteration, then the backlog and this prompt, in full iterations."""
+def predict_ttft(w: World, i: int, r: int, hits: int, more: int, now_s: float) -> float:
+    """Return when the first token would come: the rest of the present iteration, then the backlog and this prompt, in full iterations.
+
+    ``more`` prompts like this one come before it, besides those in the instance's own queue.
+    """
     c = w.steps[i]
     new = max(w.ri[r, f.TARGET] - hits, 1)
-    backlog = w.ni[f.BACKLOG, i]
-    waiting = w.ni[f.QUEUED, i] + w.ni[f.PREFILLS, i]
+    backlog = w.ni[f.BACKLOG, i] + more * w.ri[r, f.TARGET]
+    waiting = w.ni[f.QUEUED, i] + w.ni[f.PREFILLS, i] + more
     pairs = chunk_pairs(hits, new)
     pairs_window = chunk_pairs_window(hits, new, c[_WINDOW])
     if waiting > 0:
@@ -153,17 +160,19 @@ def predict_ttft(w: World, i: int, r: int, hits: int, now_s: float) -> float:
         w.nf[f.CONTEXT, i] if decodes > 0 else 0.0,
         w.nf[f.CONTEXT_WINDOW, i] if decodes > 0 else 0.0,
     )
-    rest_s = w.nf[f.END, i] - now_s if w.nf[f.END, i] < math.inf else 0.0
-    return max(rest_s, 0.0) + iterations * each_s + _wait_for_place(w, i, r, hits)
+    rest_s = w.nf[f.END, i] - now_s
+    if rest_s == math.inf:
+        rest_s = fill_s(w, i, each_s, 1, 0)
+    return max(rest_s, 0.0) + iterations * each_s + wait_for_place(w, i, r, hits, more)
 
 
 @inner
-def _wait_for_place(w: World, i: int, r: int, hits: int) -> float:
+def wait_for_place(w: World, i: int, r: int, hits: int, more: int) -> float:
     """Return how long the batch will have no place, or no blocks, for one more: each lasts as long as answers did so far."""
     most = w.ni[f.MOST, i]
     if blocks_for(w, i, w.ri[r, f.TARGET] - hits) > available(w, i):
         most = max(min(most, w.ni[f.RUNNING, i]), 1)
-    ahead = w.ni[f.QUEUED, i] + w.ni[f.RUNNING, i] + 1 - most
+    ahead = w.ni[f.QUEUED, i] + w.ni[f.RUNNING, i] + more + 1 - most
     if ahead <= 0 or w.ni[f.ROLE, i] == f.PREFILL:
         return 0.0
     tokens = w.ri[r, f.LIMIT] if w.count[f.ANSWERED] == 0 else w.count[f.ANSWERED_TOKENS] / w.count[f.ANSWERED]

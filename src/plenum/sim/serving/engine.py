@@ -37,6 +37,8 @@ def run(w: World, work: int) -> int:
     stop = w.count[f.WORK] + work
     leaves = len(w.keys) // 2
     while w.count[f.WORK] < stop:
+        if w.count[f.OVER] == w.ri.shape[0]:
+            return f.ALL_OVER
         i = first_key(w.keys)
         key_s, event_s = w.keys[leaves + i], next_event_s(w)
         arrived = w.count[f.ARRIVED]
@@ -101,7 +103,7 @@ def _happen(w: World, now_s: float) -> bool:
             w.nf[f.COUNTED_TO, subject] = now_s
             come_up(w, subject, now_s)
     elif kind == STARTED:
-        if w.ni[f.CONDITION, subject] == f.STARTING:
+        if w.ni[f.CONDITION, subject] == f.STARTING and w.nf[f.WARM_AT, subject] <= now_s:
             come_up(w, subject, now_s)
     elif w.ri[subject, f.EPOCH] != epoch:
         return False

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from plenum.sim.serving import fields as f
-from plenum.sim.serving.batch import call, dequeue, first_waiting, parking
+from plenum.sim.serving.batch import call, dequeue, first_waiting, parking, reroute, uncount
 from plenum.sim.serving.compiled import inner, small
-from plenum.sim.serving.events import set_key
-from plenum.sim.serving.flow import leave_source, refuse, reroute
+from plenum.sim.serving.events import LOADED, push, set_key
+from plenum.sim.serving.flow import leave_source, refuse
 from plenum.sim.serving.iteration import advance
 from plenum.sim.serving.memory import count_occupied, forget_prefixes
 from plenum.sim.serving.world import World
@@ -20,9 +20,11 @@ def come_up(w: World, i: int, now_s: float) -> None:
     w.ni[f.CONDITION, i] = f.UP
     w.ni[f.TRY, i] = 1
     call(w, i)
-    if w.ni[f.ROLE, i] == f.DECODE:
+    if w.ni[f.ROLE, i] != f.PREFILL:
         _reroute_parked(w, i, f.DECODE_QUEUE, now_s)
-    elif w.clock[f.CENTRAL] == 0.0 or w.clock[f.REMOTE_ABOVE] >= 0.0:  # at one site, a central queue stays as it is
+    if w.ni[f.ROLE, i] == f.DECODE:
+        return
+    if w.clock[f.CENTRAL] == 0.0 or w.clock[f.REMOTE_ABOVE] >= 0.0:  # at one site, a central queue stays as it is
         for kind in (f.HERE_QUEUE, f.AWAY_QUEUE):
             _reroute_parked(w, i, kind, now_s)
 
@@ -48,6 +50,7 @@ def fail(w: World, i: int, now_s: float) -> None:
     w.ni[f.CONDITION, i] = f.DOWN
     w.nf[f.ON_S, i] += now_s - w.nf[f.ON_SINCE, i]
     _note_progress(w, i)
+    _book_part(w, i, now_s)
     _forget(w, i)
     for r in range(w.ri.shape[0]):
         state = w.ri[r, f.STATE]
@@ -55,8 +58,34 @@ def fail(w: World, i: int, now_s: float) -> None:
             w.ri[r, f.STATE] = f.DONE
         if f.WAITING <= state <= f.CROSSING and (w.ri[r, f.AT] == i or w.ri[r, f.SOURCE] == i):
             _displace(w, i, r, now_s)
+        elif state == f.LOADING and w.ri[r, f.COPIED_FROM] == i:
+            _copy_breaks_off(w, r, now_s)
     if w.clock[f.CENTRAL] == 1.0 and w.clock[f.REMOTE_ABOVE] >= 0.0 and w.ni[f.ROLE, i] != f.DECODE:
         _reroute_parked(w, i, w.ni[f.REMOTE, i], now_s)  # perhaps nobody is left at that site
+
+
+@small
+def _book_part(w: World, i: int, now_s: float) -> None:
+    """Book the time and energy of the iteration that breaks off; its tokens never come."""
+    if w.nf[f.END, i] == math.inf or w.nf[f.TAKES, i] <= 0.0:
+        return
+    part = min(max(1.0 - (w.nf[f.END, i] - now_s) / w.nf[f.TAKES, i], 0.0), 1.0)
+    share = w.ni[f.NOW_PREFILL, i] / (w.ni[f.NOW_PREFILL, i] + w.ni[f.NOW_DECODE, i])
+    w.nf[f.BUSY_PREFILL, i] += part * share * w.nf[f.TAKES, i]
+    w.nf[f.BUSY_DECODE, i] += part * (1.0 - share) * w.nf[f.TAKES, i]
+    w.nf[f.ENERGY, i] += part * w.nf[f.COSTS, i]
+
+
+@small
+def _copy_breaks_off(w: World, r: int, now_s: float) -> None:
+    """The instance that a prefix was copied from is gone: what is not from there is kept, the rest is computed."""
+    at = w.ri[r, f.AT]
+    w.ri[r, f.FILLED] = w.ri[r, f.FOUND_HERE]
+    w.ri[r, f.CACHED] = min(w.ri[r, f.CACHED], w.ri[r, f.FOUND_HERE])
+    w.ri[r, f.COPIED_FROM] = -1
+    uncount(w, at, r, w.ri[r, f.COUNTED] - (w.ri[r, f.TARGET] - w.ri[r, f.FILLED]))
+    w.ri[r, f.EPOCH] += 1
+    push(w, max(now_s, w.nf[f.HOST_LINK, at]), LOADED, r, w.ri[r, f.EPOCH])
 
 
 @small
@@ -154,4 +183,6 @@ def _forget(w: World, i: int) -> None:
     w.queue[f.HEAD, i, :] = -1
     w.queue[f.TAIL, i, :] = -1
     forget_prefixes(w, i)
+    if w.due.shape[0] > 0:
+        w.due[i, :] = 0.0
     set_key(w.keys, i, math.inf)

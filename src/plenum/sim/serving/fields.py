@@ -45,8 +45,11 @@ NEW, PULLED, SWAPPED = range(3)
     IDS_FROM,  # where the ids of its blocks begin
     IDS,  # and how many they are
     COPIED_FROM,  # instance whose cached prefix is copied when it is let in; -1: none
+    FOUND_HERE,  # tokens of prefix that needed no copy when it was let in
+    VERDICT,  # of admission, the last one
+    WHY,  # and its reason
     REQUEST_INTS,
-) = range(36)
+) = range(39)
 
 READY, STARTED_AT, FIRST, LAST, FINISHED, CROSSING_S, ARRIVAL, PAUSE, REQUEST_FLOATS = range(9)
 """Seconds: arrived, work began, first and latest token, done; how long its cache took to cross; and as asked: arrival, pause."""
@@ -147,8 +150,10 @@ does not; a decode."""
     PREDICTED,  # scratch: seconds to the first token
     FETCHED,  # scratch: the same, with the longest prefix copied there first
     FULL,  # scratch: part of KV blocks that requests hold
+    WARM_AT,  # when its latest cold start is over
+    ENDED,  # when its latest iteration ended
     INSTANCE_FLOATS,
-) = range(29)
+) = range(31)
 
 (
     ARRIVED,
@@ -164,14 +169,15 @@ does not; a decode."""
     PREFIX_BLOCK,  # tokens of a block of the prefix cache
     ANSWERED,
     ANSWERED_TOKENS,
+    CLASSES,
+    MODELS,
     COUNTS,
-) = range(14)
+) = range(16)
 """Counts of the whole run."""
 
 (
     NOW,
     AREA,  # integral of requests in the system over time
-    PRESSURE_AT,  # when the pressures of the classes were last brought up to date
     ROUTING,  # from here on the policies, as numbers
     DECODE_ROUTING,
     CENTRAL,
@@ -200,8 +206,9 @@ does not; a decode."""
     ADMIT_DEFER_MOST,
     ADMIT_MARGIN,
     SITE_LINKS,  # SITES x SITES: until when the link from one site to another is taken
-) = range(31)
-"""Clocks and policies of the whole run."""
+) = range(30)
+"""Clocks and policies of the whole run. After them come, for each model, the pressure of each class; when these were last brought up to
+date; and the model that may answer in its place (-1: none)."""
 
 SITES = 32
 """Sites at most."""

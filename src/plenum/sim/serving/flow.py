@@ -7,13 +7,13 @@ import math
 from plenum.serving import routing
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import fits
-from plenum.sim.serving.batch import add_prefill, call, enqueue, join, let_go, parking, uncount
+from plenum.sim.serving.batch import add_prefill, call, enqueue, join, let_go, parking, reroute, uncount
 from plenum.sim.serving.choosing import ask, choose_instance, could_fit, measure_caches
 from plenum.sim.serving.compiled import inner, small
-from plenum.sim.serving.events import FOLLOW, RELEASE, REROUTE, push, set_key
+from plenum.sim.serving.events import FOLLOW, RELEASE, push, set_key
 from plenum.sim.serving.iteration import account, advance, count_gap, take_finished, take_prefilled
 from plenum.sim.serving.judging import NEVER, NOW, judge
-from plenum.sim.serving.memory import count_occupied, give_back, share_prompt
+from plenum.sim.serving.memory import count_occupied, give_back, share_output, share_prompt
 from plenum.sim.serving.world import World
 
 
@@ -59,15 +59,17 @@ def route(w: World, r: int, now_s: float, judged: bool) -> None:
     before = w.ri[r, f.AFTER]
     if before >= 0 and w.ri[before, f.STATE] == f.HELD:
         i = w.ri[before, f.AT]
-        if w.ni[f.CONDITION, i] == f.UP and fits(w, i, r):
+        goes_on = w.ni[f.ROLE, i] != f.DECODE or w.ri[r, f.PROMPT] > w.ri[before, f.PROMPT]
+        if w.ni[f.CONDITION, i] == f.UP and fits(w, i, r) and goes_on and w.ri[r, f.ASKED] == w.ni[f.MODEL, i]:
             w.ni[f.HITS, i] = 0
             _send(w, i, r)
             return
+        push(w, now_s, RELEASE, before, w.ri[before, f.EPOCH])  # nobody comes for it any more
     i, full, kind = choose_instance(w, r, now_s)
     if judged:
-        verdict = judge(w, i, r, now_s)
+        verdict = judge(w, i, r, full, now_s)
         if verdict == NEVER:
-            refuse(w, r, f.NOT_ADMITTED, now_s)
+            refuse(w, r, f.QUEUE_FULL if full and i < 0 else f.NOT_ADMITTED, now_s)
         if verdict != NOW:
             return
     if i >= 0:
@@ -78,6 +80,17 @@ def route(w: World, r: int, now_s: float, judged: bool) -> None:
         return
     w.ri[r, f.AT] = -1
     enqueue(w, parking(w, w.ri[r, f.ASKED], kind), r, False)
+    if w.clock[f.CENTRAL] == 1.0:
+        _call_keepers(w, r)
+
+
+@small
+def _call_keepers(w: World, r: int) -> None:
+    """Let idle instances look for somebody who waits: what they keep for followers may be all that is in the way."""
+    for i in range(w.ni.shape[1]):
+        if w.ni[f.HOLDS, i] > 0 and w.ni[f.RUNNING, i] == 0 and w.ni[f.MODEL, i] == w.ri[r, f.ASKED]:
+            w.ni[f.TRY, i] = 1
+            call(w, i)
 
 
 @small
@@ -112,6 +125,7 @@ def finish(w: World, i: int, r: int, now_s: float) -> None:
         w.ri[r, f.STATE] = f.HELD
         w.ni[f.HOLDS, i] += 1
     else:
+        share_output(w, i, r)
         give_back(w, i, r, w.ri[r, f.PRIVATE])
         w.ri[r, f.STATE] = f.DONE
     _announce(w, r, now_s)
@@ -138,14 +152,6 @@ def release(w: World, a: int, now_s: float) -> None:
         advance(w, i, now_s)
         let_go(w, a, now_s)
         call(w, i)
-
-
-@small
-def reroute(w: World, r: int, now_s: float) -> None:
-    """Let a request be routed next, at the same time."""
-    w.ri[r, f.STATE], w.ri[r, f.AT] = f.PENDING, -1
-    w.ri[r, f.EPOCH] += 1
-    push(w, now_s, REROUTE, r, w.ri[r, f.EPOCH])
 
 
 @small
@@ -192,7 +198,7 @@ def _hand_over(w: World, r: int, now_s: float) -> None:
     for i in range(count):
         w.eligible[i] = (
             w.ni[f.CONDITION, i] == f.UP
-            and w.ni[f.ROLE, i] == f.DECODE
+            and w.ni[f.ROLE, i] != f.PREFILL
             and w.ni[f.MODEL, i] == w.ri[r, f.ASKED]
             and fits(w, i, r)
         )

@@ -14,7 +14,7 @@ from plenum.sim.serving.events import set_key
 from plenum.sim.serving.memory import available, count_occupied, take
 from plenum.sim.serving.world import World
 
-_WINDOW = COEFFICIENT["window"]
+_WINDOW, _STAGES = COEFFICIENT["window"], COEFFICIENT["stages"]
 _SLACK = 1e-6
 """A sum of equal steps may round to a little less than their product: bounds stay below it by this part."""
 
@@ -116,9 +116,21 @@ def advance(w: World, i: int, until_s: float) -> None:
 
 
 @small
+def fill_s(w: World, i: int, takes_s: float, tokens: int, decodes: int) -> float:
+    """Return what an iteration takes longer that finds the pipeline empty: the last of its micro-batches enters after the others.
+
+    One that follows another at once enters while that one leaves.
+    """
+    stages = w.steps[i, _STAGES]
+    parts = stages if tokens > 0 else min(stages, float(decodes))
+    return takes_s * (parts - 1.0) / stages
+
+
+@small
 def account(w: World, i: int, now_s: float) -> None:
     """Book the iteration that ends now: time, energy, tokens, gaps; contexts and prefills grow."""
     count_occupied(w, i, now_s)
+    w.nf[f.ENDED, i] = now_s
     prefill, decode = w.ni[f.NOW_PREFILL, i], w.ni[f.NOW_DECODE, i]
     w.count[f.WORK] += 1
     w.ni[f.ITERATIONS, i] += 1
@@ -278,15 +290,26 @@ def _fill(w: World, i: int, now_s: float, crowded: bool) -> int:
             w.ri[r, f.CHUNK] = chunk
             dealt += chunk
             k += 1
-        if crowded or w.ni[f.TRY, i] == 0 or dealt >= budget:
+        if crowded or w.ni[f.TRY, i] == 0 or (dealt >= budget and not _may_overtake(w, i)):
             break
         places = w.ni[f.PREFILLS, i]
         if admit_one(w, i, now_s) < 0:
             w.ni[f.TRY, i] = 0
             break
-        if w.ni[f.PREFILLS, i] < places:  # it took the place of others: deal anew
+        if (
+            w.clock[f.PREEMPT] == 1.0 or w.ni[f.PREFILLS, i] < places
+        ):  # it may have taken the place of others: deal anew
             dealt, k = 0, 0
     return dealt
+
+
+@small
+def _may_overtake(w: World, i: int) -> bool:
+    """Whether somebody waits who ranks above the last of the prefills and may take tokens from it."""
+    r, last = first_waiting(w, i), w.ni[f.PREFILLS, i] - 1
+    if w.clock[f.PREEMPT] == 0.0 or r < 0 or last < 0:
+        return False
+    return w.ri[r, f.RANK] > w.ri[w.batch[f.IN_PREFILL, i, last], f.RANK]
 
 
 @small
@@ -313,6 +336,8 @@ def _run(w: World, i: int, now_s: float, tokens: int, decodes: int) -> None:
     w.nf[f.COSTS, i] = joules
     w.nf[f.TAKES, i] = takes_s
     w.nf[f.END, i] = now_s + w.nf[f.STALL, i] + takes_s
+    if now_s > w.nf[f.ENDED, i]:
+        w.nf[f.END, i] += fill_s(w, i, takes_s, tokens, decodes)
     w.nf[f.STALL, i] = 0.0
     waits = w.ni[f.TRY, i] == 1 and first_waiting(w, i) >= 0
     calm = w.ni[f.PREFILLS, i] == 0 and w.ni[f.FRESH, i] == 0 and not waits

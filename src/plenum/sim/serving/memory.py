@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from plenum.serving import prefix
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.compiled import inner, outer, small
@@ -87,6 +89,8 @@ def take_prefix(w: World, i: int, r: int, blocks: int, private: int) -> bool:
     for k in range(start, start + blocks):
         if w.tier[i, w.block[k]] != HBM:
             _bring_in(w, i, k)
+            if w.due.shape[0] > 0:
+                w.due[i, w.block[k]] = math.inf  # until whoever called knows when it will be there
     w.ni[f.USED, i] -= private
     take(w, i, private)
     w.ri[r, f.PRIVATE], w.ri[r, f.SHARED], w.ri[r, f.OWNER] = private, blocks, r
@@ -97,13 +101,38 @@ def take_prefix(w: World, i: int, r: int, blocks: int, private: int) -> bool:
 def share_prompt(w: World, i: int, r: int) -> None:
     """Hand the computed blocks of a prompt over to the prefix cache, pinned; what another request computed meanwhile is kept once."""
     start = w.ri[r, f.IDS_FROM]
-    for k in range(start + w.ri[r, f.SHARED], start + shareable(w, i, r)):
+    _share(w, i, r, start + w.ri[r, f.SHARED], start + shareable(w, i, r))
+
+
+@inner
+def share_output(w: World, i: int, r: int) -> None:
+    """Hand over the blocks that an answer has filled, too, where the prompt that follows goes on from it and so gives them ids."""
+    q, known = w.ri[r, f.FOLLOWER], w.ri[r, f.SHARED]
+    if q < 0 or w.ni[f.CACHES_PREFIXES, i] == 0 or w.ri[r, f.OWNER] != r or known < shareable(w, i, r):
+        return
+    start, other = w.ri[r, f.IDS_FROM], w.ri[q, f.IDS_FROM]
+    whole = min(shareable(w, i, q), (w.ri[r, f.PROMPT] + w.ri[r, f.LIMIT] - 1) // w.count[f.PREFIX_BLOCK])
+    if whole <= known or w.ri[q, f.ASKED] != w.ri[r, f.ASKED]:
+        return
+    for k in range(known):
+        if w.block[start + k] != w.block[other + k]:
+            return
+    w.ri[r, f.OWNER] = q
+    _share(w, i, r, other + known, other + whole)
+
+
+@inner
+def _share(w: World, i: int, r: int, first: int, last: int) -> None:
+    """Turn private blocks of a request into those of the prefix cache with these ids, pinned."""
+    for k in range(first, last):
         w.ri[r, f.PRIVATE] -= w.ni[f.COST, i]
         w.ni[f.USED, i] -= w.ni[f.COST, i]
         if w.tier[i, w.block[k]] == HBM:
             _pin(w, i, k)
         else:
             _bring_in(w, i, k)
+            if w.due.shape[0] > 0:
+                w.due[i, w.block[k]] = 0.0
         w.ri[r, f.SHARED] += 1
 
 

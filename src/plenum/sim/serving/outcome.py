@@ -75,6 +75,11 @@ class Outcome:
         (R,) why it was refused, as an index into :data:`plenum.sim.serving.fields.REASONS`; 0: it was not.
     preemptions
         (R,) how often it had to start over or was swapped out.
+    verdict, why
+        (R,) what admission said last, as indices into :data:`plenum.serving.admission.VERDICTS` and
+        :data:`plenum.serving.admission.REASONS`; -1: it was not asked.
+    model
+        (R,) that answered, or would have: another one than asked for where admission offered a cheaper one.
     instances
         Figures of each instance.
     gap_counts
@@ -103,6 +108,9 @@ class Outcome:
     instance: NDArray[np.int64]
     reason: NDArray[np.int64]
     preemptions: NDArray[np.int64]
+    verdict: NDArray[np.int64]
+    why: NDArray[np.int64]
+    model: NDArray[np.int64]
     instances: Instances
     gap_counts: NDArray[np.int64]
     gap_edges_s: NDArray[np.float64]
@@ -204,6 +212,9 @@ def outcome_of(w: World, requests: Requests, pools: tuple[Pool, ...]) -> Outcome
         instance=w.ri[:, f.AT].copy(),
         reason=w.ri[:, f.REASON].copy(),
         preemptions=w.ri[:, f.PREEMPTED].copy(),
+        verdict=w.ri[:, f.VERDICT].copy(),
+        why=w.ri[:, f.WHY].copy(),
+        model=w.ri[:, f.ASKED].copy(),
         instances=_instances_of(w, end_s),
         gap_counts=w.tally[:, : f.BINS].copy(),
         gap_edges_s=f.BIN_LEAST_S * np.exp(np.arange(f.BINS + 1) / f.BINS_PER_E),

@@ -49,6 +49,8 @@ class Admission:
         Seconds until a deferred request is looked at again, and how often before it is refused.
     margin
         Upper ends of predictions are the predictions times this.
+    cheaper
+        For each model, by its number, the model that may answer where it would miss a promise; -1, or nothing: none may.
     """
 
     ttft_s: float = float("inf")
@@ -61,6 +63,7 @@ class Admission:
     defer_s: float = 5.0
     defer_most: int = 100
     margin: float = 1.5
+    cheaper: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,16 @@ class Scaling:
 
     Parameters
     ----------
+    by
+        ``load``: so that each instance has its target of requests and of KV blocks. ``slo``: as many as keep the promises for what
+        arrives, by the performance model (:mod:`plenum.serving.bearing`); where one alone would break a promise, by load.
+    ttft_s, tpot_s
+        Promises, with ``slo``; infinity: nothing is promised.
+    rate_window_s, drain_s
+        With ``slo``: over how long arrivals are counted, and in how long those that have piled up should be gone.
+    budget_devices
+        Devices that all pools may have on together; where prefill and decode want more, each gets what lets both serve the most
+        (:func:`plenum.serving.scaling.share_budget`). 0: no limit but the pools' own.
     every_s
         Seconds between decisions.
     initial
@@ -83,6 +96,12 @@ class Scaling:
         See :class:`plenum.serving.scaling.Limits`.
     """
 
+    by: Literal["load", "slo"] = "load"
+    ttft_s: float = float("inf")
+    tpot_s: float = float("inf")
+    rate_window_s: float = 120.0
+    drain_s: float = 30.0
+    budget_devices: int = 0
     every_s: float = 15.0
     initial: int = 0
     least: int = 1

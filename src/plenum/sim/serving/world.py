@@ -39,10 +39,12 @@ class World(NamedTuple):
         (B,) int64: ids of the blocks of all prompts.
     tier, links, ends, sums
         (N, U) int8, (3, N, U) int32, (2, N, TIERS) int32, (3, N, TIERS) int64: what :class:`plenum.serving.prefix.Caches` is made of.
+    due
+        (N, U) float64: when a block that is on its way to HBM will be there; (0, 0): none ever is.
     eligible
         (N,) bool: scratch of routing.
     count, clock
-        (COUNTS,) int64 and (SETTINGS + K,) float64: of the whole run; the pressure of each class comes last.
+        (COUNTS,) int64 and (SETTINGS + M K + 2 M,) float64: of the whole run.
     """
 
     ri: NDArray[np.int64]
@@ -61,6 +63,7 @@ class World(NamedTuple):
     links: NDArray[np.int32]
     ends: NDArray[np.int32]
     sums: NDArray[np.int64]
+    due: NDArray[np.float64]
     eligible: NDArray[np.bool_]
     count: NDArray[np.int64]  # pyright: ignore[reportIncompatibleMethodOverride]
     clock: NDArray[np.float64]

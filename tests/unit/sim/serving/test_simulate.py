@@ -231,7 +231,7 @@ def test_a_cache_crosses_from_prefill_to_decode_one_after_another():
 def test_long_prompts_are_prefilled_elsewhere():
     serving = serving_of(
         pool_of(ENGINE, SECOND, 1, role="prefill", site="home", cache_tokens=400),
-        pool_of(ENGINE, SECOND, 1, role="decode", site="home", cache_tokens=400),
+        pool_of(ENGINE, SECOND, 1, role="decode", site="home", cache_tokens=800),
         pool_of(ENGINE, SECOND, 1, role="prefill", site="away", cache_tokens=400),
         site_bps=1e4,
     )
