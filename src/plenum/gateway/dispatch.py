@@ -22,7 +22,7 @@ from plenum.gateway import choosing
 from plenum.gateway.admitting import OUTPUT_CAP, Outlook
 from plenum.gateway.fleet import Connect, Fleet, Foresee
 from plenum.gateway.flight import Flight, TurnedAwayError
-from plenum.gateway.forecast import Forecast
+from plenum.gateway.foresight import foresee
 from plenum.gateway.group import Group, MovedError, Seat, Ticket
 from plenum.gateway.handoff import Handoffs
 from plenum.gateway.request import Ask, RefusedError
@@ -50,7 +50,7 @@ class Dispatcher:
     connect
         Gives engines; called once for each replica.
     foresee
-        Gives what predicts for an endpoint; by default all of it is learned.
+        Gives what predicts for an endpoint.
     now
         Monotonic clock, the one of :attr:`Ask.arrived_s`.
     """
@@ -60,7 +60,7 @@ class Dispatcher:
         name: str,
         connect: Connect,
         *,
-        foresee: Foresee = lambda spec: Forecast(),
+        foresee: Foresee = foresee,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name

@@ -124,7 +124,7 @@ class StepsModel:
 
     ttft_weights = [1.0]  # noqa: RUF012
     tpot_weights = [1.0]  # noqa: RUF012
-    variance = 0.1
+    variance = 1.0
 
     def __init__(self, steps: StepModel, budget_tokens: int, context_tokens: float = 1_000.0) -> None:
         self._c, self._budget, self._context = steps.coefficients, budget_tokens, context_tokens

@@ -16,6 +16,7 @@ from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.tallies import Tally
 from plenum.gateway.targets import READY, Target, leave_out_the_late
 from plenum.model.endpoint import PREFILL, Endpoint
+from plenum.serving import admission
 
 MAX_WAITING = 1_000
 """Requests of one class that wait for one revision."""
@@ -31,6 +32,13 @@ DEADLINE_S = 600.0
 
 FIRST_OUTPUT_TOKENS = 128.0
 """Expected of a request before any has ended."""
+
+TRIED = Verdict(
+    step=admission.ADMIT,
+    code="admission.tried",
+    sentence="a replica is idle: nobody could do better, and it is seen how it does",
+)
+"""Of what would be refused: else a prediction that became too high would never be put right."""
 
 
 class MovedError(Exception):
@@ -224,7 +232,10 @@ class Group:
             # It waits for a place only while a first token in time is still to be had.
             alone_s = self.forecast.ttft_s(ask.prompt_tokens, ticket.hit_tokens, 0.0, 0.0, 0.0)
             ticket.until_s = min(ticket.until_s, ask.arrived_s + max(promise.ttft_s - alone_s, 0.0))
-        return judge(outlook, cheaper, promise, self.pressure, ticket.tier, replicas, waited_s, ask.output_tokens)
+        verdict = judge(outlook, cheaper, promise, self.pressure, ticket.tier, replicas, waited_s, ask.output_tokens)
+        if verdict.step == admission.SHED and self._idle():
+            return TRIED
+        return verdict
 
     def retry_after_s(self, tier: int) -> float:
         """Return when one that is refused should come back."""
@@ -309,6 +320,10 @@ class Group:
             self.queue.leave(ticket)
             if ticket.seat is not None and not ticket.seat.done():
                 ticket.seat.set_exception(MovedError())
+
+    def _idle(self) -> bool:
+        now_s = self._now()
+        return not len(self.queue) and any(t.open_to(now_s) and not t.load for t in self.answering)
 
     def _lets_go(self, ticket: Ticket) -> bool:
         return ticket.tier == 0 or bool(ticket.tried) or self.pressure.lets_go(ticket.tier, self.replicas)

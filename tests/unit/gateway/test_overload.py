@@ -144,6 +144,20 @@ def test_a_promise_that_cannot_be_kept_is_refused_at_once_and_taken_again_soon_a
     run(work())
 
 
+def test_predictions_that_became_too_high_are_put_right_by_what_an_idle_replica_does():
+    async def work():
+        script = Script(first_s=30)
+        async with stage({"a": script}, _keeping()) as on:
+            await _train(on, 20)
+            script.first_s = 0.1
+            for _ in range(60):
+                await on.take(on.ask())
+            assert on.dispatcher.loads().pools[0].refused == 0
+            await asyncio.gather(*(on.take(on.ask()) for _ in range(4)))
+
+    run(work())
+
+
 def test_batch_work_is_put_off_while_interactive_work_takes_everything_and_done_after():
     async def work():
         async with stage({"a": Script(first_s=0.1, tokens=50)}, _keeping()) as on:
