@@ -6,6 +6,7 @@ in their order once their prompt has room; where caches have no room to grow, wh
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -43,11 +44,13 @@ class Stream:
     shared: list[int] = field(default_factory=list)
     private: int = 0
     chunk: int = 0
+    number: int = 0
+    again: int = 0
 
     @property
     def target(self) -> int:
-        """Tokens that its cache must hold before it decodes."""
-        return self.prompt_tokens + max(self.generated - 1, 0)
+        """Tokens that its cache must hold before it decodes: where it had to start anew, those of its answer too."""
+        return self.prompt_tokens + self.again
 
     @property
     def done(self) -> bool:
@@ -68,6 +71,7 @@ class Batch:
         self._c, self.blocks = coefficients, blocks
         self._most, self._budget = max_sequences, max_batched_tokens
         self._window = float(coefficients[AT["window"]])
+        self._numbers = itertools.count()
         self.waiting: deque[Stream] = deque()
         self.prefills: dict[Stream, None] = {}  # sets that keep their order
         self.decodes: dict[Stream, None] = {}
@@ -84,6 +88,7 @@ class Batch:
 
     def add(self, each: Stream) -> None:
         """Let a request wait for its turn."""
+        each.number = next(self._numbers)
         self.waiting.append(each)
 
     def remove(self, each: Stream) -> None:
@@ -131,8 +136,7 @@ class Batch:
             each.chunk = 0
             if each.filled >= each.target:
                 self._share(each)
-                if not each.generated:
-                    self._token(each, self.prefills)
+                self._token(each, self.prefills)
 
     def _token(self, each: Stream, those: dict[Stream, None]) -> None:
         if each not in those:  # cancelled while the iteration ran
@@ -159,9 +163,11 @@ class Batch:
 
     def _preempt(self) -> None:
         """Send whoever came last back to the queue, in front."""
-        last, _ = (self.prefills or self.decodes).popitem()
+        last = max((*self.prefills, *self.decodes), key=lambda each: each.number)
+        self.prefills.pop(last, None)
+        self.decodes.pop(last, None)
         self._let_go(last)
-        last.filled, last.chunk, last.brought = 0, 0, False
+        last.filled, last.chunk, last.again, last.brought = 0, 0, last.generated, False
         self.waiting.appendleft(last)
 
     def _fill(self, crowded: bool) -> int:

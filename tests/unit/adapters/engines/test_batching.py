@@ -94,11 +94,7 @@ def test_it_does_what_the_simulator_says(seed, cache_tokens, most, budget, share
     )
 
     assert (said.reason == 0).all()
-    if cache_tokens < 10_000:
-        assert said.preemptions.sum() > 0
-        assert ttft_s.mean() == pytest.approx(said.ttft_s.mean(), rel=0.02)
-        assert finish_s.mean() == pytest.approx(said.finish_s.mean(), rel=0.02)
-        return
+    assert (said.preemptions.sum() > 0) == (cache_tokens < 10_000)
     np.testing.assert_allclose(ttft_s, said.ttft_s, rtol=1e-9)
     np.testing.assert_allclose(finish_s, said.finish_s, rtol=1e-9)
     np.testing.assert_array_equal(cached, said.cached_tokens)
