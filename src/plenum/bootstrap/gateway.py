@@ -119,6 +119,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
     from plenum.gateway.journal import Journal
     from plenum.gateway.link import Link, LinkConfig
     from plenum.gateway.offline import offline_routes
+    from plenum.gateway.responses import RESPONSES
     from plenum.gateway.server import serve
 
     private_folder(config.data)
@@ -137,7 +138,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         dispatcher = await stack.enter_async_context(Dispatcher(name, engine_for))
         gateway = Gateway(dispatcher, journal, msgspec.structs.replace(settings, name=name))
         runner = Runner(batches, gateway.inference)
-        gateway.add(offline_routes(files, batches, runner))
+        gateway.add((*RESPONSES, *offline_routes(files, batches, runner)))
         known = False
 
         def take(table: Table) -> None:
