@@ -1,0 +1,139 @@
+"""What starts vLLM and SGLang: the planner's lines with a replica's own weights, ports and key, and no key where others see it."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from plenum.adapters.engines.gpu_servers import sglang_command, vllm_command
+from plenum.model.endpoint import Endpoint, Pool
+from plenum.model.workload import Parallelism
+
+KEY = "a-secret"
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "num_hidden_layers": 30,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+        "torch_dtype": "bfloat16",
+        "tie_word_embeddings": True,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def _after(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
+def _endpoint(*pools: Pool, **fields) -> Endpoint:
+    return Endpoint(name="small", model="/models/small", engine="vllm", pools=pools or (Pool(),), **fields)
+
+
+def test_vllm_gets_the_replicas_own(weights, monkeypatch):
+    monkeypatch.setenv("PLENUM_VLLM", "/opt/vllm/bin/vllm serve")
+    spread = Pool(parallelism=Parallelism(tp=2, pp=2))
+    endpoint = _endpoint(
+        spread,
+        adapters=(("law", "/models/law"),),
+        arguments=("--enforce-eager",),
+        context_tokens=4096,
+        slots=32,
+        cache_format="fp8",
+        served_as="tiny",
+    )
+
+    command = vllm_command(endpoint, "serve", weights, host="10.0.0.1", port=8123, key=KEY)
+
+    words = list(command.words)
+    assert words[3:6] == ["/opt/vllm/bin/vllm", "serve", str(weights)]
+    assert (_after(words, "--host"), _after(words, "--port")) == ("10.0.0.1", "8123")
+    assert (_after(words, "--tensor-parallel-size"), _after(words, "--pipeline-parallel-size")) == ("2", "2")
+    assert (_after(words, "--max-model-len"), _after(words, "--max-num-seqs")) == ("4096", "32")
+    assert _after(words, "--kv-cache-dtype") == "fp8"
+    assert _after(words, "--served-model-name") == "tiny"
+    assert _after(words, "--lora-modules") == "law=/models/law"
+    assert words[-1] == "--enforce-eager"
+    assert command.env["VLLM_API_KEY"] == KEY
+    assert KEY not in " ".join(words)
+    assert "--kv-transfer-config" not in words
+
+
+@pytest.mark.parametrize(("pool", "side"), [("prefill", "kv_producer"), ("decode", "kv_consumer")])
+def test_vllm_pools_that_are_apart_have_a_side_channel_each(weights, pool, side):
+    endpoint = _endpoint(Pool(name="prefill"), Pool(name="decode"))
+
+    command = vllm_command(endpoint, pool, weights, host="127.0.0.1", port=8123, key="")
+
+    assert json.loads(_after(list(command.words), "--kv-transfer-config"))["kv_role"] == side
+    assert command.env["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "127.0.0.1"
+    assert 0 < int(command.env["VLLM_NIXL_SIDE_CHANNEL_PORT"]) != 8123
+
+
+def test_sglang_gets_the_replicas_own_and_its_key_where_nobody_sees_it(weights):
+    endpoint = _endpoint(Pool(name="prefill"), Pool(name="decode"))
+
+    command = sglang_command(endpoint, "prefill", weights, host="127.0.0.1", port=8123, key=KEY)
+
+    words = list(command.words)
+    assert (_after(words, "--host"), _after(words, "--port")) == ("127.0.0.1", "8123")
+    assert _after(words, "--model-path") == str(weights)
+    assert _after(words, "--disaggregation-mode") == "prefill"
+    assert int(_after(words, "--disaggregation-bootstrap-port")) > 0
+    assert "--enable-metrics" in words
+    assert KEY not in " ".join(words)
+    assert KEY not in str(command.env.values())
+    assert command.told == f"{KEY}\n".encode()
+
+
+def test_sglangs_key_reaches_it_inside_of_its_process(weights, tmp_path, monkeypatch):
+    package = tmp_path / "lib" / "sglang"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "launch_server.py").write_text("import sys; print(sys.argv)\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    command = sglang_command(_endpoint(), "serve", weights, host="127.0.0.1", port=8123, key=KEY)
+
+    words = [sys.executable if word == "python" else word for word in command.words]
+    done = subprocess.run(words, input=command.told, env=dict(command.env), capture_output=True, timeout=20, check=True)
+
+    said = done.stdout.decode()
+    assert said.startswith("['sglang.launch_server', '--model-path'")
+    assert said.rstrip().endswith(f"'--api-key', '{KEY}']")
+
+
+def test_a_program_on_the_leash_ends_with_whoever_started_it(weights, monkeypatch):
+    monkeypatch.setenv("PLENUM_VLLM", "sleep 600 #")
+    words = list(vllm_command(_endpoint(), "serve", weights, host="127.0.0.1", port=8123, key="").words)
+    words = [*words[:3], "sleep", "600"]
+    starter = (
+        "import os, subprocess, sys; "
+        f"p = subprocess.Popen({words!r}, env=dict(os.environ, PLENUM_LEASH=str(os.getpid()))); "
+        "print(p.pid, flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", starter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = Path(f"/proc/{int(parent.stdout.readline())}")
+    until = time.monotonic() + 20
+    while b"600" not in (child / "cmdline").read_bytes() or b"python" in (child / "cmdline").read_bytes():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+    parent.kill()
+    parent.communicate()
+
+    while child.exists() and (child / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.01)
