@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
+from typing import Any
 
 import msgspec
 
+from plenum.model.endpoint import Promise
 from plenum.ports.gateway import LoadReport, PoolLoad
+from plenum.serving.scaling import History, Limits, history_of
 
 STALE_S = 15.0
 """A gateway that says nothing for so long is counted no more."""
@@ -17,7 +21,16 @@ WINDOW_S = 30.0
 MAX_SAMPLES = 4_000
 """Latencies kept of one revision, the newest."""
 
+RECENT = 200
+"""Newest latencies of a pool that lateness is told by."""
+
+ENOUGH = 20
+"""Latencies before anything is made of them."""
+
 MAX_GATEWAYS = 1_000
+MAX_SEEN = 10_000
+"""Reports on one pool within the window."""
+
 MAX_POOLS = 10_000
 """Pools of revisions that anything is known of."""
 
@@ -32,13 +45,21 @@ class Tally(msgspec.Struct, kw_only=True):
     tpot_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
 
 
+class Watch(msgspec.Struct, kw_only=True):
+    """A canary on trial: how many looks were taken at each of its figures, and what came of them."""
+
+    mark: float
+    looks: dict[str, int] = {}
+    verdict: object = None
+
+
 class PoolNow(msgspec.Struct, frozen=True, kw_only=True):
     """A pool of an endpoint now, over all gateways and revisions.
 
     Parameters
     ----------
-    rate_rps, finished_rps
-        Means over :data:`WINDOW_S`, or as long as anything is known of it.
+    rate_rps, finished_rps, prompt_tokens, output_tokens
+        Means over :data:`WINDOW_S`, or as long as anything is known of it; tokens of a request.
     quiet_s
         Since something last arrived, waited or ran; infinity: nothing was ever seen.
     """
@@ -47,6 +68,8 @@ class PoolNow(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0
     rate_rps: float = 0.0
     finished_rps: float = 0.0
+    prompt_tokens: float = 0.0
+    output_tokens: float = 0.0
     cache_used: float = 0.0
     quiet_s: float = float("inf")
 
@@ -56,10 +79,20 @@ class _Gateway(msgspec.Struct, kw_only=True):
     report: LoadReport
 
 
+class _Seen(msgspec.Struct, frozen=True):
+    at: float
+    arrived: int
+    finished: int
+    prompt_tokens: int
+    output_tokens: int
+
+
 class _Window(msgspec.Struct, kw_only=True):
     began: float
     busy_at: float = float("-inf")
-    seen: deque[tuple[float, int, int]] = msgspec.field(default_factory=deque)
+    seen: deque[_Seen] = msgspec.field(default_factory=lambda: deque(maxlen=MAX_SEEN))
+    ttft_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
+    tpot_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
 
 
 class Loads:
@@ -74,7 +107,9 @@ class Loads:
         self._gateways: dict[str, _Gateway] = {}
         self._windows: dict[tuple[str, str], _Window] = {}
         self._tallies: dict[tuple[str, int, str], Tally] = {}
-        self._marks: dict[str, float] = {}
+        self._watches: dict[str, Watch] = {}
+        self._decided_s: dict[str, float] = {}
+        self._histories: dict[tuple[str, str], History] = {}
 
     def advance(self, now_s: float) -> None:
         """Let time pass."""
@@ -92,31 +127,41 @@ class Loads:
             self._note(pool, report.seconds, now_s)
 
     def _note(self, pool: PoolLoad, seconds: float, now_s: float) -> None:
-        if len(self._tallies) >= MAX_POOLS or len(self._windows) >= MAX_POOLS:
-            self.keep({endpoint for endpoint, _ in list(self._windows)[MAX_POOLS // 2 :]})
-        window = self._windows.setdefault((pool.endpoint, pool.pool), _Window(began=now_s - max(seconds, 0.0)))
-        window.seen.append((now_s, max(pool.arrived, 0), max(pool.finished, 0)))
-        while window.seen and window.seen[0][0] <= now_s - WINDOW_S:
+        keys = (pool.endpoint, pool.pool), (pool.endpoint, pool.revision, pool.pool)
+        known = keys[0] in self._windows and keys[1] in self._tallies
+        if not known and max(len(self._windows), len(self._tallies)) >= MAX_POOLS:
+            return
+        window = self._windows.setdefault(keys[0], _Window(began=now_s - max(seconds, 0.0)))
+        window.seen.append(
+            _Seen(now_s, max(pool.arrived, 0), max(pool.finished, 0), pool.prompt_tokens, pool.output_tokens)
+        )
+        while window.seen and window.seen[0].at <= now_s - WINDOW_S:
             window.seen.popleft()
         if pool.arrived or pool.waiting or pool.running:
             window.busy_at = now_s
-        tally = self._tallies.setdefault((pool.endpoint, pool.revision, pool.pool), Tally())
+        tally = self._tallies.setdefault(keys[1], Tally())
         tally.finished += max(pool.finished, 0)
         tally.failed += max(pool.failed, 0)
         tally.output_tokens += max(pool.output_tokens, 0)
-        tally.ttft_s.extend(t for t in pool.ttft_s if 0 <= t < float("inf"))
-        tally.tpot_s.extend(t for t in pool.tpot_s if 0 <= t < float("inf"))
+        for name in ("ttft_s", "tpot_s"):
+            good = [t for t in getattr(pool, name) if 0 <= t < float("inf")]
+            getattr(tally, name).extend(good)
+            getattr(window, name).extend(good)
 
-    def keep(self, endpoints: set[str]) -> None:
+    def keep(self, endpoints: Collection[str]) -> None:
         """Forget all but some endpoints."""
-        self._windows = {key: value for key, value in self._windows.items() if key[0] in endpoints}
-        self._tallies = {key: value for key, value in self._tallies.items() if key[0] in endpoints}
+        for of_pools in (self._windows, self._tallies, self._histories):
+            _drop(of_pools, [key for key in of_pools if key[0] not in endpoints])
+        for of_one in (self._watches, self._decided_s, self.forecast_rps):
+            _drop(of_one, [key for key in of_one if key not in endpoints])
 
-    def watch(self, endpoint: str, mark: float) -> None:
-        """Tally an endpoint's revisions afresh where a mark is new, as when a canary gets its first requests."""
-        if self._marks.get(endpoint) != mark:
-            self._marks[endpoint] = mark
+    def watch(self, endpoint: str, mark: float) -> Watch:
+        """Return what is remembered of watching a canary; a new mark begins a new watch, with all revisions tallied afresh."""
+        watch = self._watches.get(endpoint)
+        if watch is None or watch.mark != mark:
+            watch = self._watches[endpoint] = Watch(mark=mark)
             self._tallies = {key: value for key, value in self._tallies.items() if key[0] != endpoint}
+        return watch
 
     def tally(self, endpoint: str, revision: int, pool: str) -> Tally:
         """Return what was seen of a revision's pool."""
@@ -134,17 +179,47 @@ class Loads:
         window = self._windows.get((endpoint, pool))
         if window is None:
             return PoolNow()
-        seen = [each for each in window.seen if each[0] > now_s - WINDOW_S]
+        seen = [each for each in window.seen if each.at > now_s - WINDOW_S]
+        finished = sum(each.finished for each in seen)
         span_s = min(max(now_s - window.began, 1.0), WINDOW_S)
         waiting, running = sum(load.waiting for load in here), sum(load.running for load in here)
         return PoolNow(
             waiting=waiting,
             running=running,
-            rate_rps=sum(arrived for _, arrived, _ in seen) / span_s,
-            finished_rps=sum(finished for _, _, finished in seen) / span_s,
+            rate_rps=sum(each.arrived for each in seen) / span_s,
+            finished_rps=finished / span_s,
+            prompt_tokens=sum(each.prompt_tokens for each in seen) / max(finished, 1),
+            output_tokens=sum(each.output_tokens for each in seen) / max(finished, 1),
             cache_used=max((load.cache_used for load in here), default=0.0),
             quiet_s=0.0 if waiting or running else now_s - window.busy_at,
         )
+
+    def late(self, endpoint: str, pool: str, promise: Promise) -> float:
+        """Return the part of the newest requests that were later than promised; 0 while there are too few to tell."""
+        window = self._windows.get((endpoint, pool))
+        if window is None or window.busy_at <= self.now_s - WINDOW_S:
+            return 0.0
+        pairs = ((window.ttft_s, promise.ttft_s), (window.tpot_s, promise.tpot_s))
+        return max(sum(t > limit for t in seen) / len(seen) if len(seen) >= ENOUGH else 0.0 for seen, limit in pairs)
+
+    def is_due(self, endpoint: str, every_s: float) -> bool:
+        """Tell whether it is time to decide on an endpoint again, and note that it is done."""
+        if self.now_s < self._decided_s.get(endpoint, float("-inf")) + every_s:
+            return False
+        self._decided_s[endpoint] = self.now_s
+        return True
+
+    def history(self, endpoint: str, pool: str, limit: Limits) -> History:
+        """Return what scaling remembers of a pool; afresh where its limits are others."""
+        known = self._histories.get((endpoint, pool))
+        if known is None or len(known.too_few_rps) != limit.most + 1:
+            known = self._histories[endpoint, pool] = history_of(limit)
+        return known
+
+    @property
+    def heard(self) -> bool:
+        """Whether any gateway says anything; if none does, nobody knows what is asked for."""
+        return bool(self._fresh())
 
     def drained(self, run: str, position: int) -> bool:
         """Tell whether every gateway knows that a run gets nothing new, and has nothing open there.
@@ -158,3 +233,8 @@ class Loads:
 
     def _fresh(self) -> list[_Gateway]:
         return [gateway for gateway in self._gateways.values() if gateway.at > self.now_s - STALE_S]
+
+
+def _drop(known: dict[Any, Any], keys: list[Any]) -> None:
+    for key in keys:
+        del known[key]

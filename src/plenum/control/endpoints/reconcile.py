@@ -53,14 +53,15 @@ def tend_endpoints(state: State, loads: Loads, now: float, *, process_of: Proces
     process_of
         What a replica runs.
     """
+    loads.keep(state.endpoints)
     t = _Tending(state, loads, now, process_of)
     return [event for name in sorted(state.endpoints) for event in _tend(t, state.endpoints[name])]
 
 
 def _tend(t: _Tending, found: EndpointRecord) -> list[Event]:
-    jobs = [event for revision in list(found.revisions.values()) for event in _jobs(t, found, revision)]
+    jobs = [event for revision in found.listed() for event in _jobs(t, found, revision)]
     if found.stop:
-        gone = not any(job_of(t.state, found, r, pool) for r in found.revisions.values() for pool in r.pools)
+        gone = not any(job_of(t.state, found, r, pool) for r in found.listed() for pool in r.pools)
         return [ep.EndpointDeleted(endpoint=found.id)] if gone else jobs
     moved = list(_revisions(t, found))
     if moved:

@@ -1,22 +1,185 @@
-"""How many replicas an endpoint's pools are to have."""
+"""How many replicas an endpoint's pools are to have: what arrives and waits, what is promised, what is expected, what there is room for."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from plenum.control.endpoints import events as ep
-from plenum.control.endpoints.loads import Loads
+from plenum.control.endpoints.capacity import replica_rps
+from plenum.control.endpoints.loads import Loads, PoolNow
+from plenum.control.endpoints.replicas import READY, replicas_of
 from plenum.control.endpoints.state import EndpointRecord
 from plenum.control.fact import Event
 from plenum.control.state import State
+from plenum.model.endpoint import Endpoint, Pool
+from plenum.model.fleet import GPU, GPU_MILLI
+from plenum.serving import scaling
+
+EVERY_S = 5.0
+"""Seconds between two decisions on a pool; a request that finds no replica is not kept waiting for the next."""
+
+WINDOW_S = 120.0
+"""Scaling down follows the highest recommendation of so long."""
+
+MAX_STEP = 8
+BUSY = 0.8
+"""Part of its slots, and of its cache, that a replica should have in use."""
+
+DRAIN_S = 10.0
+"""What has piled up should be gone in so long."""
+
+LATE_STEP = 1.25
+"""Where requests are later than promised and no model says why, so many times the replicas that are ready."""
+
+SLOTS = {"llamacpp": 4, "vllm": 32, "sglang": 32, "emulated": 32}
+"""Requests that a replica works on at once where the endpoint does not say."""
+
+LOAD, PROMISE, FORECAST, LATE, IDLE, WOKEN, LIMITS, BUDGET = (
+    "load", "promise", "forecast", "late", "idle", "woken", "limits", "budget",
+)  # fmt: skip
+"""What a number follows from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """How many replicas of a pool would be right now, why, and the figures that say so."""
+
+    pool: Pool
+    current: int
+    replicas: float
+    why: str
+    now: PoolNow
+    signals: dict[str, float]
 
 
 def scaled(state: State, found: EndpointRecord, loads: Loads) -> Iterator[Event]:
-    """Yield the changes of numbers that are due."""
-    for pool in found.spec.pools:
-        before = found.wanted.get(pool.name, pool.min_replicas)
+    """Yield the changes of numbers that are due; remembers in ``loads`` what was recommended before."""
+    spec = found.spec
+    if spec.attached:
+        return
+    beyond = [
+        pool for pool in spec.pools if not pool.min_replicas <= found.wanted.get(pool.name, 0) <= pool.max_replicas
+    ]
+    for pool in beyond:
+        before = found.wanted.get(pool.name, 0)
         after = min(max(before, pool.min_replicas), pool.max_replicas)
-        if after == 0 and loads.now(found.id, pool.name).waiting:
-            after = 1
-        if after != before:
-            yield ep.EndpointScaled(endpoint=found.id, pool=pool.name, before=before, after=after, why="limits")
+        yield _event(found, pool, before, after, LIMITS, {})
+    if beyond or not loads.heard or all(pool.min_replicas == pool.max_replicas for pool in spec.pools):
+        return
+    asleep = any(found.wanted.get(pool.name, 0) == 0 for pool in spec.pools)
+    called = asleep and any(loads.now(found.id, pool.name).waiting for pool in spec.pools)
+    if not loads.is_due(found.id, EVERY_S) and not called:
+        return
+    wants = _within_budget(state, spec, [_want(state, found, pool, loads) for pool in spec.pools])
+    rate_rps = max(want.now.rate_rps for want in wants)
+    quiet_s = min(want.now.quiet_s for want in wants)
+    for want in wants:
+        yield from _decided(found, want, loads, rate_rps, quiet_s)
+
+
+def _decided(found: EndpointRecord, want: Want, loads: Loads, rate_rps: float, quiet_s: float) -> Iterator[Event]:
+    pool, current = want.pool, want.current
+    limit = scaling.limits(
+        pool.min_replicas, pool.max_replicas, window_s=WINDOW_S, max_step=MAX_STEP, idle_s=found.spec.idle_s
+    )
+    if current == 0:
+        # A control plane that has just begun to lead has heard of nothing: it wakes nobody for that.
+        quiet_s = 0.0 if want.now.waiting or rate_rps > 0 else math.inf
+    elif math.isinf(quiet_s):
+        quiet_s = loads.now_s - loads.began_s
+    history = loads.history(found.id, pool.name, limit)
+    target = int(scaling.desired(limit, history, loads.now_s, current, want.replicas, rate_rps, quiet_s))
+    if target != current:
+        why = WOKEN if current == 0 else IDLE if target == 0 else want.why
+        signals = {**want.signals, "rate_rps": rate_rps, "quiet_s": min(quiet_s, 1e9)}
+        yield _event(found, pool, current, target, why, signals)
+
+
+def _want(state: State, found: EndpointRecord, pool: Pool, loads: Loads) -> Want:
+    """Return how many replicas of a pool its load, its promise and what is expected call for, whichever is most."""
+    spec, now = found.spec, loads.now(found.id, pool.name)
+    ready = [
+        replica
+        for revision in found.active()
+        for replica in replicas_of(state, found, revision, pool)
+        if replica.phase == READY
+    ]
+    target = max(1.0, BUSY * (spec.slots or SLOTS[spec.engine]))
+    signals = {"ready": float(len(ready)), "waiting": float(now.waiting), "running": float(now.running)}
+    signals |= {"cache_used": now.cache_used, "target_concurrency": target}
+    wanted = {LOAD: scaling.wanted_for_load(len(ready), float(now.waiting + now.running), target, now.cache_used, BUSY)}
+    device = next((state.nodes[r.node].facts.gpu_model for r in ready if r.node in state.nodes), "")
+    rps = replica_rps(spec, pool, device, now.prompt_tokens, now.output_tokens) if now.finished_rps else 0.0
+    if rps > 0:
+        signals["replica_rps"] = rps
+        wanted[PROMISE] = scaling.wanted_for_slo(now.rate_rps, rps, float(now.waiting), DRAIN_S)
+    expected_rps = loads.forecast_rps.get(found.id, 0.0)
+    if expected_rps > now.rate_rps > 0:
+        signals["forecast_rps"] = expected_rps
+        wanted[FORECAST] = wanted.get(PROMISE, wanted[LOAD]) * expected_rps / now.rate_rps
+    late = loads.late(found.id, pool.name, spec.promise)
+    if late > 1.0 - spec.promise.quantile:
+        signals["late"] = late
+        wanted[LATE] = max(len(ready) + 1.0, len(ready) * LATE_STEP)
+    why = max(wanted, key=lambda name: wanted[name])
+    return Want(pool, found.wanted.get(pool.name, 0), float(wanted[why]), why, now, signals)
+
+
+def _within_budget(state: State, spec: Endpoint, wants: list[Want]) -> list[Want]:
+    """Divide the GPUs that there are for both pools between them, so that neither is short while the other has some to spare."""
+    if len(wants) < 2:
+        return wants
+    gpus = [max(want.pool.request.gpus, 1) for want in wants]
+    budget = _budget_gpus(state, spec, wants)
+    least = (wants[0].pool.min_replicas, wants[1].pool.min_replicas)
+    need = [max(math.ceil(want.replicas - 1e-9), 1) for want in wants]
+    if sum(n * g for n, g in zip(need, gpus, strict=True)) <= budget:
+        return wants
+    shares = scaling.share_budget(wants[0].replicas, wants[1].replicas, gpus[0], gpus[1], budget, least)
+    return [
+        Want(w.pool, w.current, float(share), BUDGET, w.now, {**w.signals, "budget_gpus": float(budget)})
+        if sum(shares)
+        else w
+        for w, share in zip(wants, shares, strict=True)
+    ]
+
+
+def _budget_gpus(state: State, spec: Endpoint, wants: list[Want]) -> int:
+    """Return the GPUs that an endpoint's pools may have together: by their limits, and by what is left of the tenant's quota."""
+    most = sum(want.pool.max_replicas * max(want.pool.request.gpus, 1) for want in wants)
+    tenant = state.tenants.get(spec.tenant)
+    quota = tenant.quota.get(GPU_MILLI) if tenant is not None else None
+    if quota is None or not any(want.pool.request.gpus for want in wants):
+        return most
+    held = state.usage.get(spec.tenant, {}).get(GPU_MILLI, 0) // GPU
+    mine = sum(want.current * want.pool.request.gpus for want in wants)
+    return max(min(most, quota // GPU - max(held - mine, 0)), 0)
+
+
+_SENTENCES = {
+    LOAD: "{waiting:.0f} requests wait and {running:.0f} run on {ready:.0f} replicas",
+    PROMISE: "{rate_rps:.3g} requests a second arrive, and a replica serves {replica_rps:.3g} within the promise",
+    FORECAST: "{forecast_rps:.3g} requests a second are expected, and {rate_rps:.3g} arrive now",
+    LATE: "{late:.0%} of the last requests were later than promised",
+    IDLE: "nothing was asked for {quiet_s:.0f} s",
+    WOKEN: "{waiting:.0f} requests wait for a first replica",
+    LIMITS: "the endpoint allows no other number",
+    BUDGET: "prefill and decode share {budget_gpus:.0f} GPUs",
+}
+
+
+def _event(
+    found: EndpointRecord, pool: Pool, before: int, after: int, why: str, signals: dict[str, float]
+) -> ep.EndpointScaled:
+    because = _SENTENCES[why].format(**signals)
+    return ep.EndpointScaled(
+        endpoint=found.id,
+        pool=pool.name,
+        before=before,
+        after=after,
+        why=why,
+        sentence=f"{pool.name}: {before} → {after} replicas: {because}",
+        signals=signals,
+    )

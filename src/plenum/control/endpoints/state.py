@@ -93,14 +93,22 @@ class EndpointRecord(msgspec.Struct, kw_only=True):
     message: str = ""
     revisions: dict[int, Revision] = {}
 
+    def __post_init__(self) -> None:
+        # In a snapshot they stand in the order of their numbers as text.
+        self.revisions = dict(sorted(self.revisions.items()))
+
     @property
     def tenant(self) -> str:
         """Whose it is."""
         return self.spec.tenant
 
+    def listed(self) -> list[Revision]:
+        """Return its revisions, oldest first; the order of the dictionary depends on where the state came from."""
+        return [self.revisions[number] for number in sorted(self.revisions)]
+
     def active(self) -> list[Revision]:
         """Return the revisions that may have replicas which take requests, oldest first."""
-        return [revision for revision in self.revisions.values() if revision.phase in ACTIVE]
+        return [revision for revision in self.listed() if revision.phase in ACTIVE]
 
     def child(self, revision: int, pool: str) -> str:
         """Return the id of the job that holds a revision's replicas of a pool."""
@@ -201,7 +209,7 @@ def _started(state: State, event: ep.RevisionStarted, record: Record) -> None:
     found.wanted = known if not event.canary else {**known, **found.wanted}
     if not event.canary:
         _take_over(found, number)
-    over = [r.number for r in found.revisions.values() if r.phase not in ACTIVE]
+    over = [r.number for r in found.listed() if r.phase not in ACTIVE]
     for old in over[: max(len(over) - KEEP_REVISIONS, 0)]:
         if not any(found.child(old, pool) in state.live for pool in found.revisions[old].pools):
             del found.revisions[old]
@@ -237,6 +245,9 @@ def _promoted(state: State, event: ep.RevisionPromoted, record: Record) -> None:
 def _rolled_back(state: State, event: ep.RevisionRolledBack, record: Record) -> None:
     found = state.endpoints[event.endpoint]
     revision = found.revisions[event.revision]
+    before = [r for r in found.listed() if r.phase == REPLACED]
+    if revision.phase == SERVING and before:
+        before[-1].phase, found.serving = SERVING, before[-1].number
     _end(revision, ROLLED_BACK, record)
     revision.why = found.message = event.sentence
 

@@ -41,7 +41,7 @@ def salt_of(secret: str, tenant: str) -> str:
 def served(state: State, found: EndpointRecord) -> Served:
     """Return an endpoint as gateways serve it."""
     listed: dict[int, list[Replica]] = {}
-    for revision in found.revisions.values():
+    for revision in found.listed():
         there = [r for pool in revision.spec.pools for r in replicas_of(state, found, revision, pool)]
         if there or revision.phase in ACTIVE:
             listed[revision.number] = there

@@ -1,0 +1,106 @@
+"""How an endpoint is, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from plenum.control.endpoints.replicas import DRAINING, READY, STARTING, job_of, replicas_of
+from plenum.control.endpoints.state import CANARY, REPLACED, EndpointRecord
+from plenum.control.endpoints.table import weights_of
+from plenum.control.state import ENDED, State
+
+PENDING, STARTING_UP, SERVING, UPDATING, IDLE, DEGRADED, STOPPING = (
+    "Pending", "Starting", "Ready", "Updating", "Idle", "Degraded", "Stopping",
+)  # fmt: skip
+"""Phases: nothing has a place; nothing is ready; all is; a revision comes into use; scaled to zero; less is ready than wanted; it goes."""
+
+
+class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Replicas of a pool, over all revisions."""
+
+    name: str
+    wanted: int
+    ready: int
+    starting: int
+    draining: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How an endpoint is.
+
+    Parameters
+    ----------
+    revision, canary, failed
+        That serves; that is on trial; that was rolled back and would be tried again if the endpoint were applied again; 0: none.
+    parts
+        Revision to its part of the requests.
+    """
+
+    phase: str
+    message: str = ""
+    revision: int = 0
+    canary: int = 0
+    failed: int = 0
+    parts: dict[int, float] = msgspec.field(default_factory=dict)
+    pools: tuple[PoolStatus, ...] = ()
+
+
+def status_of(state: State, found: EndpointRecord) -> Status:
+    """Return how an endpoint is."""
+    pools = tuple(_pool(state, found, pool.name) for pool in found.spec.pools)
+    active = found.active()
+    return Status(
+        phase=_phase(state, found, pools),
+        message=next(_messages(state, found), ""),
+        revision=found.serving,
+        canary=next((r.number for r in active if r.phase == CANARY), 0),
+        failed=found.failed.number if found.failed else 0,
+        parts=weights_of(state, found),
+        pools=pools,
+    )
+
+
+def _pool(state: State, found: EndpointRecord, name: str) -> PoolStatus:
+    phases = [
+        replica.phase
+        for revision in found.listed()
+        for pool in revision.spec.pools
+        if pool.name == name
+        for replica in replicas_of(state, found, revision, pool)
+    ]
+    wanted = len(found.spec.attached) or found.wanted.get(name, 0)
+    counts = [phases.count(phase) for phase in (READY, STARTING, DRAINING)]
+    return PoolStatus(name=name, wanted=wanted, ready=counts[0], starting=counts[1], draining=counts[2])
+
+
+def _phase(state: State, found: EndpointRecord, pools: tuple[PoolStatus, ...]) -> str:
+    if found.stop:
+        return STOPPING
+    if not any(pool.wanted for pool in pools):
+        return IDLE if found.serving else PENDING
+    if not all(pool.ready for pool in pools):
+        return STARTING_UP if any(pool.starting or pool.ready for pool in pools) else PENDING
+    if any(revision.phase in (CANARY, REPLACED) for revision in found.active()):
+        return UPDATING
+    return SERVING if all(pool.ready >= pool.wanted for pool in pools) else DEGRADED
+
+
+def _messages(state: State, found: EndpointRecord) -> Iterator[str]:
+    """Yield what there is to say, the most pressing first."""
+    if found.failed is not None:
+        yield found.failed.why
+    for revision in reversed(found.active()):
+        for pool in revision.pools:
+            other = state.jobs.get(found.child(revision.number, pool))
+            if other is not None and other.owner != found.id and other.phase not in ENDED:
+                yield f"the job {other.id} has the name that its replicas need; delete that first"
+            job = job_of(state, found, revision, pool)
+            if job is None:
+                continue
+            if job.waiting is not None:
+                yield job.waiting.sentence
+            yield from (run.message for run in job.runs() if run.phase == "starting" and run.message)
+    if found.message:
+        yield found.message

@@ -1,0 +1,203 @@
+"""Canaries, rollouts and rollbacks on a virtual clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.control.endpoints.city import CHAT, City, changed, chat
+
+from plenum.control.endpoints import events as ep
+from plenum.control.endpoints.status import status_of
+from plenum.control.endpoints.table import served
+from plenum.control.state import State
+from plenum.model.endpoint import Rollout
+
+
+def serving(replicas: int = 4, nodes: int = 2, **more: object) -> City:
+    city = City(nodes)
+    city.apply(chat(replicas, 2 * replicas, **more))
+    city.run(5)
+    assert len(city.replicas()) == replicas
+    return city
+
+
+def latencies(seconds: float) -> dict[str, object]:
+    """Return what a gateway sees in a second of requests that take about so long."""
+    samples = tuple(seconds * (1 + 0.02 * k) for k in range(5))
+    return {"arrived": 5, "finished": 5, "ttft_s": samples, "tpot_s": samples}
+
+
+def test_a_canary_gets_its_part_and_is_promoted_when_it_does_as_well() -> None:
+    city = serving()
+    city.apply(changed(chat(4, 8)))
+    city.see(1, **latencies(0.1))
+    city.run(4)
+    assert city.served().revisions == {1: 0.9, 2: pytest.approx(0.1)}
+    assert len(city.replicas(revision=2)) == 1
+    city.see(2, **latencies(0.1))
+    city.run(60)
+    assert city.served().revisions == {2: 1.0}
+    assert len(city.replicas()) == 4
+    assert len(city.alive()) == 4
+    (promoted,) = city.said(ep.RevisionPromoted)
+    assert promoted.evidence["requests"] >= 12
+
+
+def test_a_canary_twice_as_slow_is_rolled_back_by_itself_and_the_old_one_goes_on() -> None:
+    city = serving()
+    first = {r.run for r in city.replicas()}
+    city.apply(changed(chat(4, 8)))
+    city.see(1, **latencies(0.1))
+    city.see(2, **latencies(0.2))
+    city.run(20)
+    (back,) = city.said(ep.RevisionRolledBack)
+    assert back.why == "slower-ttft"
+    assert "2 times that of the revision before" in back.sentence
+    assert city.served().revisions == {1: 1.0}
+    assert {r.run for r in city.replicas()} == first
+    assert city.said(ep.RevisionPromoted) == []
+    status = status_of(city.state, city.endpoint())
+    assert (status.phase, status.revision, status.failed) == ("Ready", 1, 2)
+    assert "rolled back" in status.message
+    city.run(60)
+    assert set(city.alive()) == first
+    assert len(city.said(ep.RevisionStarted)) == 2
+
+
+def test_a_canary_whose_requests_fail_is_rolled_back() -> None:
+    city = serving()
+    city.apply(changed(chat(4, 8)))
+    city.see(1, **latencies(0.1))
+    city.see(2, arrived=5, failed=5)
+    city.run(15)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["fails"]
+
+
+def test_one_that_failed_is_tried_again_when_it_is_applied_again() -> None:
+    city = serving()
+    city.apply(changed(chat(4, 8), "broken"))
+    city.run(60)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["crashed"]
+    city.run(60)
+    assert city.endpoint().last == 2
+    city.apply(changed(chat(4, 8), "broken"))
+    city.run(2)
+    assert city.endpoint().last == 3
+
+
+def test_one_that_never_gets_ready_is_rolled_back() -> None:
+    city = serving()
+    city.apply(changed(chat(4, 8), "slow"))
+    city.run(1795)
+    assert len(city.replicas(revision=1)) == 4
+    assert not city.said(ep.RevisionRolledBack)
+    city.run(30)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["not-ready"]
+    assert len(city.alive()) == 4
+
+
+def test_without_traffic_a_canary_is_promoted_after_the_time_it_is_held() -> None:
+    city = serving()
+    city.apply(changed(chat(4, 8)))
+    city.run(25)
+    assert city.said(ep.RevisionPromoted) == []
+    city.run(60)
+    assert len(city.said(ep.RevisionPromoted)) == 1
+    assert city.served().revisions == {2: 1.0}
+
+
+def test_a_rollout_keeps_as_many_ready_as_are_wanted_all_the_time() -> None:
+    city = serving(8)
+    city.apply(changed(chat(8, 16), "x"))
+    sizes = []
+    for _ in range(100):
+        city.run(1)
+        sizes.append(len(city.replicas()))
+        assert len(city.alive()) <= 8 + 2 + 2  # two beyond, and two that are on their way out
+        assert sum(city.served().revisions.values()) == pytest.approx(1.0)
+    assert min(sizes) >= 8
+    assert city.served().revisions == {2: 1.0}
+    assert all(r.revision == 2 for r in city.replicas())
+
+
+def test_a_rollout_waits_for_streams_to_finish() -> None:
+    city = serving(2)
+    old = [r.run for r in city.replicas()]
+    city.gateway.open = dict.fromkeys(old, 1)
+    city.apply(changed(replace(chat(2, 4), rollout=Rollout(canary=0.0))))
+    city.run(40)
+    assert len(city.replicas(revision=2)) == 2
+    assert set(old) <= set(city.alive())
+    city.gateway.open = {}
+    city.run(10)
+    assert not set(old) & set(city.alive())
+
+
+def test_where_there_is_no_room_for_both_one_that_needs_no_proof_replaces_replica_by_replica() -> None:
+    city = City(1)
+    spec = replace(chat(8, 8), rollout=Rollout(canary=0.0))
+    city.apply(spec)
+    city.run(5)
+    assert len(city.replicas()) == 8
+    city.apply(changed(spec))
+    for _ in range(80):
+        city.run(1)
+        assert len(city.replicas()) >= 7
+    assert [r.revision for r in city.replicas()] == [2] * 8
+
+
+def test_a_change_of_mind_ends_the_canary_and_starts_no_other() -> None:
+    city = serving()
+    city.apply(changed(chat(4, 8)))
+    city.run(6)
+    city.apply(chat(4, 8))
+    city.run(10)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["changed"]
+    assert city.served().revisions == {1: 1.0}
+    assert city.endpoint().last == 2
+
+
+def test_a_first_revision_that_does_not_come_up_gives_way_to_the_next_at_once() -> None:
+    city = City(2)
+    city.apply(chat(2, 2, arguments=("slow",)))
+    city.run(10)
+    city.apply(chat(2, 2))
+    city.run(10)
+    assert [r.revision for r in city.replicas()] == [2, 2]
+    assert len(city.alive()) == 2
+
+
+def test_a_rollout_without_canary_that_does_not_come_up_goes_back() -> None:
+    city = serving(2, rollout=Rollout(canary=0.0))
+    city.apply(changed(chat(2, 4, rollout=Rollout(canary=0.0)), "broken"))
+    city.run(90)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["crashed"]
+    assert city.served().revisions == {1: 1.0}
+    assert len(city.replicas()) == 2
+    assert status_of(city.state, city.endpoint()).failed == 2
+
+
+def test_what_is_changed_in_place_makes_no_revision_and_reaches_gateways() -> None:
+    city = serving()
+    city.apply(replace(chat(4, 8), idle_s=17.0, priority=5, routing="round-robin"))
+    city.run(3)
+    assert list(city.endpoint().revisions) == [1]
+    assert city.served().specs[1].routing == "round-robin"
+    assert city.state.jobs[f"{CHAT}-r1"].workload.priority == 5
+    assert len(city.alive()) == 4
+
+
+def test_an_endpoint_of_many_revisions_is_the_same_from_a_snapshot() -> None:
+    spec = chat(1, 1, rollout=Rollout(canary=0.0))
+    city = City(2)
+    city.apply(spec)
+    for i in range(12):
+        city.run(12)
+        city.apply(changed(spec, str(i)))
+    city.run(12)
+    assert list(city.served().revisions) == [13]
+    assert len(city.endpoint().revisions) <= 10
+    again = State.from_snapshot(city.state.snapshot())
+    assert [r.number for r in again.endpoints[CHAT].active()] == [13]
+    assert served(again, again.endpoints[CHAT]) == city.served()

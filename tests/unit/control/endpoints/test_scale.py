@@ -1,0 +1,174 @@
+"""Scaling by what gateways report: up under load, down after it, to none and back; never to and fro."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.control.cloud import TTL_S
+from tests.unit.control.endpoints.city import CHAT, City, chat
+
+from plenum.control import commands as c
+from plenum.control.endpoints import events as ep
+from plenum.control.endpoints.capacity import replica_rps
+from plenum.model.endpoint import Pool, Promise
+from plenum.model.workload import Request
+
+
+def sizes(city: City) -> list[tuple[int, int, str]]:
+    return [(e.before, e.after, e.why) for e in city.said(ep.EndpointScaled) if isinstance(e, ep.EndpointScaled)]
+
+
+def test_what_waits_and_runs_calls_for_replicas_and_they_go_again() -> None:
+    city = City(2)
+    city.apply(chat(1, 6))
+    city.run(5)
+    city.see(1, arrived=10, waiting=8, running=4)
+    city.run(30)
+    assert len(city.replicas()) == 4  # 12 at once, 4 slots a replica, 80 % of them in use
+    (event,) = city.said(ep.EndpointScaled)
+    assert isinstance(event, ep.EndpointScaled)
+    assert event.why == "load"
+    assert event.signals["waiting"] == 8
+    assert event.sentence.startswith("serve: 1 → 4 replicas: 8 requests wait and 4 run on 1 replicas")
+    city.see(1, arrived=1, running=1)
+    city.run(60)
+    assert len(city.replicas()) == 4  # not before the window is over
+    city.run(200)
+    assert len(city.replicas()) == 1
+    assert [after for _, after, _ in sizes(city)][-1] == 1
+
+
+def test_a_full_cache_calls_for_replicas_too() -> None:
+    city = City(2)
+    city.apply(chat(1, 6))
+    city.run(5)
+    city.see(1, arrived=1, running=2, cache_used=1.0)
+    city.run(8)
+    assert len(city.replicas()) == 2
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "vllm"])
+def test_constant_load_settles_and_stays(engine: str) -> None:
+    city = City(2)
+    city.apply(chat(1, 8, engine=engine))
+    city.run(5)
+    city.see(1, arrived=9, running=13)
+    city.run(300)
+    settled = len(city.said(ep.EndpointScaled))
+    city.run(600)
+    assert len(city.said(ep.EndpointScaled)) == settled <= 2
+
+
+def test_an_idle_endpoint_goes_to_none_and_its_first_request_wakes_it() -> None:
+    city = City(2)
+    city.apply(chat(0, 4, idle_s=20.0))
+    city.run(5)
+    assert city.replicas() == []
+    assert not city.served().woken
+    city.see(0, waiting=1, arrived=1)
+    city.run(1)
+    assert city.served().woken
+    city.run(4)
+    assert len(city.replicas()) == 1
+    city.see(0)
+    city.see(1, running=1)
+    city.run(60)
+    assert len(city.replicas()) == 1
+    city.see(1)
+    city.run(60)
+    assert city.alive() == []
+    assert [why for _, _, why in sizes(city)] == ["woken", "idle"]
+    city.see(0, waiting=1, arrived=1)
+    city.run(6)
+    assert len(city.replicas()) == 1
+
+
+def test_a_new_leader_wakes_nobody_and_takes_nobody_away() -> None:
+    city = City(2)
+    city.apply(chat(0, 4, idle_s=20.0))
+    city.apply(chat(1, 4, name="other", served_as="other"))
+    city.run(5)
+    city.store.release("c0")
+    city.controller = city.replica("c1")
+    city.controller.lead(TTL_S)
+    city.gateway.silent = True
+    city.run(100)
+    assert city.said(ep.EndpointScaled) == []
+    assert len(city.alive()) == 1
+
+
+def test_limits_are_kept_at_once() -> None:
+    city = City(2)
+    city.apply(chat(1, 2))
+    city.run(5)
+    city.apply(chat(3, 4))
+    city.run(4)
+    assert len(city.replicas()) == 3
+    assert sizes(city) == [(1, 3, "limits")]
+
+
+def test_promises_that_are_broken_call_for_more_even_where_nothing_waits() -> None:
+    city = City(2)
+    city.apply(chat(2, 6, promise=Promise(ttft_s=0.5), slots=64))
+    city.run(5)
+    city.see(1, arrived=5, running=4, finished=5, ttft_s=(0.9,) * 5)
+    city.run(20)
+    assert sizes(city)[0] == (2, 3, "late")
+
+
+def test_an_expected_burst_is_met_before_it_comes() -> None:
+    city = City(2)
+    city.apply(chat(1, 8))
+    city.run(5)
+    city.see(1, arrived=3, running=3)
+    city.run(10)
+    city.controller.loads.forecast_rps[CHAT] = 12.0
+    city.run(10)
+    assert sizes(city)[-1][1:] == (4, "forecast")
+
+
+def test_the_performance_model_says_what_a_replica_can_do_where_it_knows_both() -> None:
+    spec = chat(model="Llama-3.1-8B", engine="vllm", promise=Promise(ttft_s=1.0, tpot_s=0.05))
+    rps = replica_rps(spec, spec.pools[0], "H100-80GB-HBM3", 1000.0, 200.0)
+    assert 1.0 < rps < 200.0
+    assert replica_rps(spec, spec.pools[0], "H100-80GB-HBM3", 4000.0, 200.0) < rps
+    assert replica_rps(replace(spec, promise=Promise()), spec.pools[0], "H100-80GB-HBM3", 1000.0, 200.0) == 0
+    assert replica_rps(replace(spec, model="smollm2"), spec.pools[0], "Abacus", 1000.0, 200.0) == 0
+    prefill = replica_rps(spec, Pool(name="prefill"), "H100", 1000.0, 200.0)
+    decode = replica_rps(spec, Pool(name="decode"), "H100", 1000.0, 200.0)
+    assert min(prefill, decode) > rps
+
+
+def apart(low: int, high: int) -> tuple[Pool, Pool]:
+    request = Request(gpus=2)
+    return (
+        Pool(name="prefill", min_replicas=low, max_replicas=high, request=request),
+        Pool(name="decode", min_replicas=low, max_replicas=high, request=request),
+    )
+
+
+def test_prefill_and_decode_share_the_gpus_that_there_are() -> None:
+    city = City(2)
+    city.execute(c.apply_tenant("red", {"gpu_milli": 12_000}))
+    city.apply(replace(chat(), pools=apart(1, 6)))
+    city.run(5)
+    city.see(1, "prefill", arrived=4, waiting=6, running=6)
+    city.see(1, "decode", arrived=4, running=6)
+    city.run(40)
+    pools = [r.pool for r in city.replicas()]
+    assert (pools.count("prefill"), pools.count("decode")) == (4, 2)
+    assert all(e.after <= 4 for e in city.said(ep.EndpointScaled) if isinstance(e, ep.EndpointScaled))
+
+
+def test_both_pools_sleep_and_wake_together() -> None:
+    city = City(2)
+    city.apply(replace(chat(idle_s=20.0), pools=apart(0, 2)))
+    city.run(5)
+    assert city.replicas() == []
+    city.see(0, "prefill", waiting=1, arrived=1)
+    city.run(6)
+    assert sorted(r.pool for r in city.replicas()) == ["decode", "prefill"]
+    city.see(0, "prefill")
+    city.run(80)
+    assert city.alive() == []
