@@ -94,6 +94,7 @@ class Lab:
             self.tokens[name] = await self._issue(name)
         self.tokens["join"] = await self._issue("", kind="join")
         self.tokens["agent"] = await self._issue("agent-1", kind="agent")
+        self.tokens["gateway"] = await self._issue("edge-1", kind="gateway")
         self.tokens["expired"] = await self._issue("root", expires_at=1.0)
         self.tokens["revoked"] = await self._issue("root")
         await self.service.execute(commands.revoke_token(self.tokens["revoked"].split("_")[1]))

@@ -21,6 +21,7 @@ VALUES = {
     "fleet": "hall",
     "node": "n1",
     "agent": "agent-2",
+    "gateway": "edge-2",
 }
 
 
@@ -37,6 +38,8 @@ def busy(lab: Lab) -> Lab:
         spec = {"resources": {"gpu": 2}, "run": {"simulate": {"duration": "1h"}}}
         lab.submit(f"{SECRET}-{plural}", "vision", plural=plural, **spec)
         lab.wait_for_phase(f"vision/{SECRET}-{plural}", "Running")
+    lab.submit(f"{SECRET}-model", "vision", plural="endpoints", model="x", engine="vllm", attach=["http://127.0.0.1:9"])
+    lab.tokens["hush-key"] = lab.ask("POST", "/tenants/vision/keys", json={"note": SECRET}).json()["metadata"]["name"]
     lab.submit("waits", plural="trainingjobs", resources={"gpu": 8}, run={"simulate": {"duration": "1h"}})
     lab.wait(lambda: lab.service.state.jobs["research/waits"].waiting is not None)
     lab.ask("GET", f"/tenants/vision/trainingjobs/{SECRET}", "max")
@@ -44,7 +47,8 @@ def busy(lab: Lab) -> Lab:
 
 
 def path_of(route: Route, lab: Lab) -> str:
-    values = VALUES | {"token": lab.tokens["hush"].split("_")[1], "position": str(_decision(lab))}
+    own = {"token": lab.tokens["hush"].split("_")[1], "key": lab.tokens["hush-key"]}
+    values = VALUES | own | {"position": str(_decision(lab))}
     return re.sub(r"{(\w+)}", lambda match: values[match[1]], route.path)
 
 
@@ -81,6 +85,7 @@ MAY_VIEW = {
     "events:read",
     "decisions:read",
     "usage:read",
+    "keys:read",
     "users:read",
     "tokens:read",
 }
@@ -108,8 +113,9 @@ def _body(route: Route) -> dict:
         "putFleet": {"spec": {"nodes": [{"name": "n9", "template": "dgx-h100"}]}},
         "joinAgent": {"agent": "agent-2", "address": "127.0.0.1", "manifest": "kind: Fleet"},
         "syncAgent": {"agent": "agent-2"},
+        "createKey": {"note": "sneaky"},
     }
-    if route.name.startswith("create") and route.name != "createToken":
+    if route.name.startswith("create") and route.name not in ("createToken", "createKey"):
         return {"metadata": {"name": "sneaky"}, "spec": {}}
     return bodies.get(route.name, {"spec": {}} if route.name.startswith("put") else {})
 
@@ -131,7 +137,7 @@ def test_the_wrong_tenant_sees_and_does_nothing(busy: Lab, route: Route, who: st
         assert answer.status_code == 200
     else:
         assert answer.status_code in (403, 404), (answer.status_code, answer.text)
-    if route.reach in (Reach.TENANT, Reach.CLUSTER, Reach.AGENT, Reach.JOIN):
+    if route.reach in (Reach.TENANT, Reach.CLUSTER, Reach.AGENT, Reach.JOIN, Reach.GATEWAY):
         assert _about(busy, f"user/{who}", route), "the refusal is not in the audit"
     written = busy.run(busy.service.read(before, 1000))
     assert not [r for r in written if r.actor == f"user/{who}" and r.type != "Refused"]
@@ -142,6 +148,7 @@ def _absent(text: str, lab: Lab) -> str:
     text = (
         text.replace("vision", "visiun")
         .replace(lab.tokens["hush"].split("_")[1], "nosuchtoken1")
+        .replace(lab.tokens["hush-key"], "nosuchkey123")
         .replace(SECRET, "hosh")
     )
     return re.sub(rf"((decisions|events)/|at ){_decision(lab)}\b", r"\g<1>999999", text)
@@ -156,13 +163,13 @@ def test_an_absent_tenant_and_a_foreign_one_look_the_same(busy: Lab) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=IDS)
-@pytest.mark.parametrize("who", ["agent", "join"])
-def test_tokens_of_agents_open_their_own_doors_alone(busy: Lab, route: Route, who: str) -> None:
+@pytest.mark.parametrize("who", ["agent", "join", "gateway"])
+def test_tokens_of_machines_open_their_own_doors_alone(busy: Lab, route: Route, who: str) -> None:
     if (who, route.name) == ("join", "joinAgent"):
         return
     answer = busy.ask(route.method, path_of(route, busy), who, json=_body(route) if route.method != "GET" else None)
     assert answer.status_code == 403, answer.text
-    assert _about(busy, "agent/agent-1" if who == "agent" else "join/", route)
+    assert _about(busy, {"agent": "agent/agent-1", "gateway": "gateway/edge-1"}.get(who, "join/"), route)
 
 
 @pytest.mark.parametrize("who", ["max", "ada", "noel"])
@@ -170,7 +177,7 @@ def test_tokens_of_agents_open_their_own_doors_alone(busy: Lab, route: Route, wh
     "path",
     [
         "/tasks", "/trainingjobs", "/endpoints", "/events?limit=1000", "/decisions?limit=1000", "/tenants", "/users", "/tokens",
-        "/utilisation",
+        "/utilisation", "/keys", "/usage", "/gateways",
     ],
 )  # fmt: skip
 def test_lists_show_nothing_of_the_other_tenant(busy: Lab, path: str, who: str) -> None:

@@ -60,7 +60,9 @@ def list_of(kind: Kind) -> Handler:
                 return endpoints.shown(call, key, with_runs=with_runs)
             return views.job(state.jobs[key], state, seen, with_runs=with_runs)
 
-        return lists.page(call, kind.value, keys, show, dated=kind is not Kind.ENDPOINT)
+        # What gateways see of models changes without the log.
+        dated = kind is not Kind.ENDPOINT or not state.endpoints
+        return lists.page(call, kind.value, keys, show, dated=dated)
 
     return listed
 

@@ -11,8 +11,8 @@ from plenum.control.events import Grant
 
 POLICIES = Policies()
 
-VIEW = {"tenants:read", "jobs:read", "events:read", "decisions:read", "usage:read"}
-WORK = {"jobs:write", "logs:read"}
+VIEW = {"tenants:read", "jobs:read", "events:read", "decisions:read", "usage:read", "keys:read"}
+WORK = {"jobs:write", "logs:read", "keys:write"}
 PEOPLE = {"users:read", "users:write", "tokens:read", "tokens:write"}
 OWN = {"users:read", "tokens:read", "tokens:write", "self:read"}
 CLUSTERS = {
@@ -20,7 +20,8 @@ CLUSTERS = {
     "agents:admit",
 }  # fmt: skip
 AGENTS = {"agents:join", "agents:sync"}
-ACTIONS = VIEW | WORK | PEOPLE | OWN | CLUSTERS | AGENTS | {"users:grant"}
+GATEWAYS = {"gateways:speak"}
+ACTIONS = VIEW | WORK | PEOPLE | OWN | CLUSTERS | AGENTS | GATEWAYS | {"users:grant"}
 
 
 def user(*grants: tuple[str, str], name: str = "ada") -> Principal:
@@ -50,6 +51,7 @@ def test_an_operator_does_everything_but_speak_for_agents() -> None:
     assert allowed(operator, CLUSTER) >= CLUSTERS
     assert PEOPLE | {"users:grant"} <= allowed(operator, account("any", frozenset()))
     assert allowed(operator, Target(kind="Agent", name="any")) == set()
+    assert allowed(operator, Target(kind="Gateway", name="any")) == set()
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,16 @@ def test_tokens_of_machines_reach_one_agent() -> None:
         (agent, join, bound), (CLUSTER, VISIBLE, tenant("own"), account("host-1", frozenset()))
     ):
         assert allowed(machine, target) == set()
+
+
+def test_a_gateway_speaks_for_itself_alone() -> None:
+    gateway = Principal(kind="gateway", name="edge-1", bound_to="edge-1")
+    assert allowed(gateway, Target(kind="Gateway", name="edge-1")) == GATEWAYS
+    for target in (Target(kind="Gateway", name="edge-2"), Target(kind="Agent", name="edge-1"), CLUSTER, VISIBLE):
+        assert allowed(gateway, target) == set()
+    assert allowed(gateway, tenant("edge-1")) == set()
+    agent = Principal(kind="agent", name="edge-1", bound_to="edge-1")
+    assert allowed(agent, Target(kind="Gateway", name="edge-1")) == set()
 
 
 def test_a_tenant_that_is_named_as_somebody_is_not_theirs() -> None:
