@@ -102,6 +102,21 @@ _PLAIN = (
     ),
 )
 
+
+def _weights_only(name: str, bits: float, group: int, aliases: tuple[str, ...], error: str, source: str) -> Format:
+    """Return a format that is expanded before it is multiplied."""
+    return Format(
+        name=name,
+        bits=bits,
+        computes_as=_WIDE,
+        weight_only=True,
+        aliases=aliases,
+        group=group,
+        error=error,
+        source=source,
+    )
+
+
 _GROUPED = (
     Format(
         name="fp8_block",
@@ -120,55 +135,35 @@ _GROUPED = (
         error="small",
         source="OCP Microscaling Formats v1.0: one 8-bit scale for 32 values",
     ),
-    Format(
-        name="int8_wo",
-        bits=8 + 16 / 128,
-        computes_as=_WIDE,
-        weight_only=True,
-        aliases=("w8a16", "int8_weight_only"),
-        group=128,
-        error="none to speak of",
-        source="One FP16 scale for 128 values",
+    _weights_only(
+        "int8_wo", 8 + 16 / 128, 128, ("w8a16", "int8_weight_only"), "none to speak of", "One FP16 scale for 128 values"
     ),
-    Format(
-        name="int4",
-        bits=4 + 16 / 128,
-        computes_as=_WIDE,
-        weight_only=True,
-        aliases=("int4_wo", "w4a16", "int4_weight_only", "uint4", "int4_g128"),
-        group=128,
-        error="visible on small models, about 1 % on large ones",
-        source="Symmetric: one FP16 scale for 128 values",
+    _weights_only(
+        "int4",
+        4 + 16 / 128,
+        128,
+        ("int4_wo", "w4a16", "int4_weight_only", "uint4", "int4_g128"),
+        "visible on small models, about 1 % on large ones",
+        "Symmetric: one FP16 scale for 128 values",
     ),
-    Format(
-        name="int4_g32",
-        bits=4 + 16 / 32,
-        computes_as=_WIDE,
-        weight_only=True,
-        aliases=("int4_group32", "w4a16_g32"),
-        group=32,
-        error="none to speak of where trained for it",
-        source="Kimi-K2-Thinking and K2.5 config.json: pack-quantized, group_size 32, symmetric",
+    _weights_only(
+        "int4_g32",
+        4 + 16 / 32,
+        32,
+        ("int4_group32", "w4a16_g32"),
+        "none to speak of where trained for it",
+        "Kimi-K2-Thinking and K2.5 config.json: pack-quantized, group_size 32, symmetric",
     ),
-    Format(
-        name="awq",
-        bits=4 + (16 + 4) / 128,
-        computes_as=_WIDE,
-        weight_only=True,
-        aliases=("awq_int4", "int4_awq", "awq_marlin"),
-        group=128,
-        error="about 1 % on large models",
-        source="arXiv 2306.00978: one FP16 scale and one 4-bit zero for 128 values",
-    ),
-    Format(
-        name="gptq",
-        bits=4 + (16 + 4) / 128,
-        computes_as=_WIDE,
-        weight_only=True,
-        aliases=("gptq_int4", "int4_gptq", "gptq_marlin"),
-        group=128,
-        error="about 1 % on large models",
-        source="arXiv 2210.17323: one FP16 scale and one 4-bit zero for 128 values",
+    *(
+        _weights_only(
+            name,
+            4 + (16 + 4) / 128,
+            128,
+            (f"{name}_int4", f"int4_{name}", f"{name}_marlin"),
+            "about 1 % on large models",
+            f"{paper}: one FP16 scale and one 4-bit zero for 128 values",
+        )
+        for name, paper in (("awq", "arXiv 2306.00978"), ("gptq", "arXiv 2210.17323"))
     ),
     Format(
         name="nvfp4",
@@ -202,16 +197,9 @@ _GROUPED = (
 
 
 def _gguf(name: str, block_bytes: int, block: int, error: str) -> Format:
-    return Format(
-        name=name,
-        bits=block_bytes * 8 / block,
-        computes_as=_WIDE,
-        weight_only=True,
-        aliases=(f"gguf_{name}", f"{name}_s", f"{name}_m") if name.endswith("_k") else (f"gguf_{name}",),
-        group=block,
-        error=error,
-        source=f"{_GGML}: {block_bytes} bytes for {block}",
-    )
+    aliases = (f"gguf_{name}", f"{name}_s", f"{name}_m") if name.endswith("_k") else (f"gguf_{name}",)
+    bits = block_bytes * 8 / block
+    return _weights_only(name, bits, block, aliases, error, f"{_GGML}: {block_bytes} bytes for {block}")
 
 
 _GGUF = (

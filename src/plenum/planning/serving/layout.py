@@ -171,13 +171,13 @@ def compiled(layout: Layout, prompt_tokens: float, coefficients: NDArray[np.floa
 def figures_at(arrays: Compiled, load: Load, rate: float) -> Figures:
     """Return what a layout does at a rate."""
     pools, total = np.zeros((len(arrays.roles), FIGURES)), np.zeros(FIGURES)
-    fits = layout_under(*arrays, load, rate, pools, total)
+    fits = layout_under(arrays, load, rate, pools, total)
     return Figures(rate=rate, fits=fits, total=total, pools=pools)
 
 
 def most_rps(arrays: Compiled, load: Load, bound: Bound) -> float:
     """Return the most requests a second that keep every bound; 0: not even one at a time does."""
-    return most(*arrays, load, bound)
+    return most(arrays, load, bound)
 
 
 def bound_of(slo: Slo) -> Bound:
@@ -189,43 +189,32 @@ UNBOUND = Bound(np.inf, np.inf, np.inf)
 
 
 @njit(cache=True)
-def layout_under(
-    coefficients: NDArray[np.float64],
-    roles: NDArray[np.int64],
-    servers: NDArray[np.float64],
-    shares: NDArray[np.float64],
-    chunks: NDArray[np.float64],
-    caches: NDArray[np.float64],
-    transfer_s: float,
-    transfer_rate: float,
-    load: Load,
-    rate: float,
-    pools: NDArray[np.float64],
-    total: NDArray[np.float64],
-) -> bool:
+def layout_under(at: Compiled, load: Load, rate: float, pools: NDArray[np.float64], total: NDArray[np.float64]) -> bool:
     """Fill ``pools`` (P, FIGURES) and ``total`` (FIGURES,); whether queues stay finite and caches hold."""
     total[:] = 0.0
-    fits = rate < transfer_rate
-    for p in range(len(roles)):
+    fits = rate < at.transfer_rate
+    for p in range(len(at.roles)):
         row = pools[p]
-        if not pool_under(coefficients[p], roles[p], servers[p], rate * shares[p], load, chunks[p], 1.0, True, row):
+        if not pool_under(
+            at.coefficients[p], at.roles[p], at.servers[p], rate * at.shares[p], load, at.chunks[p], 1.0, True, row
+        ):
             return False
-        fits = fits and row[CACHE] <= caches[p]
-        if roles[p] != DECODE:
-            total[TTFT] += shares[p] * row[TTFT]
+        fits = fits and row[CACHE] <= at.caches[p]
+        if at.roles[p] != DECODE:
+            total[TTFT] += at.shares[p] * row[TTFT]
             total[TTFT_TAIL] = max(total[TTFT_TAIL], row[TTFT_TAIL])
             total[PROMPT_BUSY] = max(total[PROMPT_BUSY], row[PROMPT_BUSY])
-        if roles[p] != PREFILL:
-            total[TPOT] += shares[p] * row[TPOT]
+        if at.roles[p] != PREFILL:
+            total[TPOT] += at.shares[p] * row[TPOT]
             total[TPOT_TAIL] = max(total[TPOT_TAIL], row[TPOT_TAIL])
             total[BATCH] = max(total[BATCH], row[BATCH])
         total[BUSY] = max(total[BUSY], row[BUSY])
-        total[CACHE] = max(total[CACHE], row[CACHE] / caches[p])
-        total[WATTS] += servers[p] * (row[WATTS] + (1.0 - min(1.0, row[BUSY])) * coefficients[p][_IDLE])
+        total[CACHE] = max(total[CACHE], row[CACHE] / at.caches[p])
+        total[WATTS] += at.servers[p] * (row[WATTS] + (1.0 - min(1.0, row[BUSY])) * at.coefficients[p][_IDLE])
     more = max(load.output - 1.0, 0.0)
     if more > 0.0:  # the second token waits until the cache has arrived
-        total[TPOT] += transfer_s / more
-        total[TPOT_TAIL] += transfer_s / more
+        total[TPOT] += at.transfer_s / more
+        total[TPOT_TAIL] += at.transfer_s / more
     else:
         total[TPOT], total[TPOT_TAIL] = 0.0, 0.0
     total[E2E] = total[TTFT] + more * total[TPOT]
@@ -234,42 +223,33 @@ def layout_under(
 
 
 @njit(cache=True)
-def most(
-    coefficients: NDArray[np.float64],
-    roles: NDArray[np.int64],
-    servers: NDArray[np.float64],
-    shares: NDArray[np.float64],
-    chunks: NDArray[np.float64],
-    caches: NDArray[np.float64],
-    transfer_s: float,
-    transfer_rate: float,
-    load: Load,
-    bound: Bound,
-) -> float:
+def most(at: Compiled, load: Load, bound: Bound) -> float:
     """Search :func:`most_rps` by doubling, then halving."""
-    pools, total = np.zeros((len(roles), FIGURES)), np.zeros(FIGURES)
-    low, high = 0.0, 1e-3 * servers.sum()
+    pools, total = np.zeros((len(at.roles), FIGURES)), np.zeros(FIGURES)
+    low, high = 0.0, 1e-3 * at.servers.sum()
     for _ in range(_MAX_DOUBLINGS):
-        fits = layout_under(
-            coefficients, roles, servers, shares, chunks, caches, transfer_s, transfer_rate, load, high, pools, total
-        )
-        if not (
-            fits and total[TTFT_TAIL] <= bound.ttft and total[TPOT_TAIL] <= bound.tpot and total[E2E_TAIL] <= bound.e2e
-        ):
+        if not _keeps(at, load, bound, high, pools, total):
             break
         low, high = high, 2.0 * high
     if low == 0.0:
         return 0.0
     for _ in range(MAX_BISECTION):
         rate = 0.5 * (low + high)
-        fits = layout_under(
-            coefficients, roles, servers, shares, chunks, caches, transfer_s, transfer_rate, load, rate, pools, total
-        )
-        if fits and total[TTFT_TAIL] <= bound.ttft and total[TPOT_TAIL] <= bound.tpot and total[E2E_TAIL] <= bound.e2e:
+        if _keeps(at, load, bound, rate, pools, total):
             low = rate
         else:
             high = rate
     return low
+
+
+@njit(cache=True)
+def _keeps(
+    at: Compiled, load: Load, bound: Bound, rate: float, pools: NDArray[np.float64], total: NDArray[np.float64]
+) -> bool:
+    """Tell whether a layout keeps every bound at a rate."""
+    if not layout_under(at, load, rate, pools, total):
+        return False
+    return total[TTFT_TAIL] <= bound.ttft and total[TPOT_TAIL] <= bound.tpot and total[E2E_TAIL] <= bound.e2e
 
 
 def serving_of(layout: Layout, figures: Figures) -> Serving:
