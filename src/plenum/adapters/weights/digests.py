@@ -15,7 +15,7 @@ from plenum.adapters.nodes.files import make_folder, replace
 from plenum.adapters.weights.references import DigestError, UnknownWeightsError, WeightsError
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes that are done and those that there are in all; what it raises ends the work."""
+"""Called with the bytes that are done and those that there are in all (0: not known yet); what it raises ends the work."""
 
 MAX_FILES = 10_000
 MAX_DEPTH = 8

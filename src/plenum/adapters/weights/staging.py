@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from plenum.adapters.weights.buckets import list_bucket
+from plenum.adapters.weights.cache import Cache, size_of
 from plenum.adapters.weights.digests import Progress, digest_at, quiet
-from plenum.adapters.weights.references import DigestError, UnknownWeightsError, WeightsError, read_reference
+from plenum.adapters.weights.fetching import fetch
+from plenum.adapters.weights.hub import list_hub
+from plenum.adapters.weights.listings import AwayError, Listing
+from plenum.adapters.weights.references import (
+    DigestError,
+    Reference,
+    UnknownWeightsError,
+    WeightsError,
+    read_reference,
+)
+from plenum.adapters.weights.registries import list_registry
 
 GGUF_MAGIC = b"GGUF"
+
+STORES: dict[str, Callable[[Reference], AbstractContextManager[Listing]]] = {
+    "hf": list_hub,
+    "s3": list_bucket,
+    "oci": list_registry,
+}
+"""Stores by the scheme of a reference; the one table to add to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,14 +43,31 @@ class Staged:
         The file where the weights are one, else their folder.
     digest
         ``sha256:`` and 64 hexadecimal digits; of a folder, of the list of its files.
+    hold
+        Descriptor of a lock: while this process lives, or until :meth:`release`, the cache keeps them. -1: they are not the cache's.
     """
 
     path: Path
     digest: str
     size_bytes: int
+    hold: int = -1
+
+    def release(self) -> None:
+        """Let the cache remove them."""
+        if self.hold >= 0:
+            os.close(self.hold)
+            object.__setattr__(self, "hold", -1)
 
 
-def stage(reference: str, cache: Path, *, progress: Progress = quiet, digest: str = "", afresh: bool = False) -> Staged:
+def stage(
+    reference: str,
+    cache: Path,
+    *,
+    progress: Progress = quiet,
+    digest: str = "",
+    afresh: bool = False,
+    cap_bytes: int = 0,
+) -> Staged:
     """Bring weights here and return where they are.
 
     Parameters
@@ -44,6 +83,8 @@ def stage(reference: str, cache: Path, *, progress: Progress = quiet, digest: st
         What the weights must be; empty: whatever is there.
     afresh
         Read every byte again, though nothing seems to have changed.
+    cap_bytes
+        Of all that the cache holds: what was asked for longest ago and is not in use makes room. 0: what the disk has.
 
     Raises
     ------
@@ -58,8 +99,9 @@ def stage(reference: str, cache: Path, *, progress: Progress = quiet, digest: st
     if wanted.kind == "local":
         staged = _local(Path(wanted.place), cache, progress, afresh)
     else:
-        raise WeightsError(f"{reference} cannot be fetched yet")
+        staged = _remote(wanted, Cache(cache, cap_bytes), progress, digest, afresh)
     if digest and staged.digest != digest:
+        staged.release()
         raise DigestError(f"{reference} is {staged.digest}, not {digest} as asked for")
     return staged
 
@@ -94,3 +136,58 @@ def _local(path: Path, cache: Path, progress: Progress, afresh: bool) -> Staged:
         raise UnknownWeightsError(f"there is nothing at {path}") from None
     found, size_bytes = digest_at(path, cache / "digests", progress, afresh=afresh)
     return Staged(path=path, digest=found, size_bytes=size_bytes)
+
+
+def _remote(wanted: Reference, cache: Cache, progress: Progress, digest: str, afresh: bool) -> Staged:
+    """Return what is in the cache where that is what is asked for, else fetch it."""
+    if digest and not afresh and (staged := _held(cache, digest, progress)):
+        return staged
+    with cache.alone(wanted.text, progress):
+        named = cache.named(wanted.text)
+        try:
+            with STORES[wanted.kind](wanted) as listing:
+                if (
+                    named is None
+                    or named.version != listing.version
+                    or not _whole(cache, named.digest, progress, afresh)
+                ):
+                    return _fetched(wanted, listing, cache, progress)
+        except AwayError:
+            # What was fetched before is better than no replica at all.
+            if named is None or not _whole(cache, named.digest, progress, afresh):
+                raise
+        staged = _held(cache, named.digest, progress)
+    if staged is None:
+        raise WeightsError(f"{wanted.text} was removed from the cache just now; try again")
+    return staged
+
+
+def _fetched(wanted: Reference, listing: Listing, cache: Cache, progress: Progress) -> Staged:
+    folder = cache.parts(wanted.text, listing.version)
+    cache.expect(wanted.text, listing.size_bytes)
+    cache.make_room(listing.size_bytes - size_of(folder), wanted.text)
+    entries = fetch(listing, folder, progress)
+    found = cache.publish(folder / "files", entries, single=listing.single and len(entries) == 1)
+    cache.name(wanted.text, found, listing.version)
+    cache.fetched(wanted.text)
+    staged = _held(cache, found, progress)
+    if staged is None:
+        raise WeightsError(f"{wanted.text} was removed from the cache just now; try again")
+    return staged
+
+
+def _whole(cache: Cache, digest: str, progress: Progress, afresh: bool) -> bool:
+    held = cache.hold(digest)
+    if held is None:
+        return False
+    os.close(held[2])
+    return not afresh or cache.verify(digest, progress)
+
+
+def _held(cache: Cache, digest: str, progress: Progress) -> Staged | None:
+    held = cache.hold(digest)
+    if held is None:
+        return None
+    path, size_bytes, descriptor = held
+    progress(size_bytes, size_bytes)
+    return Staged(path=path, digest=digest, size_bytes=size_bytes, hold=descriptor)

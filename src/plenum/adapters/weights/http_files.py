@@ -1,0 +1,91 @@
+"""Files over HTTP, from any byte on; what breaks off or is busy is told from what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import httpx
+
+from plenum.adapters.weights.listings import AwayError, BrokenError
+from plenum.adapters.weights.references import UnknownWeightsError, WeightsError
+
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+
+
+def new_client() -> httpx.Client:
+    """Return a client that follows redirects (credentials stay with the host that they are for) and needs answers in time."""
+    return httpx.Client(timeout=TIMEOUT, follow_redirects=True, max_redirects=5)
+
+
+@contextmanager
+def read_from(
+    client: httpx.Client, url: str, offset: int, headers: Mapping[str, str], name: str
+) -> Iterator[Iterator[bytes]]:
+    """Give the bytes of a file from an offset on.
+
+    Raises
+    ------
+    BrokenError
+        It broke off, or the server is too busy: worth another try.
+    WeightsError
+        The server refuses.
+    """
+    # Packed on the way it would have other offsets.
+    asked = {**headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
+    try:
+        with client.stream("GET", url, headers=asked) as answer:
+            if answer.status_code >= 500 or answer.status_code in (408, 429):
+                raise BrokenError(f"the server of {name} answers {answer.status_code}")
+            raise_for(answer, name)
+            pieces = answer.iter_raw()
+            yield _skipped(pieces, offset) if offset and answer.status_code == 200 else pieces
+    except (httpx.HTTPError, httpx.StreamError) as error:
+        raise BrokenError(f"{name} broke off: {type(error).__name__}") from None
+
+
+def ask(client: httpx.Client, url: str, headers: Mapping[str, str], name: str) -> httpx.Response:
+    """Return a small answer.
+
+    Raises
+    ------
+    AwayError
+        Nobody answers, or the server is at fault.
+    WeightsError
+        It refuses.
+    """
+    try:
+        answer = client.get(url, headers=dict(headers))
+    except httpx.HTTPError as error:
+        raise AwayError(f"the server of {name} does not answer: {type(error).__name__}") from None
+    if answer.status_code >= 500 or answer.status_code in (408, 429):
+        raise AwayError(f"the server of {name} answers {answer.status_code}; try again later")
+    return answer
+
+
+def raise_for(answer: httpx.Response, name: str) -> None:
+    """Raise what a refusal means.
+
+    Raises
+    ------
+    UnknownWeightsError
+        There is no such thing.
+    WeightsError
+        It may not be read, or something else.
+    """
+    if answer.status_code in (401, 403):
+        raise WeightsError(f"{name} may not be read with this node's credentials ({answer.status_code})")
+    if answer.status_code == 404:
+        raise UnknownWeightsError(f"there is no {name}")
+    if answer.status_code >= 400:
+        raise WeightsError(f"the server of {name} answers {answer.status_code}")
+
+
+def _skipped(pieces: Iterator[bytes], offset: int) -> Iterator[bytes]:
+    """Leave out what is here already, of a server that knows no ranges."""
+    for piece in pieces:
+        if offset >= len(piece):
+            offset -= len(piece)
+            continue
+        yield piece[offset:]
+        offset = 0
