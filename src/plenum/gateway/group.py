@@ -229,9 +229,11 @@ class Group:
             self.pressure.arrived(0, outlook.work_s, replicas)
         waited_s = self._now() - ask.arrived_s
         if not ticket.tier and math.isfinite(promise.ttft_s) and self.forecast.knows_ttft:
-            # It waits for a place only while a first token in time is still to be had.
-            alone_s = self.forecast.ttft_s(ask.prompt_tokens, ticket.hit_tokens, 0.0, 0.0, 0.0)
-            ticket.until_s = min(ticket.until_s, ask.arrived_s + max(promise.ttft_s - alone_s, 0.0))
+            # It waits for a place only while a first token in time is still likely.
+            places = min(target.limit for target in self.answering)
+            sent_s = self.forecast.ttft_s(ask.prompt_tokens, ticket.hit_tokens, 0.0, 0.0, places)
+            sent_s *= self.forecast.ttft_errors.high
+            ticket.until_s = min(ticket.until_s, ask.arrived_s + max(promise.ttft_s - sent_s, 0.0))
         verdict = judge(outlook, cheaper, promise, self.pressure, ticket.tier, replicas, waited_s, ask.output_tokens)
         if verdict.step == admission.SHED and self._idle():
             return TRIED
