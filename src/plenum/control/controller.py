@@ -29,6 +29,7 @@ from plenum.control.protocol import (
     SyncRequest,
     SyncResponse,
 )
+from plenum.control.reclaim import reclaimed
 from plenum.control.reconcile import overdue, tend, to_forget
 from plenum.control.state import BOUND, MAX_BACKOFF_S, Job, Run, State, Unit
 from plenum.model.errors import FieldError, PlenumError
@@ -165,6 +166,7 @@ class Controller:
         """What gateways saw of late."""
         self._engine_process = engine_process
         self._tended: tuple[int, int] = (-1, -1)
+        self._reclaimed = -1
         self._table: Table | None = None
         self.engine_secret = ""
         """From which the keys of engines are derived (:func:`plenum.ports.gateway.engine_key`); empty: they ask for none."""
@@ -517,8 +519,22 @@ class Controller:
         said = job.waiting
         return changed or said is None or (said.code, said.constraint) != (code, constraint)
 
+    def reclaim(self, *, timers: bool = True) -> list[Record]:
+        """Return the orders to stop of work that makes room for endpoints, or that may have more room again.
+
+        Parameters
+        ----------
+        timers
+            Also look where nothing has changed but the time.
+        """
+        if not timers and self._reclaimed == self.state.placeable:
+            return []
+        self._reclaimed = self.state.placeable
+        now = self.clock.now()
+        return [ev.record_of(event, now, "control") for event in reclaimed(self.state, self.decider, now)]
+
     def step(self) -> bool:
-        """Tend, learn and decide once, each written before the next; returns whether anything was written.
+        """Tend, learn, decide and make room once, each written before the next; returns whether anything was written.
 
         Raises
         ------
@@ -532,6 +548,7 @@ class Controller:
         decision = self.decide()
         if decision is not None:
             self.append(self.commit(decision))
+        self.append(self.reclaim())
         return self.state.position > before
 
     # -- agents ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from plenum.control.state import (
     amounts_of,
     may_start,
     run_name,
+    sized,
     unit_id,
     unit_keys,
     unit_workload,
@@ -31,7 +32,7 @@ from plenum.model.fleet import CPU, GPU_MILLI, MEMORY, Fleet, Health
 from plenum.model.plan import Placement, Reason
 from plenum.model.units import show, unit_of
 from plenum.model.view import Rows, View
-from plenum.model.workload import Parallelism, Request, Workload
+from plenum.model.workload import Request, Workload
 from plenum.placement import DEFAULT, Engine, Policy
 from plenum.placement.beside import place_beside
 from plenum.placement.engine import frequencies_of
@@ -199,7 +200,8 @@ def learned_mix(state: State, now: float) -> tuple[tuple[Request, int], ...] | N
 def waiting_jobs(state: State, now: float) -> list[Job]:
     """Return the jobs with units that may start now, most urgent first, at most so many."""
     found = [job for job_id in state.waiting if _may_start(job := state.jobs[job_id], now)]
-    found.sort(key=lambda job: (-job.workload.priority, job.workload.submitted_s, job.id))
+    # A gang that was made smaller comes first: what it gave up is for others, the rest is not.
+    found.sort(key=lambda job: (not job.shrink_to, -job.workload.priority, job.workload.submitted_s, job.id))
     return found
 
 
@@ -398,13 +400,10 @@ class _Deciding:
 
     def _within_quota(self, job: Job) -> Workload | Reason:
         """Return a gang at its largest size that the tenant's quota allows, or why there is none."""
-        sizes = [role.sizes() for role in job.workload.roles]
         over: Reason | None = None
-        for k in range(max(len(s) for s in sizes)):
-            roles = tuple(
-                replace(role, replicas=s[min(k, len(s) - 1)]) for role, s in zip(job.workload.roles, sizes, strict=True)
-            )
-            smaller = job.workload if k == 0 else replace(job.workload, roles=roles, parallelism=Parallelism())
+        for smaller in sized(job.workload):
+            if job.shrink_to and smaller.replicas > job.shrink_to:
+                continue
             over = self._over_quota(job, smaller)
             if over is None:
                 return smaller

@@ -362,12 +362,16 @@ class UnitStopped(_OfJob, frozen=True, kw_only=True):
     Parameters
     ----------
     why
-        ``failed``, ``drained``, ``changed``, ``deleted``, ``timeout``, ``shutdown``, ``node-lost`` or ``done``.
+        ``failed``, ``drained``, ``changed``, ``scaled``, ``preempted`` (it makes room for an endpoint), ``grown`` (it goes on with more
+        replicas), ``deleted``, ``timeout``, ``shutdown``, ``lost`` or ``done``.
+    shrink_to
+        Replicas that an elastic gang which makes room goes on with at once; 0: it waits.
     """
 
     unit: str = ""
     attempt: int = 1
     why: str = ""
+    shrink_to: int = 0
 
 
 class RunReported(_OfJob, frozen=True, kw_only=True):

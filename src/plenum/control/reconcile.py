@@ -21,7 +21,7 @@ KEEP_ENDED = 1_000
 LOST_CAUSES = ("node-lost", "lease-lost", "vanished")
 """Ends that are not the job's doing."""
 
-AGAIN = ("lost", "drained", "changed", "scaled", "preempted", "shutdown")
+AGAIN = ("lost", "drained", "changed", "scaled", "preempted", "grown", "shutdown")
 """Reasons to stop after which a unit goes back to waiting without it counting as a failure."""
 
 

@@ -567,6 +567,8 @@ class Service:
         if decision is not None:
             self.on_decision(self.clock.monotonic() - started, len(decision.bound))
             await self._append(controller.commit(decision))
+        if not (self._pausing or self._holding):
+            await self._append(controller.reclaim(timers=timers))
         controller.save_snapshot()
         return busy or controller.state.position > before
 

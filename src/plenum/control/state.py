@@ -48,7 +48,7 @@ from plenum.control.events import (
 from plenum.model.errors import InvariantError, PlenumError
 from plenum.model.fleet import CPU, GPU_MILLI, MEMORY
 from plenum.model.process import Process
-from plenum.model.workload import Request, Workload
+from plenum.model.workload import Parallelism, Request, Workload
 from plenum.ports.nodes import EXITED, RUNNING, STARTING, Assignment
 from plenum.ports.store import TERM_GAP, Record, Snapshot
 
@@ -232,6 +232,10 @@ class Job(msgspec.Struct, kw_only=True):
     message: str = ""
     started_at: float = 0.0
     ended_at: float = 0.0
+    yielded: bool = False
+    """Made room for others, and has not had all its replicas since."""
+    shrink_to: int = 0
+    """Replicas that it goes on with where it has just made room: it gets those first, and no more. 0: it waits like others."""
     attempts: int = 0
     """Most attempts of a unit that a change took away; should it come back, it goes on counting from there: no run has another's name."""
 
@@ -509,6 +513,15 @@ def unit_workload(whole: Workload, key: str) -> Workload:
     )
 
 
+def sized(gang: Workload) -> Iterator[Workload]:
+    """Yield a gang at each of its acceptable sizes, largest first; a smaller one without a way to split its model."""
+    sizes = [role.sizes() for role in gang.roles]
+    yield gang
+    for k in range(1, max(len(s) for s in sizes)):
+        roles = tuple(replace(role, replicas=s[min(k, len(s) - 1)]) for role, s in zip(gang.roles, sizes, strict=True))
+        yield replace(gang, roles=roles, parallelism=Parallelism())
+
+
 def unit_id(job: Job, key: str) -> str:
     """Return the name of a unit among all: ``tenant/name``, or ``tenant/name#slot`` for one replica of several."""
     return f"{job.id}#{key}" if key else job.id
@@ -766,7 +779,7 @@ def _changed(state: State, event: JobChanged, record: Record) -> None:
         tried = {key: unit.attempt for key, unit in job.units.items()}
         fresh = {key: Unit(key=key, attempt=tried.get(key, job.attempts)) for key in wanted if key not in bound}
         job.units = {**bound, **fresh}
-        job.waiting = None
+        job.waiting, job.yielded, job.shrink_to = None, False, 0
     job.workload, job.process, job.manifest = event.workload, event.process, event.manifest
     job.asked = record.position
     state._settle(job, record)
@@ -814,6 +827,8 @@ def _bound(state: State, event: UnitBound, record: Record) -> None:
     unit.phase, unit.attempt, unit.generation, unit.stop = "bound", event.attempt, event.generation, ""
     unit.inside, unit.given_up, unit.relative_cost = event.inside, event.given_up, event.relative_cost
     unit.runs = {b.run: run_of(b) for b in event.bindings}
+    job.shrink_to = 0
+    job.yielded = job.yielded and job.workload.gang and len(unit.runs) < job.workload.replicas
     if all(u.phase != "waiting" for u in job.units.values()):
         job.waiting = None
     state._index(job, unit)
@@ -857,6 +872,8 @@ def _stopped(state: State, event: UnitStopped, record: Record) -> None:
     job = state.jobs[event.job]
     unit = job.units[event.unit]
     unit.stop = event.why
+    job.yielded = job.yielded or event.why == "preempted"
+    job.shrink_to = event.shrink_to
     state._unorder(job, unit, record.position)
     state._settle(job, record)
 

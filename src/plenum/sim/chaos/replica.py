@@ -117,6 +117,7 @@ class Replica(Process):
         decision = c.decide()
         if decision is not None:
             yield from self._append(c, c.commit(decision))
+        yield from self._append(c, c.reclaim(timers=timers))
         return busy or c.state.position > before
 
     def _commands(self, c: Controller) -> Generator[float, None, bool]:
