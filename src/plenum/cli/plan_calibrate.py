@@ -9,12 +9,14 @@ import click
 
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.measurement_options import given_by, measurement_options
+from plenum.cli.sentences import write_sentences
 from plenum.cli.tables import Column, write_table
 from plenum.cli.units import Number
 from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
     from plenum.serving.accuracy import Accuracy
+    from plenum.serving.calibration import Calibration
     from plenum.serving.measured import Measured
 
 LEAST_HELD_OUT = 20
@@ -51,7 +53,7 @@ def command(**options: Any) -> None:
     from plenum.cli.compiled import load_model
     from plenum.serving.accuracy import accuracy, held_out
     from plenum.serving.calibration import shipped
-    from plenum.serving.fitting import calibrate
+    from plenum.serving.fitting import calibrate, held_at_most
     from plenum.serving.measured import measured
 
     given = given_by(options)
@@ -76,11 +78,13 @@ def command(**options: Any) -> None:
                 "left_out": len(read) - len(points),
                 "before": _plain(before),
                 "held_out": _plain(seen) if seen else None,
+                "held_at_most": held_at_most(calibration),
                 "written": str(options["out"]) if options["out"] else None,
             }
         )
         return
     _print(points, len(read) - len(points), before, seen)
+    _print_held(held_at_most(calibration), prior)
     _print_end(options["out"], seen is None)
 
 
@@ -106,6 +110,20 @@ def _print(points: Measured, left_out: int, before: Accuracy, seen: Accuracy | N
                 shown = [f"{100 * v:.1f} %" for v in (error.median, error.mean, error.held)]
                 rows.append([what, name, f"{error.points:,}", *shown])
     write_table(columns, rows)
+
+
+def _print_held(held: dict[str, tuple[str, ...]], prior: Calibration | None) -> None:
+    """Say which constants the points asked too much of; those of the prior have been said to be there before."""
+    from plenum.serving.fitting import held_at_most
+
+    before = held_at_most(prior) if prior else {}
+    for key, names in held.items():
+        if key.count("|") and names != before.get(key):
+            write_sentences(
+                "",
+                f"At the most that any device reaches for {key.replace('|', ' on ')}: {', '.join(names)}. Points beyond are corrected "
+                "one by one; check how many devices they state.",
+            )
 
 
 def _print_end(out: Path | None, few: bool) -> None:

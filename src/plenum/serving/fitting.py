@@ -114,6 +114,22 @@ def calibrate(
     )
 
 
+def held_at_most(calibration: Calibration) -> dict[str, tuple[str, ...]]:
+    """Return, by key of :attr:`Calibration.efficiencies`, constants that stand at the most that any device reaches.
+
+    There the points asked for more than physics lets be: what they ask beyond is in the residuals.
+    """
+    most = np.exp(_CEILING) * (1.0 - 1e-3)
+    found: dict[str, tuple[str, ...]] = {}
+    for key, efficiency in calibration.efficiencies.items():
+        names = tuple(
+            n for n, v, m in zip(EFFICIENCY_FIELDS, efficiency_array(efficiency), most, strict=True) if v >= m
+        )
+        if names:
+            found[key] = names
+    return found
+
+
 def physics_residuals(points: Measured, calibration: Calibration) -> NDArray[np.float64]:
     """Return logarithms of measured over predicted, offsets included, (n, 2): of TPOT and of TTFT.
 

@@ -122,6 +122,12 @@ def transfer_bps(*instances: Instance) -> float:
     return LINK_PART * min(instance.devices * instance.hardware.scaleout_bps for instance in instances)
 
 
+def transfer_s(first: Instance, then: Instance, prompt_tokens: float) -> float:
+    """Seconds in which the cache of a prompt crosses from what computed it to what decodes; a latent is sent once."""
+    size = first.model.cache_values(prompt_tokens) * FORMATS[first.precision.kv_cache].bytes
+    return size / transfer_bps(first, then)
+
+
 def cache_shards(instance: Instance) -> int:
     """Into how many parts tensor parallelism splits one token's cache: no further than there are KV heads; a latent is not split."""
     heads = [block.attention.kv_heads for block in instance.model.blocks if block.attention.kind in ("full", "sliding")]
@@ -168,3 +174,10 @@ def cache_capacity_tokens(instance: Instance, context_tokens: float = LONG_TOKEN
 def longest_sequence_fits(instance: Instance, context_tokens: float) -> bool:
     """Tell whether a sequence of ``context_tokens`` fits beside the weights: it is held by one attention group."""
     return cache_capacity_tokens(instance, context_tokens) / instance.parallelism.dp >= context_tokens
+
+
+def tokens_per_step(speculative_tokens: int, acceptance: float) -> float:
+    """Mean tokens that a sequence advances in one iteration, drafts that were accepted included (arXiv 2211.17192, equation 1)."""
+    if acceptance >= 1.0:
+        return speculative_tokens + 1.0
+    return (1.0 - acceptance ** (speculative_tokens + 1)) / (1.0 - acceptance)

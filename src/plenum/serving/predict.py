@@ -20,8 +20,7 @@ from plenum.serving.calibration import (
     efficiency_for,
     shipped,
 )
-from plenum.serving.formats import FORMATS
-from plenum.serving.instance import Instance, cache_capacity_tokens, transfer_bps
+from plenum.serving.instance import Instance, cache_capacity_tokens, tokens_per_step, transfer_s
 from plenum.serving.loads import AT_LOAD, AT_OUT, LOAD_FIELDS, solve
 from plenum.serving.peaks import least_times
 from plenum.serving.roofline import EFFICIENCY_FIELDS, coefficients, efficiency_array, work_of_many
@@ -398,16 +397,3 @@ def _describe(instances: Sequence[Instance], firsts: Sequence[Instance], loads: 
     rows = np.array([known[id(i), id(f)] for i, f in zip(instances, firsts, strict=True)]).reshape(-1, len(names))
     for k, name in enumerate(names):
         loads[:, AT_LOAD[name]] = rows[:, k]
-
-
-def transfer_s(first: Instance, then: Instance, prompt_tokens: float) -> float:
-    """Seconds in which the cache of a prompt crosses from what computed it to what decodes; a latent is sent once."""
-    size = first.model.cache_values(prompt_tokens) * FORMATS[first.precision.kv_cache].bytes
-    return size / transfer_bps(first, then)
-
-
-def tokens_per_step(speculative_tokens: int, acceptance: float) -> float:
-    """Mean tokens that a sequence advances in one iteration, drafts that were accepted included (arXiv 2211.17192, equation 1)."""
-    if acceptance >= 1.0:
-        return speculative_tokens + 1.0
-    return (1.0 - acceptance ** (speculative_tokens + 1)) / (1.0 - acceptance)

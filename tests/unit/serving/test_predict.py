@@ -21,14 +21,14 @@ from plenum.serving.calibration import (
 )
 from plenum.serving.catalogue.accelerators import accelerator_named
 from plenum.serving.catalogue.models import model_named
-from plenum.serving.fitting import calibrate
+from plenum.serving.fitting import calibrate, held_at_most
 from plenum.serving.floors import floor_tpot_s, floor_ttft_s
 from plenum.serving.formats import Precision
-from plenum.serving.instance import EngineSettings, Instance, Parallelism
+from plenum.serving.instance import EngineSettings, Instance, Parallelism, tokens_per_step
 from plenum.serving.measured import measured, run_in
 from plenum.serving.measurement import Measurement, Workers
-from plenum.serving.predict import predict, predict_many, tokens_per_step
-from plenum.serving.roofline import compile_steps
+from plenum.serving.predict import predict, predict_many
+from plenum.serving.roofline import Efficiency, compile_steps
 from plenum.serving.steps import chunk_pairs, step
 
 
@@ -319,3 +319,13 @@ def test_cpus_that_were_not_measured_are_guesses_and_said_to_be() -> None:
         shipped(), efficiencies=dict(shipped().efficiencies) | {"vllm|Xeon-8480": shipped().efficiencies["vllm"]}
     )
     assert efficiency_for(asked[1], own) is shipped().efficiencies["vllm"]
+
+
+def test_constants_that_points_ask_too_much_of_are_named() -> None:
+    """Points four times as fast as physics: constants go to the most that devices reach, and calibration says which."""
+    fresh = replace(UNCALIBRATED, efficiencies={"": Efficiency()})
+    assert held_at_most(fresh) == {}
+    hasty = [point for osl in (64, 128, 256) for point in measurements(0.25, osl=float(osl))]
+    held = held_at_most(calibrate(measured(hasty), prior=fresh))
+    assert "memory" in held["vllm|H200"]
+    assert "compute" in held["vllm|H200"]
