@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plenum.cli.cloud import cloud_options
 from plenum.cli.complete import complete_traffic
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.exits import DONE, NO
@@ -29,7 +30,7 @@ MAX_SEED = 2**63 - 1
 
 @click.command()
 @click.argument("endpoint")
-@click.option("--url", default=URL, show_default=True, envvar="PLENUM_GATEWAY", help="Gateway, or any OpenAI server.")
+@click.option("--url", envvar="PLENUM_GATEWAY", help="Any OpenAI server instead.  [default: the cloud's gateway]")
 @click.option("--key", default="", envvar="PLENUM_KEY", help="Inference key; better in $PLENUM_KEY than here.")
 @click.option("--api", type=click.Choice(["chat", "completions"]), default="chat", show_default=True)
 @click.option("--trace", help=TRACE_HELP, shell_complete=complete_traffic)
@@ -55,13 +56,16 @@ MAX_SEED = 2**63 - 1
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the latencies into this PNG.")
 @choose_output
+@cloud_options
 def command(**options: Any) -> None:
     """Send ENDPOINT traffic as it came or was invented, and say what its users saw.
 
+    With --url, ENDPOINT is what that server calls its model.
+
     Requests are sent when they are due, however long those before them take, and every latency counts from then. Prompts have the
-    lengths asked for in the server's own tokens; those of traces with block hashes share what those share. With --model and --hardware
-    (taken from the endpoint where it says them) the prediction for just this load stands beside. Exits with 1 where --slo is not kept,
-    or nothing was served.
+    lengths asked for in the server's own tokens; those of traces with block hashes share what those share. Where model and accelerator
+    are known (from the endpoint, or --model and --hardware) the prediction for just this load stands beside. Exits with 1 where what is
+    promised (by the endpoint, or --slo) is not kept, or nothing was served.
 
     \b
     plenum bench chat --trace azure-conv --scale 0.01 --duration 60s
@@ -70,8 +74,11 @@ def command(**options: Any) -> None:
     """
     from plenum.adapters.load import summarise
     from plenum.cli import bench_figures, bench_prediction
+    from plenum.cli.bench_target import pointed
 
     _check(options)
+    options = pointed(options)
+    _check_point(options)
     slo = read_promises(options["slo"])
     traffic = _traffic(options)
     instance = bench_prediction.stated(options) if options["model"] else None
@@ -100,14 +107,17 @@ def _check(options: dict[str, Any]) -> None:
         charts.check_png(options["plot"])
     if options["trace"] and options["rps"]:
         raise FieldError("--rps", "is traffic of its own; leave out --trace")
-    if not options["url"].startswith(("http://", "https://")):
+    if options["url"] and not options["url"].startswith(("http://", "https://")):
         raise FieldError("--url", f"must be such as {URL}, not {options['url'][:80]!r}")
     if bool(options["model"]) != bool(options["hardware"]):
         raise FieldError("--hardware", "and --model say together what was measured; give both")
-    if options["measurements"] and not options["model"]:
-        raise FieldError("--measurements", "needs --model and --hardware: a point says what it is a point of")
     if options["calibrate"] and not options["measurements"]:
         raise FieldError("--calibrate", "fits to the points of --measurements; name that file too")
+
+
+def _check_point(options: dict[str, Any]) -> None:
+    if options["measurements"] and not options["model"]:
+        raise FieldError("--measurements", "needs --model and --hardware: a point says what it is a point of")
 
 
 def _traffic(options: dict[str, Any]) -> NamedTraffic:

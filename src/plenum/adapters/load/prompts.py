@@ -14,11 +14,11 @@ _TEXT = (
     "the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one you were "
     "all her she there would their we him been has when who will no more if out so up said what its about than into them can only "
     "other time new some could these two may first then do any like my now over such our man me even most made after also did many "
-    "off before must well back through years much where your way down should because long each just state those people too how "
+    "off before must well back years much where your way down should long each just state those people too how "
     "little good world make very year still see own work"
 )
 WORDS = _TEXT.split()
-"""So common that, with the space before it, each is one token of every vocabulary of some ten thousand."""
+"""So common and short that, with the space before it, each is one token of every vocabulary of some ten thousand."""
 
 
 class GaugeError(PlenumError):
