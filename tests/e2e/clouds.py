@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -144,6 +144,8 @@ class Cloud:
             if started.process.poll() is None:
                 started.process.kill()
             started.process.wait()
+        for address in self.folder.glob("*/gateway/address.json"):
+            end_gateway(json.loads(address.read_bytes()))
         for state in self.folder.glob("*/node/runs/*/state.json"):
             end_run(json.loads(state.read_bytes()))
 
@@ -227,6 +229,14 @@ def end_run(state: dict[str, Any]) -> None:
     for pid in (state["shim_pid"], state["pid"]):
         if state["phase"] != "exited" and pid and psutil.pid_exists(pid):
             psutil.Process(pid).kill()
+
+
+def end_gateway(address: dict[str, Any]) -> None:
+    """Kill a gateway that outlived its control plane; it says itself that it is one."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(address["pid"])
+        if "plenum.bootstrap.gateway" in process.cmdline():
+            process.kill()
 
 
 @contextmanager

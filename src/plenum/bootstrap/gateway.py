@@ -202,8 +202,11 @@ def read_gateway_settings(path: Path | None) -> Any:
 
 def found_address(folder: Path) -> Address | None:
     """Return where the gateway of a folder is; None: none runs there."""
-    if not is_taken(folder):
-        return None
+    return last_address(folder) if is_taken(folder) else None
+
+
+def last_address(folder: Path) -> Address | None:
+    """Return where the gateway of a folder is, or was when it ran last; None: nobody knows."""
     try:
         return msgspec.json.decode((folder / "address.json").read_bytes(), type=Address)
     except (OSError, msgspec.MsgspecError):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from plenum.bootstrap.config import private_folder, write_private
@@ -107,7 +108,9 @@ class Keeper:
 
     async def _came_up(self) -> bool:
         for _ in range(int(START_S / 0.05)):
-            if self.address is not None:
+            if (address := self.address) is not None:
+                # Those who ask know it by this port, should it have to be started again.
+                self._config = replace(self._config, port=address.port)
                 return True
             if self._child is not None and self._child.poll() is not None:
                 return False

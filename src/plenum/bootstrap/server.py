@@ -18,7 +18,7 @@ import msgspec
 
 from plenum.bootstrap.config import ServerConfig, host_name, instance_of, is_loopback, private_folder, secret_of
 from plenum.bootstrap.embedded import serve_agent, serve_simulated
-from plenum.bootstrap.gateway import GatewayConfig, found_address
+from plenum.bootstrap.gateway import GatewayConfig, last_address
 from plenum.bootstrap.gateways import Keeper, gateway_folder
 from plenum.control import commands
 from plenum.control.events import Grant
@@ -266,7 +266,7 @@ def _keeper(config: ServerConfig, service: Service, address: str, ca: Path | Non
     if config.gateway_port is None:
         return None
     folder = gateway_folder(config.data)
-    before = found_address(folder)
+    before = last_address(folder)
     wanted = GatewayConfig(
         data=folder,
         servers=(address,),
