@@ -27,11 +27,11 @@ from plenum.serving.workload import Requests, requests_of
 from plenum.sim.serving import Policies, simulate
 from plenum.sim.serving.slices import scaled
 
-SHARE, SECONDS, SHORTER = 0.03, 20.0, 8
+SHARE, SECONDS, SHORTER = 0.03, 16.0, 8
 """Of the trace's conversations; into how much of the model's time their hour is pressed; by what lengths are divided."""
 
-SCALE = 2.0
-"""Real seconds for each of the model's: what this machine adds to a request counts for half."""
+SCALE = 2.5
+"""Real seconds for each of the model's: what this machine adds to a request counts for less than half."""
 
 BLOCK = mooncake.BLOCK_TOKENS // SHORTER
 SETTINGS = Settings(
