@@ -114,6 +114,21 @@ def test_openai_s_client_streams_lists_and_is_billed(served: Served):
     assert MODEL in plenum(served.cloud.folder, "usage")
 
 
+def test_responses_and_batches_are_answered_by_the_same_model(served: Served):
+    client = served.client
+    said = client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=8)
+    assert said.output_text
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+    line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "body": request}
+    file = client.files.create(file=("in.jsonl", json.dumps(line).encode()), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    done = until(lambda: b if (b := client.batches.retrieve(batch.id)).status == "completed" else None, "the batch")
+    assert done.output_file_id
+    answer = json.loads(client.files.content(done.output_file_id).read())
+    assert answer["custom_id"] == "one"
+    assert answer["response"]["body"]["choices"][0]["message"]["content"]
+
+
 def test_a_key_is_no_good_elsewhere_or_once_it_is_revoked(served: Served):
     made = json.loads(plenum(served.cloud.folder, "key", "create", "--model", "other", "-o", "json"))
     other = Served(served.cloud, served.url, made["secret"])
