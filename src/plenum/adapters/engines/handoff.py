@@ -6,12 +6,10 @@ have. A handle that cannot be used is answered with 409, and whoever asked falls
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import msgspec
-from yarl import URL
 
 from plenum.adapters.engines.http import HttpAnswer, HttpEngine, Opening
+from plenum.adapters.engines.wire import Wire
 from plenum.ports.engine import EngineError, Handle, HandleError
 
 PREFILL, DECODE, CACHES = "/prefill", "/decode", "/caches/"
@@ -31,6 +29,7 @@ class HandoffClient(HttpEngine):
     """An engine with a second address for hand-offs; :meth:`learn` finds it."""
 
     handoff_url = ""
+    _handoff_wire: Wire | None = None
     weights_digest = ""
 
     async def prefill(self, path: str, body: bytes) -> Handle:
@@ -50,8 +49,8 @@ class HandoffClient(HttpEngine):
         """As :meth:`open`, going on from a handle."""
         return HandoffOpening(self, DECODE, Order(path=path, body=body, handle=handle))
 
-    async def handoff_address(self) -> URL:
-        """Return the second address.
+    async def handoff_wire(self) -> Wire:
+        """Return the connections to the second address.
 
         Raises
         ------
@@ -62,24 +61,32 @@ class HandoffClient(HttpEngine):
             await self.learn()
         if not self.handoff_url:
             raise HandleError(f"the engine at {self.url} was started without hand-offs")
-        return URL(self.handoff_url)
+        if self._handoff_wire is None:
+            self._handoff_wire = Wire(self.handoff_url, self.headers)
+        return self._handoff_wire
+
+    async def close(self) -> None:
+        """Close connections, those to the second address too."""
+        await super().close()
+        if self._handoff_wire is not None:
+            self._handoff_wire.close()
 
 
 class HandoffOpening(Opening):
     """A request to the second address."""
 
-    __slots__ = ("_order", "_path")
+    __slots__ = ("_order",)
     _engine: HandoffClient
 
     def __init__(self, engine: HandoffClient, path: str, order: Order) -> None:
-        super().__init__(engine, URL(), msgspec.json.encode(order), None)
-        self._path, self._order = path, order
+        super().__init__(engine, path, msgspec.json.encode(order))
+        self._order = order
 
     async def __aenter__(self) -> HttpAnswer:
         handle = self._order.handle
         if handle is not None and handle.engine != self._engine.kind:
             raise HandleError(f"a handle of {handle.engine} is of no use to {self._engine.kind}")
-        self._url = (await self._engine.handoff_address()).with_path(self._path)
+        self._wire = await self._engine.handoff_wire()
         answer = await super().__aenter__()
         if answer.status == UNUSABLE:
             try:
@@ -87,8 +94,3 @@ class HandoffOpening(Opening):
             finally:
                 await self.__aexit__(None, None, None)
         return answer
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await super().__aexit__(kind, error, trace)

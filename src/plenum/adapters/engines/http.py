@@ -7,35 +7,22 @@ out to be closed before an answer began is replaced once, without anybody notici
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from plenum.adapters.engines.prometheus import engine_metrics
 from plenum.adapters.engines.server import Server
-from plenum.model.errors import FieldError
-from plenum.ports.engine import Answer, Capabilities, EngineError, EngineMetrics, Handle, HandleError, Health
-
-CONNECT_TIMEOUT_S = 5.0
-SILENCE_TIMEOUT_S = 900.0
-"""Longest without a byte of an answer: a long prompt on a small machine takes minutes."""
+from plenum.adapters.engines.wire import Exchange, Wire, WireError
+from plenum.ports.engine import Capabilities, EngineError, EngineMetrics, Handle, HandleError, Health
 
 ASK_TIMEOUT_S = 10.0
 """Of everything but requests for tokens."""
 
-KEPT_S = 4.0
-"""How long a connection is kept for the next request: less than llama.cpp's 5 s, lest it close one as it is used."""
-
-MAX_CONNECTIONS = 4_096
 MAX_ANSWER_BYTES = 16 * 2**20
 """Of answers that are read whole."""
-
-LARGE_BYTES = 2**20
 
 _JSON = "application/json"
 
@@ -57,20 +44,19 @@ class StatusError(EngineError):
 class HttpAnswer:
     """An answer as it comes; see :class:`plenum.ports.engine.Answer`."""
 
-    __slots__ = ("_response", "_url", "content_type", "status")
+    __slots__ = ("_exchange", "_url", "content_type", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
-        self._response, self._url = response, url
-        self.status = response.status
-        self.content_type = response.headers.get("Content-Type", _JSON)
+    def __init__(self, exchange: Exchange, url: str) -> None:
+        self._exchange, self._url = exchange, url
+        self.status, self.content_type = exchange.status, exchange.content_type
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body's bytes as they arrive."""
         try:
-            async for chunk in self._response.content.iter_any():
+            async for chunk in self._exchange.chunks():
                 yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise EngineError(f"the engine at {self._url} broke off in its answer: {_said(error)}") from error
+        except WireError as error:
+            raise EngineError(f"the engine at {self._url} broke off in its answer: {error}") from error
 
     async def read(self) -> bytes:
         """Return the whole body.
@@ -92,22 +78,33 @@ class HttpAnswer:
 class Opening:
     """A request that is sent on entering, and whose connection is closed on leaving if the answer has not ended."""
 
-    __slots__ = ("_body", "_engine", "_headers", "_response", "_url")
+    __slots__ = ("_body", "_engine", "_exchange", "_headers", "_path", "_wire")
 
-    def __init__(self, engine: HttpEngine, url: URL, body: bytes, headers: Mapping[str, str] | None) -> None:
-        self._engine, self._url, self._body, self._headers = engine, url, body, headers
-        self._response: aiohttp.ClientResponse | None = None
+    def __init__(
+        self,
+        engine: HttpEngine,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        wire: Wire | None = None,
+    ) -> None:
+        self._engine, self._path, self._body, self._headers = engine, path, body, headers
+        self._wire = wire or engine.wire
+        self._exchange: Exchange | None = None
 
     async def __aenter__(self) -> HttpAnswer:
-        self._response = await self._engine.send(self._url, self._body, self._headers)
-        return HttpAnswer(self._response, self._engine.url)
+        try:
+            self._exchange = await self._wire.send("POST", self._path, self._body, self._headers)
+        except WireError as error:
+            raise EngineError(f"no answer from the engine at {self._engine.url}: {error}") from error
+        return HttpAnswer(self._exchange, self._engine.url)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Of an answer that has ended the connection is kept already; else closing it is what frees the engine's slot.
-        if self._response is not None:
-            self._response.close()
+        # Of an answer that has ended the connection is kept; else closing it is what frees the engine's slot.
+        if self._exchange is not None:
+            self._exchange.close()
 
 
 class HttpEngine:
@@ -129,10 +126,8 @@ class HttpEngine:
     def __init__(self, url: str, *, key: str = "", server: Server | None = None) -> None:
         self.url = url.rstrip("/")
         self.capabilities = Capabilities()
-        _check(self.url)
-        self._headers = {"Content-Type": _JSON} | ({"Authorization": f"Bearer {key}"} if key else {})
-        self._urls: dict[str, URL] = {}
-        self._open: aiohttp.ClientSession | None = None
+        self.headers = {"Content-Type": _JSON} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self.wire = Wire(self.url, self.headers)
         self._server = server
 
     async def start(self) -> None:
@@ -175,7 +170,7 @@ class HttpEngine:
 
     def open(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Opening:
         """Send a request and give its answer while the context is open."""
-        return Opening(self, self.to(path), body, headers)
+        return Opening(self, path, body, headers)
 
     async def tokenize(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text."""
@@ -198,33 +193,10 @@ class HttpEngine:
 
     async def close(self) -> None:
         """Close connections; what :meth:`start` started goes on."""
-        if self._open is not None:
-            await self._open.close()
-            self._open = None
-
-    async def send(self, url: URL, body: bytes, headers: Mapping[str, str] | None = None) -> aiohttp.ClientResponse:
-        """POST a body and return the answer as soon as it begins.
-
-        Raises
-        ------
-        EngineError
-            No answer began.
-        """
-        sent = self._headers if not headers else {**self._headers, **headers}
-        for last in (False, True):
-            # aiohttp warns of large bodies given as bytes; given as a file they are written piece by piece.
-            data = body if len(body) < LARGE_BYTES else io.BytesIO(body)
-            try:
-                return await self._session().post(url, data=data, headers=sent, allow_redirects=False)
-            except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError) as error:
-                if last:
-                    raise EngineError(f"the engine at {self.url} closed the connection without an answer") from error
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                raise EngineError(f"no answer from the engine at {self.url}: {_said(error)}") from error
-        raise AssertionError("unreachable")
+        self.wire.close()
 
     async def ask(
-        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float = ASK_TIMEOUT_S
+        self, method: str, path: str, body: bytes = b"", *, timeout_s: float = ASK_TIMEOUT_S
     ) -> tuple[int, bytes]:
         """Send a small question; returns status and body.
 
@@ -233,18 +205,22 @@ class HttpEngine:
         EngineError
             No answer within ``timeout_s``, or a broken or too long one.
         """
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        exchange: Exchange | None = None
         try:
-            async with self._session().request(
-                method, self.to(path), data=body, headers=self._headers, allow_redirects=False, timeout=timeout
-            ) as response:
-                return response.status, await HttpAnswer(response, self.url).read()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise EngineError(f"no answer from the engine at {self.url}{path}: {_said(error)}") from error
+            async with asyncio.timeout(timeout_s):
+                exchange = await self.wire.send(method, path, body)
+                return exchange.status, await HttpAnswer(exchange, self.url).read()
+        except TimeoutError as error:
+            raise EngineError(f"no answer from the engine at {self.url}{path} within {timeout_s:g} s") from error
+        except WireError as error:
+            raise EngineError(f"no answer from the engine at {self.url}{path}: {error}") from error
+        finally:
+            if exchange is not None:
+                exchange.close()
 
     async def ask_json(self, method: str, path: str, body: Any = None, *, timeout_s: float = ASK_TIMEOUT_S) -> Any:
         """As :meth:`ask`, JSON both ways; an answer other than 200 is an error too, a :class:`StatusError`."""
-        sent = None if body is None else msgspec.json.encode(body)
+        sent = b"" if body is None else msgspec.json.encode(body)
         status, answer = await self.ask(method, path, sent, timeout_s=timeout_s)
         if status != 200:
             raise StatusError(status, f"{self.url}{path} answers {status}: {_start(answer)}")
@@ -262,41 +238,6 @@ class HttpEngine:
         metrics = await self.metrics()
         return not (metrics.running > 0 or metrics.waiting > 0)
 
-    def to(self, path: str) -> URL:
-        """Return the URL of a path."""
-        url = self._urls.get(path)
-        if url is None:
-            # Paths are a few constants of ours, so this does not grow.
-            url = self._urls[path] = URL(self.url + path, encoded=True)
-        return url
-
-    def _session(self) -> aiohttp.ClientSession:
-        if self._open is None:
-            self._open = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEPT_S),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-                auto_decompress=False,
-            )
-        return self._open
-
-
-def _check(url: str) -> None:
-    try:
-        parsed = URL(url)
-    except ValueError:
-        parsed = URL()
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.user:
-        raise FieldError("url", f"{url!r} is no address of an engine, such as http://127.0.0.1:8000")
-
-
-def _said(error: BaseException) -> str:
-    return str(error) or type(error).__name__
-
 
 def _start(body: bytes) -> str:
     return body[:200].decode("utf-8", "replace")
-
-
-__all__ = ["Answer", "HttpAnswer", "HttpEngine", "Opening"]

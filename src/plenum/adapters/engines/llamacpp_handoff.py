@@ -13,7 +13,7 @@ import hashlib
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,9 @@ class Handoffs:
     def __init__(self, engine: LlamaCpp, folder: Path, digest: str, slots: int, *, url: str, key: str) -> None:
         self._engine, self._folder, self._digest, self._url, self._key = engine, folder, digest, url, key
         self._free = set(range(slots))
+        self._prompts: dict[
+            int, list[int]
+        ] = {}  # what was prefilled last in each slot: what begins alike goes there again
         self._freed = asyncio.Condition()
         self._kept: dict[str, tuple[float, int]] = {}
         for left in folder.iterdir():
@@ -119,7 +122,7 @@ class Handoffs:
         body = _body(order)
         settings = sampling(body)
         tokens = await self._tokens(order.path, body)
-        async with self._slot() as slot:
+        async with self._slot(tokens) as slot:
             told = await self._engine.ask_json(
                 "POST",
                 "/completion",
@@ -131,6 +134,10 @@ class Handoffs:
                 raise HandleError("the prompt does not fit a slot")
             name = secrets.token_urlsafe(24)
             saved = await self._engine.ask_json("POST", f"/slots/{slot}?action=save", {"filename": name})
+            self._prompts[slot] = tokens
+        if saved["n_saved"] != len(tokens):  # somebody else's request came in between
+            (self._folder / name).unlink(missing_ok=True)
+            raise HandleError("the slot was taken away before its cache was saved")
         sha256 = await asyncio.to_thread(_hash, self._folder / name)
         self._keep(name, int(saved["n_written"]))
         data = Saved(name=name, url=self._url, sha256=sha256, tokens=tuple(tokens))
@@ -241,13 +248,17 @@ class Handoffs:
         raise HandleError("only one prompt, of text or tokens, is handed over")
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[int]:
-        """Hold a slot that no other hand-off has, an idle one if there is any: requests that come directly have theirs."""
+    async def _slot(self, tokens: Sequence[int] = ()) -> AsyncIterator[int]:
+        """Hold a slot that no other hand-off has.
+
+        Requests that come directly have theirs, so an idle one is better; among these, one whose last prompt began as this one does.
+        """
         async with self._freed:
             await self._freed.wait_for(lambda: bool(self._free))
             busy = {each["id"] for each in await self._engine.ask_json("GET", "/slots") if each["is_processing"]}
-            slot = min(self._free, key=lambda each: (each in busy, each))
+            slot = min(self._free, key=lambda each: (each in busy, -_alike(self._prompts.get(each, ()), tokens), each))
             self._free.remove(slot)
+        self._prompts.pop(slot, None)
         try:
             yield slot
         finally:
@@ -301,6 +312,11 @@ async def _only(first: First) -> AsyncIterator[dict[str, Any]]:
     if first.text:
         yield {"content": first.text, "stop": False}
     yield {"content": "", "stop": True, "stop_type": "eos" if first.stop else "limit", "output_tokens": 1}
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Count the tokens that two prompts begin with."""
+    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _hash(path: Path) -> str:

@@ -93,7 +93,7 @@ class Sglang(HttpEngine):
 
     @property
     def _host(self) -> str:
-        return self.to("/").host or ""
+        return self.wire.host
 
 
 class SglangDecode(Opening):
@@ -108,7 +108,7 @@ class SglangDecode(Opening):
         except msgspec.DecodeError as error:
             raise HandleError(f"the handle cannot be read: {error}") from error
         sent = _object(body) | msgspec.to_builtins(self._room)
-        super().__init__(engine, engine.to(path), msgspec.json.encode(sent), None)
+        super().__init__(engine, path, msgspec.json.encode(sent))
         self._handle = handle
 
     async def __aenter__(self) -> HttpAnswer:

@@ -113,7 +113,7 @@ class VllmDecode(Opening):
 
     def __init__(self, engine: Vllm, path: str, body: bytes, handle: Handle) -> None:
         sent = {**_object(body), "kv_transfer_params": msgspec.Raw(handle.data)}
-        super().__init__(engine, engine.to(path), msgspec.json.encode(sent), None)
+        super().__init__(engine, path, msgspec.json.encode(sent))
         self._handle = handle
 
     async def __aenter__(self) -> HttpAnswer:
