@@ -136,7 +136,8 @@ def forget_context(name: str, *, env: Mapping[str, str] = os.environ) -> None:
     if name not in stored["contexts"]:
         raise NoContextError(f"there is no context {name!r}")
     del stored["contexts"][name]
-    stored.get("keys", {}).pop(name, None)
+    if isinstance(keys := stored.get("keys"), dict):
+        keys.pop(name, None)
     _write(path, stored)
 
 
@@ -164,8 +165,9 @@ def save_key(context: str, tenant: str, key: str, env: Mapping[str, str] = os.en
     """
     path = config_path(env)
     stored = _stored(path)
-    keys = stored.setdefault("keys", {})
-    keys.setdefault(context, {})[tenant] = key
+    keys = stored["keys"] if isinstance(stored.get("keys"), dict) else {}
+    of_context = keys[context] if isinstance(keys.get(context), dict) else {}
+    stored["keys"] = {**keys, context: {**of_context, tenant: key}}
     _write(path, stored)
 
 

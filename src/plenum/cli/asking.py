@@ -65,6 +65,6 @@ def openai_lines(url: str, key: str, model: str) -> str:
         f"from openai import OpenAI\n"
         f"client = OpenAI(\n    base_url={url + '/v1'!r},\n    api_key={key!r},\n)\n"
         f"for part in client.chat.completions.create(\n    model={model!r}, stream=True,\n"
-        f"    messages=[{{'role': 'user', 'content': {QUESTION!r}}}],\n):\n"
+        f"    messages=[\n        {{'role': 'user', 'content': {QUESTION!r}}},\n    ],\n):\n"
         f"    print(part.choices[0].delta.content or '', end='', flush=True)"
     )

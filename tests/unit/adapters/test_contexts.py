@@ -15,6 +15,8 @@ from plenum.adapters.contexts import (
     contexts,
     forget_context,
     save_context,
+    save_key,
+    saved_key,
     server_url,
 )
 from plenum.model.errors import FieldError, FileError
@@ -104,3 +106,26 @@ def test_addresses(text: str, url: str) -> None:
 def test_what_is_no_address_or_no_safe_one(text: str) -> None:
     with pytest.raises(FieldError):
         server_url(text)
+
+
+def test_keys_for_models_are_kept_beside_their_context_and_go_with_it(env: dict[str, str]) -> None:
+    path = save_context(LAB, env=env)
+    assert saved_key("lab", "research", env) == ""
+    save_key("lab", "research", "plk_one", env)
+    save_key("lab", "vision", "plk_two", env)
+    assert [saved_key("lab", tenant, env) for tenant in ("research", "vision")] == ["plk_one", "plk_two"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    save_context(replace(LAB, tenant="vision"), env=env)
+    assert saved_key("lab", "research", env) == "plk_one"
+    forget_context("lab", env=env)
+    assert saved_key("lab", "research", env) == ""
+
+
+@pytest.mark.parametrize("keys", ['"x"', "[]", '{"lab": 1}', '{"lab": {"research": 7}}'])
+def test_what_is_no_key_is_none(env: dict[str, str], keys: str) -> None:
+    path = save_context(LAB, env=env)
+    path.write_text(path.read_text().rstrip().removesuffix("}") + f', "keys": {keys}}}')
+    assert saved_key("lab", "research", env) == ""
+    save_key("lab", "research", "plk_one", env)
+    assert saved_key("lab", "research", env) == "plk_one"
+    forget_context("lab", env=env)
