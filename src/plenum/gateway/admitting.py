@@ -66,32 +66,28 @@ class Pressure:
 
     def arrived(self, tier: int, work_s: float, replicas: int) -> None:
         """Count a request; of batch work, when it is let go on."""
-        self._decay(replicas)
-        self._of[tier] = admission.pressure_after(self._of[tier], 0.0, work_s, float(replicas), WINDOW_S)
-
-    def up_to(self, tier: int, replicas: int) -> float:
-        """Return the pressure of a class and those above it."""
-        self._decay(replicas)
-        return sum(self._of[: tier + 1])
-
-    def above(self, tier: int, replicas: int) -> float:
-        """Return the pressure of the classes above."""
-        self._decay(replicas)
-        return sum(self._of[:tier])
-
-    def lets_go(self, tier: int, replicas: int) -> bool:
-        """Whether there is room for one more of a class that yields."""
-        return self.up_to(tier, replicas) <= LIMITS[tier]
-
-    def retry_after_s(self, tier: int, replicas: int, backlog_s: float) -> float:
-        """Return when one that is refused should come back."""
-        return float(admission.retry_after_s(self.up_to(tier, replicas), LIMITS[tier], backlog_s, WINDOW_S))
-
-    def _decay(self, replicas: int) -> None:
-        now_s = self._now()
+        now_s, each = self._now(), max(float(replicas), 1.0)
         elapsed_s, self._at_s = now_s - self._at_s, now_s
-        # None ready: what arrives meanwhile waits for one, and is counted then.
-        self._of = [admission.pressure_after(p, elapsed_s, 0.0, max(float(replicas), 1.0), WINDOW_S) for p in self._of]
+        self._of = [
+            admission.pressure_after(pressure, elapsed_s, work_s if k == tier else 0.0, each, WINDOW_S)
+            for k, pressure in enumerate(self._of)
+        ]
+
+    def up_to(self, tier: int) -> float:
+        """Return the pressure of a class and those above it."""
+        return sum(self._of[: tier + 1]) * math.exp((self._at_s - self._now()) / WINDOW_S)
+
+    def above(self, tier: int) -> float:
+        """Return the pressure of the classes above."""
+        return self.up_to(tier - 1) if tier else 0.0
+
+    def lets_go(self, tier: int) -> bool:
+        """Whether there is room for one more of a class that yields."""
+        return self.up_to(tier) <= LIMITS[tier]
+
+    def retry_after_s(self, tier: int, backlog_s: float) -> float:
+        """Return when one that is refused should come back."""
+        return float(admission.retry_after_s(self.up_to(tier), LIMITS[tier], backlog_s, WINDOW_S))
 
 
 def judge(
@@ -100,7 +96,6 @@ def judge(
     promise: Promise,
     pressure: Pressure,
     tier: int,
-    replicas: int,
     waited_s: float,
     output_tokens: int,
 ) -> Verdict:
@@ -121,8 +116,8 @@ def judge(
         outlook.tpot_high_s,
         math.inf if batch else promise.ttft_s - waited_s,
         math.inf if batch else promise.tpot_s,
-        pressure.up_to(tier, replicas),
-        pressure.above(tier, replicas),
+        pressure.up_to(tier),
+        pressure.above(tier),
         LIMITS[tier],
         output_tokens,
         OUTPUT_CAP,

@@ -216,7 +216,7 @@ class Dispatcher:
         group = groups.get(revision_of(other, ask.session or ask.id))
         if group is None or not group.usable(set()):
             return None, None
-        return other, group.outlook(self._ticket(ask, group))
+        return other, group.outlook(self._ticket(ask, group), judged=True)
 
     def _ticket(self, ask: Ask, group: Group) -> Ticket:
         return Ticket(ask, self._fleet.salt(ask.key.tenant), group.policy)

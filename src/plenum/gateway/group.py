@@ -193,8 +193,8 @@ class Group:
         now_s = self._now()
         return any(t.open_to(now_s) and t.replica.run not in tried for t in self.answering)
 
-    def outlook(self, ticket: Ticket) -> Outlook:
-        """Return what would become of a request if it were taken now."""
+    def outlook(self, ticket: Ticket, *, judged: bool) -> Outlook:
+        """Return what would become of a request if it were taken now; its first token only where that is ``judged``."""
         now_s, ask, forecast = self._now(), ticket.ask, self.forecast
         able = [target for target in self.answering if target.open_to(now_s)]
         if not able:
@@ -203,7 +203,7 @@ class Group:
         output = self._output_of(ask)
         work_s = forecast.work_s(ask.prompt_tokens, max(hits), output, min(target.limit for target in able))
         ttft_s = tpot_s = 0.0
-        if forecast.knows_ttft:
+        if judged and forecast.knows_ttft:
             ttft_s = min(
                 predicted_ttft_s(forecast, t, ask.prompt_tokens, hit) for t, hit in zip(able, hits, strict=True)
             )
@@ -223,7 +223,7 @@ class Group:
         replicas, promise = self.replicas, self.spec.promise
         if not replicas:
             return None
-        outlook, ask = self.outlook(ticket), ticket.ask
+        outlook, ask = self.outlook(ticket, judged=math.isfinite(promise.ttft_s)), ticket.ask
         ticket.work_s = outlook.work_s
         if not ticket.tier:
             self.pressure.arrived(0, outlook.work_s, replicas)
@@ -234,16 +234,15 @@ class Group:
             sent_s = self.forecast.ttft_s(ask.prompt_tokens, ticket.hit_tokens, 0.0, 0.0, places)
             sent_s *= self.forecast.ttft_errors.high
             ticket.until_s = min(ticket.until_s, ask.arrived_s + max(promise.ttft_s - sent_s, 0.0))
-        verdict = judge(outlook, cheaper, promise, self.pressure, ticket.tier, replicas, waited_s, ask.output_tokens)
+        verdict = judge(outlook, cheaper, promise, self.pressure, ticket.tier, waited_s, ask.output_tokens)
         if verdict.step == admission.SHED and self._idle():
             return TRIED
         return verdict
 
     def retry_after_s(self, tier: int) -> float:
         """Return when one that is refused should come back."""
-        replicas = self.replicas
-        backlog_s = sum(ticket.work_s for ticket in self.queue.everyone()) / max(replicas, 1)
-        return self.pressure.retry_after_s(tier, replicas, backlog_s)
+        backlog_s = sum(ticket.work_s for ticket in self.queue.everyone()) / max(self.replicas, 1)
+        return self.pressure.retry_after_s(tier, backlog_s)
 
     async def seat(self, ticket: Ticket) -> Seat:
         """Wait for a place at a replica.
@@ -328,7 +327,7 @@ class Group:
         return not len(self.queue) and any(t.open_to(now_s) and not t.load for t in self.answering)
 
     def _lets_go(self, ticket: Ticket) -> bool:
-        return ticket.tier == 0 or bool(ticket.tried) or self.pressure.lets_go(ticket.tier, self.replicas)
+        return ticket.tier == 0 or bool(ticket.tried) or self.pressure.lets_go(ticket.tier)
 
     def _roomy(self, ticket: Ticket) -> list[Target]:
         now_s = self._now()
