@@ -20,6 +20,7 @@ import msgspec
 
 from plenum.gateway.answers import client_id, overloaded
 from plenum.gateway.call import Call, GoneError, Receive, Send
+from plenum.gateway.experiment_routes import EXPERIMENTS
 from plenum.gateway.inference import Inference
 from plenum.gateway.journal import Journal
 from plenum.gateway.limits import Failures
@@ -63,7 +64,7 @@ class Gateway:
         self.measures = Measures()
         self.journal = journal
         self.inference = Inference(dispatch, journal, self.settings, self.measures)
-        self._routes = (*_ROUTES, *routes)
+        self._routes = (*_ROUTES, *EXPERIMENTS, *routes)
         self._router = Router(self._routes)
         self._refusals = Refusals(self.measures)
         self._failures = Failures(self.settings.failures_per_minute)

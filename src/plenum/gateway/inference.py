@@ -23,9 +23,11 @@ from plenum.gateway.journal import Journal, Slot
 from plenum.gateway.limits import Grant, Limits
 from plenum.gateway.measures import Measures
 from plenum.gateway.meter import Counted, Meter, usage_of
+from plenum.gateway.moderation import Moderation
 from plenum.gateway.read import Reading, Wishes, read_ask
 from plenum.gateway.request import Ask, Dispatch, Dispatched, RefusedError
 from plenum.gateway.settings import GatewaySettings
+from plenum.gateway.variants import Chosen, Variants
 from plenum.ports.engine import EngineError
 from plenum.ports.gateway import Key, Table, Usage
 
@@ -50,10 +52,17 @@ class Inference:
         self.directory = Directory(Table(version=0))
         self.estimates, self.limits = Estimates(), Limits()
         self.closing = False
+        self.variants = Variants(settings.experiments)
+        self.moderation = Moderation(settings.moderation) if settings.moderation else None
 
     def use(self, table: Table) -> None:
         """Go by another table from the next request on."""
         self.directory = Directory(table)
+
+    async def end(self) -> None:
+        """Close what it has open to others than engines."""
+        if self.moderation is not None:
+            await self.moderation.close()
 
     def ask(self, key: Key, path: str, raw: bytes, *, id: str = "", wishes: Wishes = NO_WISHES) -> Answering:
         """Give a request's answer while the context is open; leaving it early cancels it.
@@ -105,6 +114,7 @@ class Answering:
         self._meter: Meter | None = None
         self._counted: Counted | None = None
         self._outcome = ""
+        self._chosen: Chosen | None = None
         self.status, self.content_type = 200, JSON
         self.headers: Headers = []
         self.usage: Usage | None = None
@@ -182,9 +192,12 @@ class Answering:
             estimates=inference.estimates,
             settings=inference.settings,
             now_s=self._started_s,
+            rewrite=self._rewrite,
         )
         self._raw = b""
         ask = self._ask
+        if inference.moderation is not None:
+            await inference.moderation.check(ask)
         self._grant = inference.limits.take(self._key, ask.prompt_tokens + ask.output_tokens, self._started_s)
         self._slot = inference.journal.claim()
         context = inference.dispatch.send(ask)
@@ -201,8 +214,13 @@ class Answering:
         else:
             await self._take_whole()
         self.headers = self._grant.headers
+        if self._chosen is not None:
+            self.headers = [*self.headers, (b"x-plenum-variant", word(self._chosen.label))]
         if ask.verdict:
             self.headers = [*self.headers, (b"x-plenum-verdict", word(ask.verdict))]
+
+    def _rewrite(self, body: dict[str, Any]) -> None:
+        self._chosen = self._inference.variants.apply(self._key, self._path, body, self._wishes.session, self._id)
 
     async def _take_whole(self) -> None:
         assert self._slot is not None
@@ -289,15 +307,16 @@ class Answering:
         )
         if outcome == "done" and self._reading is not None:
             inference.estimates.learn(self._ask.served.spec.id, self._reading.size_bytes, prompt_tokens)
-        inference.measures.answered(
-            dispatched.endpoint,
-            outcome,
-            prompt_tokens=prompt_tokens,
-            cached_tokens=cached_tokens,
-            output_tokens=output_tokens,
-            ttft_s=self._ttft_s,
-            total_s=time.monotonic() - self._started_s,
-        )
+        figures = {
+            "prompt_tokens": prompt_tokens,
+            "cached_tokens": cached_tokens,
+            "output_tokens": output_tokens,
+            "ttft_s": self._ttft_s,
+            "total_s": time.monotonic() - self._started_s,
+        }
+        inference.measures.answered(dispatched.endpoint, outcome, **figures)
+        if self._chosen is not None:
+            inference.variants.note(self._chosen, **figures, failed=outcome != "done")
 
 
 def _broken(error: EngineError | None) -> RefusedError:

@@ -6,6 +6,7 @@ one reading that was checked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -76,6 +77,7 @@ def read_ask(
     estimates: Estimates,
     settings: GatewaySettings,
     now_s: float,
+    rewrite: Callable[[dict[str, Any]], None] = lambda body: None,
 ) -> Reading:
     """Read a request.
 
@@ -83,6 +85,8 @@ def read_ask(
     ----------
     now_s
         By the monotonic clock.
+    rewrite
+        Makes the body what it is to be, before it is checked.
 
     Raises
     ------
@@ -90,6 +94,7 @@ def read_ask(
         It cannot be meant, is not allowed, or names a model that is not there.
     """
     body = read_object(raw)
+    rewrite(body)
     model = check_text(body.get("model"), "model")
     served = directory.served(key, model)
     check_fields(path, body)

@@ -64,6 +64,7 @@ async def serve(gateway: Gateway, listening: socket.socket) -> AsyncIterator[Non
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping
+        await gateway.inference.end()
 
 
 class _Quiet(uvicorn.Server):

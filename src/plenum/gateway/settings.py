@@ -4,6 +4,32 @@ from __future__ import annotations
 
 import msgspec
 
+from plenum.gateway.experiments import Experiment
+
+
+class ModerationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How prompts are moderated.
+
+    Parameters
+    ----------
+    url
+        Asked with ``{"input": …, "tenant": …}``, answers as OpenAI's ``/v1/moderations`` does.
+    timeout_s
+        For one prompt.
+    fail_open
+        Whether prompts pass while the hook fails or takes too long; else they are refused then.
+    tenants
+        Whose prompts; empty: everybody's.
+    parallel
+        Prompts with the hook at once; the others wait for it, and their wait counts towards ``timeout_s``.
+    """
+
+    url: str
+    timeout_s: float = 1.0
+    fail_open: bool = False
+    tenants: tuple[str, ...] = ()
+    parallel: int = 64
+
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of one gateway.
@@ -36,6 +62,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Keys that one address may get wrong.
     metrics_hash
         SHA-256, in hexadecimal, of the token that reads ``/metrics`` from elsewhere; empty: loopback alone reads it.
+    moderation
+        Who says which prompts may pass; None: all may.
+    experiments
+        Variants of prompts and models, of all tenants.
     """
 
     name: str = "gateway"
@@ -55,3 +85,5 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     choices: int = 8
     failures_per_minute: int = 60
     metrics_hash: str = ""
+    moderation: ModerationSettings | None = None
+    experiments: tuple[Experiment, ...] = ()

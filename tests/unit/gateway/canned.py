@@ -21,6 +21,7 @@ from plenum.gateway.offline import offline_routes
 from plenum.gateway.request import Ask
 from plenum.gateway.routes import Route
 from plenum.gateway.server import serve
+from plenum.gateway.settings import GatewaySettings
 from plenum.model.endpoint import Endpoint
 from plenum.ports.gateway import Key, Replica, Served, Table
 
@@ -114,6 +115,7 @@ async def canned_gateway(
     limits: FileLimits | None = None,
     routes: Callable[[Gateway], tuple[Route, ...]] | None = None,
     parallel: int = 4,
+    settings: GatewaySettings | None = None,
 ) -> AsyncIterator[tuple[str, Gateway]]:
     files = Files(folder / "files", limits)
     batches = Batches(folder / "batches", files)
@@ -121,7 +123,7 @@ async def canned_gateway(
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     listening.listen()
-    gateway = Gateway(dispatch, journal)
+    gateway = Gateway(dispatch, journal, settings)
     runner = Runner(batches, gateway.inference, parallel=parallel)
     gateway.add(offline_routes(files, batches, runner))
     if routes:

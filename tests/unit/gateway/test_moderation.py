@@ -1,0 +1,110 @@
+"""The moderation hook: what it objects to, and what happens while it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import openai
+import pytest
+from aiohttp import web
+from tests.unit.gateway.canned import SECRET, CannedDispatch, canned_gateway
+
+from plenum.gateway.moderation import objections_of
+from plenum.gateway.settings import GatewaySettings, ModerationSettings
+
+
+@asynccontextmanager
+async def moderator() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
+    """A server that flags what says ``bad``, answers nonsense to ``nonsense`` and nothing to ``slow``."""
+    asked: list[dict[str, str]] = []
+
+    async def judge(request: web.Request) -> web.Response:
+        body = await request.json()
+        asked.append(body)
+        if "nonsense" in body["input"]:
+            return web.json_response({"results": []})
+        if "slow" in body["input"]:
+            await asyncio.sleep(60)
+        flagged = "bad" in body["input"]
+        return web.json_response(
+            {"results": [{"flagged": flagged, "categories": {"violence": flagged, "hate": False}}]}
+        )
+
+    app = web.Application()
+    app.router.add_post("/v1/moderations", judge)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1/moderations", asked
+    finally:
+        await runner.cleanup()
+
+
+async def say(asking: openai.AsyncOpenAI, text: str) -> str:
+    answer = await asking.chat.completions.create(model="chat", messages=[{"role": "user", "content": text}])
+    return answer.choices[0].message.content or ""
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_prompts_are_asked_about_before_any_engine_sees_them(tmp_path: Path, fail_open: bool) -> None:
+    async def go() -> None:
+        dispatch = CannedDispatch()
+        async with moderator() as (hook, asked):
+            settings = GatewaySettings(moderation=ModerationSettings(url=hook, timeout_s=0.3, fail_open=fail_open))
+            async with (
+                canned_gateway(tmp_path, dispatch, settings=settings) as (url, gateway),
+                openai.AsyncOpenAI(base_url=url + "/v1", api_key=SECRET, max_retries=0) as asking,
+            ):
+                assert await say(asking, "good") == "echo: good"
+                assert asked[0]["tenant"] == "acme"
+                assert "good" in asked[0]["input"]
+                with pytest.raises(openai.BadRequestError) as refused:
+                    await say(asking, "bad")
+                assert refused.value.code == "moderation.flagged"
+                assert "violence" in refused.value.message
+                assert len(dispatch.asked) == 1
+                for text in ("nonsense", "slow"):
+                    if fail_open:
+                        assert await say(asking, text) == f"echo: {text}"
+                        continue
+                    with pytest.raises(openai.InternalServerError) as failed:
+                        await say(asking, text)
+                    assert failed.value.status_code == 503
+                    assert "retry-after" in failed.value.response.headers
+                assert len(dispatch.asked) == (3 if fail_open else 1)
+                moderation = gateway.inference.moderation
+                assert moderation
+                assert moderation.failures == 2
+
+    asyncio.run(go())
+
+
+def test_only_tenants_that_are_named_are_asked_about(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with moderator() as (hook, asked):
+            settings = GatewaySettings(moderation=ModerationSettings(url=hook, tenants=("rival",)))
+            async with (
+                canned_gateway(tmp_path, CannedDispatch(), settings=settings) as (url, _),
+                openai.AsyncOpenAI(base_url=url + "/v1", api_key=SECRET, max_retries=0) as asking,
+            ):
+                assert await say(asking, "bad") == "echo: bad"
+            assert asked == []
+
+    asyncio.run(go())
+
+
+def test_objections_are_read_strictly() -> None:
+    def said(*results: object) -> bytes:
+        return json.dumps({"results": results}).encode()
+
+    assert objections_of(said({"flagged": False, "categories": {"hate": True}})) == ()
+    assert objections_of(said({"flagged": True})) == ("flagged",)
+    assert objections_of(said({"flagged": False}, {"flagged": True, "categories": {"a": True, "b": False}})) == ("a",)
+    for nothing in (b"{}", b"[]", said(), said({"flagged": "no"})):
+        with pytest.raises(ValueError, match="no answer"):
+            objections_of(nothing)
