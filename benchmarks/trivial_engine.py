@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
                 "requests": requests,
                 "body": last_body.decode("utf-8", "replace"),
             }
-            self._whole(200, json.dumps(said).encode() if b" /state" in head else b"{}")
+            self._whole(200, json.dumps(said).encode() if b" /state" in head else b'{"data":[{"id":"m"}]}')
             return
         requests += 1
         last_body = body
