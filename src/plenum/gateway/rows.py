@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 from plenum.model.errors import FieldError
@@ -30,10 +31,12 @@ _COUNTS_AT = 16
 _FIXED = struct.Struct("<BBxxI8xqqqdq")
 """State, outcome, checksum of what follows once it is final, (state of its own line), three counts, time, revision."""
 
-_TEXTS = (("request", 128), ("tenant", 96), ("key", 96), ("endpoint", 192), ("model", 300))
+_TEXTS = {"request": 128, "tenant": 96, "key": 96, "endpoint": 192, "model": 300}
+"""Names in a row, in this order, and the bytes that each may have."""
+
 _TEXTS_AT = _FIXED.size
 
-assert _TEXTS_AT + sum(size + 2 for _, size in _TEXTS) <= ROW_BYTES
+assert _TEXTS_AT + sum(_TEXTS.values()) + 2 * len(_TEXTS) <= ROW_BYTES
 
 
 class Rows:
@@ -75,7 +78,7 @@ class Rows:
         """
         at = HEAD_BYTES + place * ROW_BYTES
         row = _packed(usage)
-        self._map[at + 1 : at + len(row)] = row[1:]
+        self._map[at + 1 : at + ROW_BYTES] = memoryview(row)[1:]
         self._map[at] = state
 
     def count(self, place: int, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> None:
@@ -107,7 +110,7 @@ class Rows:
             raise ValueError(f"row {place} of {self.path} is damaged")
         texts: dict[str, str] = {}
         position = _TEXTS_AT
-        for name, _ in _TEXTS:
+        for name in _TEXTS:
             size = int.from_bytes(row[position : position + 2], "little")
             texts[name] = row[position + 2 : position + 2 + size].decode()
             position += 2 + size
@@ -131,7 +134,7 @@ class Rows:
         os.close(self._file)
 
 
-def _packed(usage: Usage) -> bytes:
+def _packed(usage: Usage) -> bytearray:
     row = bytearray(
         _FIXED.pack(
             0,
@@ -144,14 +147,24 @@ def _packed(usage: Usage) -> bytes:
             usage.revision,
         )
     )
-    for name, most in _TEXTS:
-        text = getattr(usage, name).encode()
-        if len(text) > most:
-            raise FieldError(name, f"{name} has more than {most} bytes, which no row of usage holds")
-        row += len(text).to_bytes(2, "little") + text
+    row += _text("request", usage.request)
+    row += _names(usage.tenant, usage.key, usage.endpoint, usage.model)
     row += bytes(ROW_BYTES - len(row))
     struct.pack_into("<I", row, 4, _checksum(row))
-    return bytes(row)
+    return row
+
+
+@lru_cache(1_024)
+def _names(*names: str) -> bytes:
+    """Return what the rows of a key's requests for a model have alike."""
+    return b"".join(_text(field, name) for field, name in zip(list(_TEXTS)[1:], names, strict=True))
+
+
+def _text(field: str, text: str) -> bytes:
+    encoded = text.encode()
+    if len(encoded) > _TEXTS[field]:
+        raise FieldError(field, f"{field} has more than {_TEXTS[field]} bytes, which no row of usage holds")
+    return len(encoded).to_bytes(2, "little") + encoded
 
 
 def _checksum(row: bytes | bytearray) -> int:
