@@ -86,7 +86,7 @@ async def delete(call: Call) -> Response:
 
 
 def job_behind(call: Call) -> Job:
-    """Return the job that holds an endpoint's replicas, of its newest revision; rather one that waits.
+    """Return the job that holds an endpoint's replicas, of its newest revision: of the slot that is asked for, else one that waits.
 
     Raises
     ------
@@ -96,7 +96,9 @@ def job_behind(call: Call) -> Job:
     jobs = served_views.children(call.state, call.state.endpoints[call.job_id])
     if not jobs:
         raise AbsentError(f"{call.job_id} has no replicas now; the next request wakes one, if its maximum allows")
-    return next((job for job in jobs if job.waiting is not None), jobs[0])
+    pool = str(call.query.get("slot") or "").rpartition("-")[0]
+    of_pool = [job for job in jobs if not pool or any(role.name == pool for role in job.workload.roles)] or jobs
+    return next((job for job in of_pool if job.waiting is not None), of_pool[0])
 
 
 def _check_attached(call: Call, urls: tuple[str, ...]) -> None:

@@ -118,12 +118,14 @@ def replicas_text(status: Item) -> str:
 def gpus_text(spec: Item) -> str:
     """Return the GPUs that a job's manifest asks for in all; empty for none."""
     total = 0.0
-    for role in spec.get("roles") or [spec]:
+    for role in spec.get("roles") or list((spec.get("pools") or {}).values()) or [spec]:
         resources = role.get("resources") or {}
         each = resources.get("gpu", 1 if resources.get("count") else 0) or 0
         if resources.get("mig"):
             return f"{resources['mig']} slices"
-        total += float(each) * (resources.get("count") or 1) * (role.get("replicas") or 1)
+        replicas = role.get("replicas") or 1
+        most = replicas.get("max", 1) if isinstance(replicas, dict) else replicas
+        total += float(each) * (resources.get("count") or 1) * most
     return f"{total:g}" if total else ""
 
 

@@ -191,7 +191,7 @@ _TELL: dict[str, Callable[[Body, str], str]] = {
 
 def _scaled(body: Body, actor: str) -> str:
     figures = ", ".join(f"{name} {value:.3g}" for name, value in sorted(body.get("signals", {}).items()))
-    what = f"{body['pool']} from {body['before']} to {body['after']}: {body.get('sentence') or body['why']}"
+    what = body.get("sentence") or f"{body['pool']}: {body['before']} → {body['after']} replicas: {body['why']}"
     return what + (f" ({figures})" if figures else "")
 
 

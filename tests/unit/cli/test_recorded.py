@@ -151,6 +151,8 @@ def test_how_far_a_job_has_got() -> None:
         ({"resources": {"gpu": 0.3}, "replicas": 3}, "0.9"),
         ({"resources": {"count": 4}}, "4"),
         ({"resources": {"mig": "3g"}}, "3g slices"),
+        ({"model": "m", "resources": {"gpu": 2}, "replicas": {"min": 1, "max": 4}}, "8"),
+        ({"pools": {"prefill": {"resources": {"gpu": 8}}, "decode": {"resources": {"gpu": 4}, "replicas": 2}}}, "16"),
         ({"roles": [{"replicas": 2, "resources": {"gpu": 8}}, {"resources": {"cpu": 1}}]}, "16"),
     ],
 )
