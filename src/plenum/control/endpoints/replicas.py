@@ -44,6 +44,8 @@ def job_of(state: State, found: EndpointRecord, revision: Revision, pool: str) -
 
 def replicas_of(state: State, found: EndpointRecord, revision: Revision, pool: Pool) -> Iterator[Replica]:
     """Yield the replicas of a revision's pool that run or ought to; of an attached endpoint its servers."""
+    if pool.name not in revision.pools:
+        return
     wanted = revision.pools[pool.name].replicas
     if revision.spec.attached:
         phase = READY if revision.phase in ACTIVE else DRAINING
@@ -75,7 +77,9 @@ def replicas_of(state: State, found: EndpointRecord, revision: Revision, pool: P
 
 
 def count(state: State, found: EndpointRecord, revision: Revision, pool: Pool) -> Count:
-    """Return how many replicas of a revision's pool there are."""
+    """Return how many replicas of a revision's pool there are; none of a pool that the revision does not have."""
+    if pool.name not in revision.pools:
+        return Count()
     wanted = revision.pools[pool.name].replicas
     phases = [replica.phase for replica in replicas_of(state, found, revision, pool)]
     if revision.spec.attached:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from plenum.control import events as ev
 from plenum.model.workload import Request, Workload
@@ -198,7 +198,7 @@ class Books:
         tenant = e.tenant()
         live = sum(1 for job in self.jobs.values() if job.tenant == tenant and not job.ended)
         most = self._max_jobs.get(tenant, 0)
-        must(not most or live < most, "max-jobs", f"{tenant} gets job {live + 1} of {most}")
+        must(e.owner or not most or live < most, "max-jobs", f"{tenant} gets job {live + 1} of {most}")
         self.jobs[e.job] = BookedJob(record.position, tenant, [e.workload])
 
     def _JobChanged(self, e: ev.JobChanged, record: Record, now_s: float) -> None:  # noqa: N802
@@ -208,6 +208,11 @@ class Books:
             job.generations.append(e.workload)
         else:
             job.generations[-1] = e.workload
+
+    def _JobScaled(self, e: ev.JobScaled, record: Record, now_s: float) -> None:  # noqa: N802
+        job = self.jobs[e.job]
+        (role,) = job.generations[-1].roles
+        job.generations[-1] = replace(job.generations[-1], roles=(replace(role, replicas=e.replicas),))
 
     def _JobStopRequested(self, e: ev.JobStopRequested, record: Record, now_s: float) -> None:  # noqa: N802
         self.jobs[e.job].going = True

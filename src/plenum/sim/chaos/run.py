@@ -49,9 +49,11 @@ class Verdict:
         return not self.invariant
 
 
-def run_seed(seed: int, steps: int, *, without: Collection[str] = (), defects: Collection[str] = ()) -> Verdict:
+def run_seed(
+    seed: int, steps: int, *, without: Collection[str] = (), defects: Collection[str] = (), serves: bool = False
+) -> Verdict:
     """Run one seed: some steps with mischief, then quiet until everything has settled."""
-    world = Chaos(seed, without=without, defects=defects)
+    world = Chaos(seed, without=without, defects=defects, serves=serves)
     invariant = sentence = ""
     try:
         for _ in range(steps):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from plenum.control import commands as c
 from plenum.control.agent import Agent
 from plenum.control.controller import Controller
 from plenum.control.decider import Decider, next_start
@@ -24,6 +23,7 @@ from plenum.sim.chaos.network import Network
 from plenum.sim.chaos.replica import Replica
 from plenum.sim.chaos.scenery import GPU_POWER_W, GPUS, MAX_NODES, TENANTS, Plot, plot, read_fleet
 from plenum.sim.chaos.schedule import Life, MachineClock, Process, Schedule
+from plenum.sim.chaos.serving import Customer, Gateway, check_billed, imitated_engine, is_at_rest, wishes_to_end
 from plenum.sim.nodes import Faults, SimulatedDriver
 from plenum.sim.store import AFTER, BEFORE, MemoryStore
 
@@ -87,9 +87,13 @@ class Chaos:
         Kinds of faults to leave out.
     defects
         Names of planted bugs, see :mod:`plenum.sim.chaos.defects`.
+    serves
+        Endpoints are served, too.
     """
 
-    def __init__(self, seed: int, *, without: Collection[str] = (), defects: Collection[str] = ()) -> None:
+    def __init__(
+        self, seed: int, *, without: Collection[str] = (), defects: Collection[str] = (), serves: bool = False
+    ) -> None:
         self.seed = seed
         self.schedule = s = Schedule(np.random.default_rng(seed))
         self.story: deque[tuple[int, float, str]] = deque(maxlen=STORY)
@@ -111,9 +115,13 @@ class Chaos:
         self.clients = [Client(s, self.network, f"u{i}", self.replicas, self.auditor, plots) for i in range(2)]
         self.clients[0].wishes = [fleet_as(several[0]) for several in plots.values()]
         self.clients[0].wishes += [any_quota(s, t) for t in TENANTS]
+        self.gateways: list[Gateway] = []
+        if serves:
+            self.clients.append(Customer(s, self.network, "s0", self.replicas, self.auditor, plots))
+            self.gateways = [Gateway(s, self.network, f"g{i}", self.replicas) for i in range(2)]
         self.mischief = Mischief(self)
         self._still_at = -1
-        for process in (*self.replicas, *self.hosts, *self.clients, self.mischief):
+        for process in (*self.replicas, *self.hosts, *self.clients, *self.gateways, self.mischief):
             process.start()
 
     # -- parts -------------------------------------------------------------------------------------
@@ -131,7 +139,13 @@ class Chaos:
     def _controller(self, name: str) -> Controller:
         lease_s = LEASES_S[self.schedule.below(len(LEASES_S))]
         return self._parts.controller(
-            self.store, self._clocks[name], read_fleet, holder=name, address=name, lease_s=lease_s
+            self.store,
+            self._clocks[name],
+            read_fleet,
+            holder=name,
+            address=name,
+            lease_s=lease_s,
+            engine_process=imitated_engine,
         )
 
     def _host(self, name: str, *, instance: str = "") -> Host:
@@ -206,6 +220,9 @@ class Chaos:
         self._heal()
         self._wait_until(self._are_clients_idle, "clients to be told")
         self._wait_until(self._is_settled, "what waits to fit, and to run what the log says")
+        if self.gateways:
+            self._wait_until(self._is_served, "endpoints to come to rest, and journals to be in the log")
+            check_billed(self.auditor.replayed, self.gateways)
         self.compare()
         self.tell("everything is deleted")
         self._wait_until(self._delete_all, "deleted jobs to go")
@@ -237,6 +254,8 @@ class Chaos:
                     driver.driver.reboot(node)
         for client in self.clients:
             client.has_ideas = False
+        for gateway in self.gateways:
+            gateway.quiet = True
 
     def _wait_until(self, holds: Callable[[], bool], what: str) -> None:
         until_s = self.schedule.now_s + QUIET_S
@@ -251,11 +270,16 @@ class Chaos:
 
     def _delete_all(self) -> bool:
         """Ask for all jobs to go, also those of requests that were long on their way; returns whether they are gone."""
-        jobs = sorted(self.auditor.books.jobs)
-        if jobs and self._are_clients_idle():
-            self.clients[0].wishes = [c.delete_job(job) for job in jobs]
+        state = self.auditor.replayed
+        if (self.auditor.books.jobs or state.endpoints) and self._are_clients_idle():
+            self.clients[0].wishes = wishes_to_end(state)
             self.clients[0].wake()
-        return not jobs
+        return not (self.auditor.books.jobs or state.endpoints)
+
+    def _is_served(self) -> bool:
+        state = self.auditor.replayed
+        told = not any(gateway.journal for gateway in self.gateways)
+        return told and all(is_at_rest(state, found) for found in state.endpoints.values())
 
     def _are_clients_idle(self) -> bool:
         return not any(client.wishes or client.busy for client in self.clients)
