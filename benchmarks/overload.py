@@ -23,7 +23,7 @@ SLOTS = 8
 SETTINGS = Settings(host="127.0.0.1", port=0, model="llama-3.1-70b", hardware="A100", tensor=4, slots=SLOTS)
 PROMISE = Promise(ttft_s=1.5, tpot_s=0.1)
 PROMPT_TOKENS, OUTPUT_TOKENS = 400, 40
-CAPACITY_S, CALM_S, RUSH_S, AFTER_S = 8.0, 8.0, 25.0, 15.0
+CAPACITY_S, CALM_S, RUSH_S, AFTER_S = 10.0, 8.0, 25.0, 15.0
 CALM, INTERACTIVE, BATCH = 0.4, 2.0, 1.0
 """Of what can be done: before and after; and during the rush, together three times it."""
 
@@ -117,7 +117,7 @@ async def _run() -> Run:
     )  # fmt: skip
     async with asyncio.timeout(PATIENCE_S), engines(SETTINGS) as started:
         async with fleet(Endpoint(name=NAME, model="m", engine="emulated", slots=SLOTS), started) as on:
-            capacity = await _capacity(on)
+            capacity = await _capacity(on, rng)
         async with fleet(spec, started) as on:
             sending: list[asyncio.Task[Seen]] = []
             await _phase(on, sending, {"interactive": CALM * capacity}, CALM_S, rng)
@@ -130,18 +130,17 @@ async def _run() -> Run:
     return Run(seen, rush_s, after_s, over_s, capacity)
 
 
-async def _capacity(on: Bench) -> float:
+async def _capacity(on: Bench, rng: np.random.Generator) -> float:
     """Keep every place taken for a while; requests a second that end."""
     ended: list[float] = []
     stop_s = time.monotonic() + CAPACITY_S
 
-    async def keep(number: int) -> None:
+    async def keep() -> None:
         while time.monotonic() < stop_s:
-            number += REPLICAS * SLOTS
-            await on.ask(_text(number), PROMPT_TOKENS, OUTPUT_TOKENS, tier="interactive")
+            await on.ask(_text(rng), PROMPT_TOKENS, _output(rng), tier="interactive")
             ended.append(time.monotonic())
 
-    await asyncio.gather(*(keep(n) for n in range(REPLICAS * SLOTS)))
+    await asyncio.gather(*(keep() for _ in range(REPLICAS * SLOTS)))
     later = [at for at in ended if stop_s - CAPACITY_S + 2 <= at < stop_s]
     return len(later) / (CAPACITY_S - 2)
 
@@ -156,13 +155,16 @@ async def _phase(
     begin_s = time.monotonic()
     for at_s, tier in arrivals:
         await asyncio.sleep(max(begin_s + at_s - time.monotonic(), 0.0))
-        output = int(rng.integers(OUTPUT_TOKENS // 2, OUTPUT_TOKENS * 3 // 2))
-        text = _text(int(rng.integers(1 << 40)))
+        text, output = _text(rng), _output(rng)
         sending.append(
             asyncio.create_task(on.ask(text, PROMPT_TOKENS, output, tier=tier, tenant=f"t{len(sending) % 3}"))
         )
     await asyncio.sleep(max(begin_s + seconds - time.monotonic(), 0.0))
 
 
-def _text(number: int) -> str:
-    return f" {number % 1_000_000:06d}" * PROMPT_TOKENS
+def _text(rng: np.random.Generator) -> str:
+    return f" {int(rng.integers(1_000_000)):06d}" * PROMPT_TOKENS
+
+
+def _output(rng: np.random.Generator) -> int:
+    return int(rng.integers(OUTPUT_TOKENS // 2, OUTPUT_TOKENS * 3 // 2))

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ from plenum.gateway.foresight import foresee
 from plenum.gateway.group import Group, MovedError, Seat, Ticket
 from plenum.gateway.handoff import Handoffs
 from plenum.gateway.request import Ask, RefusedError
+from plenum.model.errors import PlenumError
 from plenum.ports.engine import EMBEDDINGS, EngineError
 from plenum.ports.gateway import LoadReport, Served, Table
 from plenum.serving import admission
@@ -35,6 +36,9 @@ MAX_TRIES = 4
 
 AGAIN_S = 0.25
 """Before the same replica is tried again; doubles each time."""
+
+TOKENIZE_TIMEOUT_S = 0.5
+"""For a prompt's tokens: without them it goes by what was sent where."""
 
 MAX_MOVES = 8
 """Times that a request looks for another revision because its own is gone."""
@@ -110,6 +114,8 @@ class Dispatcher:
         group.tally.arrived += 1
         group.hedges.earn()
         try:
+            if group.kv_index:
+                ticket.tokens = await _tokens(ask, group)
             if ask.path != EMBEDDINGS:
                 ticket = self._admit(ticket, group)
             return await self._try(ticket)
@@ -280,6 +286,18 @@ async def _give_up(flying: set[asyncio.Future[Flight]]) -> None:
     for one in await asyncio.gather(*flying, return_exceptions=True):
         if isinstance(one, Flight):
             await one.close()
+
+
+async def _tokens(ask: Ask, group: Group) -> Sequence[int]:
+    """Return a prompt's tokens, from any replica that will say them soon; none where nobody does."""
+    given = ask.body.get("prompt")
+    if isinstance(given, list) and all(type(token) is int for token in given):
+        return given
+    for target in group.answering[:1]:
+        with suppress(PlenumError, TimeoutError):
+            async with asyncio.timeout(TOKENIZE_TIMEOUT_S):
+                return await target.engine.tokenize(ask.prompt)
+    return ()
 
 
 def _cap(ask: Ask) -> None:

@@ -14,6 +14,7 @@ from plenum.model.endpoint import Endpoint
 from plenum.model.errors import PlenumError
 from plenum.ports.engine import Engine
 from plenum.ports.gateway import LoadReport, PoolLoad, Replica, Served, Table, engine_key
+from plenum.serving import routing
 
 TICK_S = 0.25
 """How often those that wait are looked at; all else that changes their lot calls for it itself."""
@@ -122,12 +123,15 @@ class Fleet:
             targets.append(target)
         group.targets = targets
         group.index.keep(target.replica.run for target in targets)
+        group.kv_index.keep(target.replica.run for target in targets)
         self._retire([target for target in known.values() if target not in targets])
 
     def _connected(self, group: Group, replica: Replica) -> Target:
         engine = self._connect(replica, engine_key(self._secret, replica.run))
         target = Target(replica, engine, group.spec.slots or engine.capabilities.slots)
         self._spawn(_learn(target, group))
+        if group.policy == routing.KV_AWARE and (heard := _published_at(group.spec.arguments, replica.url))[0]:
+            target.listening = self._spawn(_listen(group, replica.run, *heard))
         return target
 
     def _dissolve(self, group: Group) -> None:
@@ -138,10 +142,11 @@ class Fleet:
         for target in targets:
             self._spawn(_close(target))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _tend(self) -> None:
         ticks = 0
@@ -179,6 +184,12 @@ async def _ask_metrics(target: Target) -> None:
     target.asking = False
 
 
+def _published_at(arguments: tuple[str, ...], url: str) -> tuple[str, str]:
+    from plenum.adapters.engines.kv_events import published_at  # and ZeroMQ with it
+
+    return published_at(arguments, url)
+
+
 async def _learn(target: Target, group: Group) -> None:
     """Let the engine find out what it can do, and how much at once."""
     with suppress(PlenumError, TimeoutError):
@@ -188,8 +199,23 @@ async def _learn(target: Target, group: Group) -> None:
         group.pump()
 
 
+async def _listen(group: Group, run: str, address: str, replay: str) -> None:
+    """Take in what an engine tells of its cache; where that cannot be read, go by what was sent there."""
+    from plenum.adapters.engines.kv_events import Cleared, watch
+
+    try:
+        async for events in watch(address, replay=replay):
+            group.kv_index.take(run, events)
+            if any(isinstance(event, Cleared) for event in events):
+                group.index.forget(run)
+    except PlenumError:
+        group.kv_index.forget(run)
+
+
 async def _close(target: Target) -> None:
     """Close a replica's connections once nothing of it is in flight."""
+    if target.listening is not None:
+        target.listening.cancel()
     while target.own:
         await asyncio.sleep(CLOSE_S)
     await target.engine.close()

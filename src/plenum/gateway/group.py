@@ -11,6 +11,7 @@ from plenum.gateway.choosing import BY_PREFIX, choose, hits_of, policy_of, predi
 from plenum.gateway.fairness import OUTPUT_WEIGHT, PROMPT_WEIGHT, TIERS, FairQueue
 from plenum.gateway.forecast import Forecast
 from plenum.gateway.hedging import HedgeBudget
+from plenum.gateway.kv_index import KvIndex
 from plenum.gateway.prefixes import PrefixIndex, blocks_of
 from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.tallies import Tally
@@ -26,6 +27,9 @@ BATCH_PART = 0.75
 
 TPOT_PART = 0.9
 """Part of the promised time per token that a replica is filled up to."""
+
+TTFT_PART = 0.9
+"""Part of the promised time to the first token that waiting may take together with what follows it."""
 
 DEADLINE_S = 600.0
 """Of requests that have none."""
@@ -56,6 +60,8 @@ class Ticket:
         How long it waits at most.
     blocks, size_bytes
         Numbers of its prompt's blocks, and the prompt's bytes.
+    tokens
+        Of its prompt, where engines tell which they have in their caches.
     hit_tokens
         Of its prompt, in the cache of the replica last chosen for it.
     work_s
@@ -63,7 +69,7 @@ class Ticket:
     """
 
     __slots__ = (
-        "ask", "blocks", "hit_tokens", "seat", "session", "size_bytes", "tenant", "tier", "tried", "until_s", "work_s",
+        "ask", "blocks", "hit_tokens", "seat", "session", "size_bytes", "tenant", "tier", "tokens", "tried", "until_s", "work_s",
     )  # fmt: skip
 
     def __init__(self, ask: Ask, salt: str, policy: int) -> None:
@@ -76,6 +82,7 @@ class Ticket:
         self.blocks: Sequence[int] = blocks_of(ask.prompt, f"{self.tenant}\0{salt}") if looked_for else ()
         self.size_bytes = len(ask.prompt)
         self.hit_tokens, self.work_s = 0, 0.0
+        self.tokens: Sequence[int] = ()
         self.seat: asyncio.Future[Seat] | None = None
 
 
@@ -152,7 +159,7 @@ class Group:
         self.targets: list[Target] = []
         self.queue: FairQueue[Ticket] = FairQueue(MAX_WAITING)
         self.tallies = {pool.name: Tally() for pool in spec.pools}
-        self.index, self.forecast = PrefixIndex(), forecast or Forecast()
+        self.index, self.kv_index, self.forecast = PrefixIndex(), KvIndex(), forecast or Forecast()
         self.pressure, self.hedges = Pressure(now), HedgeBudget()
         self.output_tokens_mean = FIRST_OUTPUT_TOKENS
         self.tells_cached = False
@@ -193,13 +200,22 @@ class Group:
         now_s = self._now()
         return any(t.open_to(now_s) and t.replica.run not in tried for t in self.answering)
 
+    def hits(self, ticket: Ticket, targets: Sequence[Target]) -> list[int]:
+        """Return how many tokens of a prompt each of some replicas has: what engines tell of it, else what was sent them."""
+        prompt = ticket.ask.prompt_tokens
+        if ticket.tokens:
+            told = [min(self.kv_index.found(target.replica.run, ticket.tokens), prompt) for target in targets]
+            if any(told):
+                return told
+        return hits_of(self.index, targets, ticket.blocks, ticket.size_bytes, prompt)
+
     def outlook(self, ticket: Ticket, *, judged: bool) -> Outlook:
         """Return what would become of a request if it were taken now; its first token only where that is ``judged``."""
         now_s, ask, forecast = self._now(), ticket.ask, self.forecast
         able = [target for target in self.answering if target.open_to(now_s)]
         if not able:
             return Outlook()
-        hits = hits_of(self.index, able, ticket.blocks, ticket.size_bytes, ask.prompt_tokens)
+        hits = self.hits(ticket, able)
         output = self._output_of(ask)
         work_s = forecast.work_s(ask.prompt_tokens, max(hits), output, min(target.limit for target in able))
         ttft_s = tpot_s = 0.0
@@ -233,7 +249,7 @@ class Group:
             places = min(target.limit for target in self.answering)
             sent_s = self.forecast.ttft_s(ask.prompt_tokens, ticket.hit_tokens, 0.0, 0.0, places)
             sent_s *= self.forecast.ttft_errors.high
-            ticket.until_s = min(ticket.until_s, ask.arrived_s + max(promise.ttft_s - sent_s, 0.0))
+            ticket.until_s = min(ticket.until_s, ask.arrived_s + max(TTFT_PART * promise.ttft_s - sent_s, 0.0))
         verdict = judge(outlook, cheaper, promise, self.pressure, ticket.tier, waited_s, ask.output_tokens)
         if verdict.step == admission.SHED and self._idle():
             return TRIED
@@ -342,7 +358,7 @@ class Group:
 
     def _chosen(self, ticket: Ticket, roomy: list[Target]) -> Target:
         ask = ticket.ask
-        hits = hits_of(self.index, roomy, ticket.blocks, ticket.size_bytes, ask.prompt_tokens)
+        hits = self.hits(ticket, roomy)
         chosen = choose(self.policy, roomy, hits, self.forecast, ask.prompt_tokens, ticket.session, self._turn)
         self._turn += 1
         ticket.hit_tokens = hits[chosen]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from plenum.gateway.choosing import choose, hits_of
+from plenum.gateway.choosing import choose
 from plenum.gateway.group import Seat, Ticket
 from plenum.gateway.targets import Target
 from plenum.ports.engine import Answer, EngineError, Handle, HandleError
@@ -119,7 +119,7 @@ class Handoffs:
         if not candidates:
             return None
         prompt = ticket.ask.prompt_tokens
-        hits = hits_of(group.index, candidates, ticket.blocks, ticket.size_bytes, prompt)
+        hits = group.hits(ticket, candidates)
         chosen = choose(group.policy, candidates, hits, group.forecast, prompt, ticket.session, self._turn)
         self._turn += 1
         source, threshold = candidates[chosen], float(group.spec.prefill_threshold_tokens)

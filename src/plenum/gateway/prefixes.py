@@ -83,6 +83,10 @@ class PrefixIndex:
             room *= GROW
         self._room[run] = min(max(room, LEAST_BLOCKS), float(self._remembered))
 
+    def forget(self, run: str) -> None:
+        """Forget what a replica has: its cache was emptied."""
+        self._rows.pop(run, None)
+
     def keep(self, runs: Iterable[str]) -> None:
         """Forget all replicas but these."""
         kept = set(runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 
@@ -39,6 +40,8 @@ class Target:
         Requests that the engine told of beyond those: other gateways' and other clients'.
     limit
         Requests at once at most; follows the time per token that is measured.
+    listening
+        Takes in what it tells of its cache, where it does.
     pace
         Logarithm of how late first tokens come there against predictions, averaged; ``paced`` first tokens went into it.
     """
@@ -51,6 +54,7 @@ class Target:
         "engine",
         "identity",
         "limit",
+        "listening",
         "others_running",
         "others_waiting",
         "pace",
@@ -68,6 +72,7 @@ class Target:
         self.others_waiting = self.others_running = 0
         self.cache_used = 0.0
         self.pace, self.paced = 0.0, 0
+        self.listening: asyncio.Task[None] | None = None
         self.slots, self.limit = 0, 0.0
         self.sized(slots)
         self.identity = int.from_bytes(hashlib.blake2b(replica.run.encode(), digest_size=8).digest())
