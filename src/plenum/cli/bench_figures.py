@@ -35,7 +35,7 @@ POINTS = 200
 def print_run(endpoint: str, label: str, seen: Summary, beside: Beside | None) -> None:
     """Print what was measured, and the prediction beside it."""
     write_sentences(
-        f"{endpoint}: {label}, {seen.requests:,} requests over {show_duration(seen.span_s)}; on average "
+        f"{endpoint}: {label}, {seen.requests:,} request{'s' if seen.requests > 1 else ''} over {show_duration(seen.span_s)}; on average "
         f"{_number(seen.isl)} prompt tokens ({_number(seen.cached)} cached) and {_number(seen.osl)} output tokens",
         "",
     )
