@@ -141,7 +141,7 @@ _KEPT_S = 5.0
 
 def _forget_later(room: int) -> None:
     task = _prefills.get(room)
-    if task is not None and not task.cancelled():
+    if task is not None and task.done() and not task.cancelled():
         task.exception()  # looked at, lest the loop complains where no decode ever came
     asyncio.get_running_loop().call_later(_KEPT_S, _prefills.pop, room, None)
 

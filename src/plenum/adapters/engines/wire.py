@@ -68,6 +68,7 @@ class Wire:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._head = f"\r\nHost: {parts.netloc}\r\n{_lines(headers)}Content-Length: "
         self._kept: deque[Connection] = deque(maxlen=MAX_KEPT)
+        self.connections: set[Connection] = set()
 
     async def send(
         self,
@@ -98,9 +99,10 @@ class Wire:
                     raise
 
     def close(self) -> None:
-        """Close the connections that are kept."""
-        while self._kept:
-            self._kept.pop().abort()
+        """Close all connections; answers that have not ended break off."""
+        self._kept.clear()
+        for connection in [*self.connections]:
+            connection.abort()
 
     def keep(self, connection: Connection) -> None:
         """Keep a connection for the next request."""
@@ -271,6 +273,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember it."""
         self._transport = cast(asyncio.Transport, transport)
+        self._wire.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; between two exchanges nothing may."""
@@ -301,6 +304,7 @@ class Connection(asyncio.Protocol):
         elif not self.complete:
             self._error = self._error or (f"the connection broke: {exc}" if exc else "the server closed the connection")
         self._error = self._error or "the server closed the connection"
+        self._wire.connections.discard(self)
         self._stop_timer()
         self._wake()
 

@@ -46,7 +46,11 @@ AS_ARRAYS = [
 ]
 
 
-@pytest.mark.parametrize("batch", [AS_MAPS, AS_ARRAYS], ids=["maps", "arrays"])
+MIXED = [AS_MAPS["ts"], AS_MAPS["events"], 0]
+"""As vLLM 0.32 has it: an array of maps."""
+
+
+@pytest.mark.parametrize("batch", [AS_MAPS, AS_ARRAYS, MIXED], ids=["maps", "arrays", "an array of maps"])
 def test_both_encodings_mean_the_same(batch):
     assert read_batch(msgspec.msgpack.encode(batch)) == BATCH
 

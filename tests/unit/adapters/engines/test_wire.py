@@ -227,6 +227,24 @@ def test_being_cancelled_while_waiting_closes_the_connection():
     run(script, use=use)
 
 
+def test_closing_breaks_off_what_is_open():
+    asked = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+
+    async def use(wire: Wire, heads: list[bytes]) -> None:
+        task = asyncio.ensure_future(got(wire))
+        await asked.wait()
+        wire.close()
+        with pytest.raises(WireError, match="given up"):
+            await task
+
+    run(script, use=use)
+
+
 def test_silence_has_an_end():
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
