@@ -9,7 +9,7 @@ from typing import Any
 
 from plenum.gateway.forecast import Forecast
 from plenum.gateway.group import Group
-from plenum.gateway.targets import READY, Target
+from plenum.gateway.targets import DRAINING, READY, Target
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import PlenumError
 from plenum.ports.engine import Engine
@@ -47,6 +47,7 @@ class Fleet:
         self._connect, self._foresee, self._now = connect, foresee, now
         self._groups: dict[str, dict[int, Group]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retired: set[Target] = set()
         self._salts: dict[str, str] = {}
         self._secret, self._reported_s = "", now()
 
@@ -87,7 +88,9 @@ class Fleet:
         now_s = self._now()
         seconds, self._reported_s = now_s - self._reported_s, now_s
         pools = tuple(_pool_load(group, pool.name) for group in self._all() for pool in group.spec.pools)
-        return LoadReport(gateway=name, seconds=seconds, table=self.version, pools=pools)
+        leaving = [target for group in self._all() for target in group.targets if target.replica.phase == DRAINING]
+        draining = {target.replica.run: target.own for target in (*leaving, *self._retired) if target.own}
+        return LoadReport(gateway=name, seconds=seconds, table=self.version, pools=pools, draining=draining)
 
     def _all(self) -> Iterator[Group]:
         for groups in self._groups.values():
@@ -140,7 +143,8 @@ class Fleet:
 
     def _retire(self, targets: list[Target]) -> None:
         for target in targets:
-            self._spawn(_close(target))
+            self._retired.add(target)
+            self._spawn(_close(target)).add_done_callback(lambda _, gone=target: self._retired.discard(gone))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

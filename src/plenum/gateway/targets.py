@@ -10,7 +10,7 @@ from plenum.gateway.breakers import Breaker
 from plenum.ports.engine import Engine, EngineMetrics
 from plenum.ports.gateway import Replica
 
-READY = "ready"
+READY, DRAINING = "ready", "draining"
 
 MANY = 256
 """Requests at once where neither the endpoint nor the engine says how many."""

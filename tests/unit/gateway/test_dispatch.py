@@ -131,10 +131,14 @@ def test_a_draining_replica_finishes_what_it_has_and_gets_nothing_new():
                 other = "b" if draining == "a" else "a"
                 on.replicas(replica(draining, phase="draining"), replica(other))
                 assert {name async for name in _runs(on, 4)} == {other}
+                report = on.dispatcher.loads()
+                assert (report.table, report.draining) == (2, {draining: 1})
                 on.replicas(replica(other))
+                assert on.dispatcher.loads().draining == {draining: 1}
                 assert len([chunk async for chunk in flight.answer.chunks()]) == on.engines[draining].script.tokens
             await asyncio.sleep(3)
             assert on.engines[draining].closed
+            assert on.dispatcher.loads().draining == {}
 
     run(work())
 
@@ -194,5 +198,19 @@ def test_those_who_wait_for_a_revision_that_goes_move_on():
             on.replicas(replica("b", revision=2), revisions={2: 1.0})
             assert (await waiting)[0] == "b"
             assert (await first)[0] == "a"
+
+    run(work())
+
+
+def test_two_gateways_agree_on_sessions_without_talking():
+    async def work():
+        spec = Endpoint(name="m", model="m", engine="emulated", routing="session")
+        names = [f"chat {n}" for n in range(40)]
+        async with stage({name: Script() for name in "abcd"}, spec) as one:
+            here = [(await one.take(one.ask(session=name)))[0] for name in names]
+        async with stage({name: Script() for name in "dcba"}, spec) as other:
+            there = [(await other.take(other.ask(session=name)))[0] for name in reversed(names)]
+        assert here == there[::-1]
+        assert set(here) == set("abcd")
 
     run(work())
