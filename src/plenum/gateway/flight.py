@@ -103,6 +103,8 @@ class Flight:
         self._first_s = self._last_s = self._now()
         self.seat.began()
         self.seat.target.breaker.succeeded()
+        if answer.status == 200:
+            self.seat.cached()
         if self._ask.stream and answer.status == 200:
             ratio = self.group.forecast.learn_ttft(self.seat.features, self._first_s - self._sent_s)
             self.seat.target.keep_pace(ratio)
@@ -130,7 +132,10 @@ class Flight:
         self._over = True
         tally = self.group.tally
         tally.ended(prompt_tokens, cached_tokens, output_tokens)
-        if outcome in ("done", "cancelled"):
+        if self.status >= 400:
+            # The gateway found nothing wrong with it: a revision whose engine refuses what the one before took has failed.
+            tally.failed += 1
+        elif outcome in ("done", "cancelled"):
             tally.finished += 1
         if outcome == "done" and self.status < 400:
             self._learn(cached_tokens, output_tokens)
