@@ -14,7 +14,7 @@ from plenum.sim.chaos import Chaos, run_seed
 from plenum.sim.chaos import serving as scenery
 from plenum.sim.chaos.run import Verdict
 
-SEEDS, STEPS = 12, 2000
+SEEDS, STEPS = 12, 2500
 
 
 def told(verdict: Verdict) -> str:

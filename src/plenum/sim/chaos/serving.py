@@ -38,8 +38,8 @@ def imitated_engine(spec: Endpoint, pool: Pool) -> process.Process:
 
 def any_endpoint(s: Schedule) -> Endpoint:
     """Draw an endpoint by one of few names: of one pool or two, of some version, with some limits."""
-    request = Request(gpus=1 + s.below(2), cpu_milli=3000, memory_bytes=4 * 2**30)
-    low = s.below(3)
+    request = Request(gpus=1, gpu_milli=(250, 1000)[s.below(2)], cpu_milli=3000, memory_bytes=4 * 2**30)
+    low = (0, 1, 1, 2)[s.below(4)]
     high = max(low, 1) + s.below(3)
     names = (PREFILL, DECODE) if s.chance(0.25) else (SERVE,)
     return Endpoint(
@@ -50,7 +50,7 @@ def any_endpoint(s: Schedule) -> Endpoint:
         priority=s.below(4),
         idle_s=10.0 + s.about(20.0),
         arguments=("--more",) * s.below(3),
-        rollout=Rollout(canary=(0.0, 0.2)[s.below(2)], hold_s=1.0 + s.about(4.0)),
+        rollout=Rollout(canary=(0.0, 0.2, 0.2)[s.below(3)], hold_s=1.0 + s.about(4.0)),
     )
 
 
@@ -62,10 +62,13 @@ class Customer(Client):
         known = sorted(self._auditor.replayed.endpoints)
         if known and s.chance(0.2):
             return ec.delete_endpoint(known[s.below(len(known))])
-        if s.chance(0.3):
+        if s.chance(0.2):
             workload, run, manifest = any_job(s)
             return c.apply_job(replace(workload, priority=0, preemptible=True), run, manifest)
         spec = any_endpoint(s)
+        if known and s.chance(0.5):  # another version of one that is there
+            there = self._auditor.replayed.endpoints[known[s.below(len(known))]].spec
+            spec = replace(there, arguments=spec.arguments, rollout=spec.rollout)
         return ec.apply_endpoint(spec, {"spec": str(spec)})
 
 
