@@ -60,7 +60,7 @@ def stated(options: dict[str, Any]) -> Instance:
 
 
 def beside(instance: Instance, seen: Summary, options: dict[str, Any]) -> Beside | None:
-    """Predict the load that was measured: its mean rate and lengths as the server counted them; None where nothing was served."""
+    """Predict the load that was served: its mean rate and lengths as the server counted them; None where there was none."""
     from plenum.adapters.calibrations import read_calibration
     from plenum.cli.compiled import load_model
     from plenum.serving.predict import predict
@@ -71,7 +71,7 @@ def beside(instance: Instance, seen: Summary, options: dict[str, Any]) -> Beside
     load_model()
     replicas, prefill = options["decode"] or options["replicas"] or 1, options["prefill"] or 0
     alone = not math.isfinite(seen.offered_rps)  # one request has no rate
-    concurrency, rate_rps = (1.0, math.nan) if alone else (math.nan, seen.offered_rps)
+    concurrency, rate_rps = (1.0, math.nan) if alone else (math.nan, seen.offered_rps * seen.served / seen.requests)
     prediction = predict(
         instance,
         isl=max(seen.isl, 1.0),

@@ -149,7 +149,7 @@ class _Run:
         over: list[asyncio.Event] = []
         done = 0
 
-        async def one(index: int) -> None:
+        async def one(index: int, prompt: str) -> None:
             nonlocal done
             before = int(requests.after[index])
             if before >= 0:
@@ -157,7 +157,7 @@ class _Run:
                 samples[index].due_s = max(samples[index].due_s, self._now() + float(requests.pause_s[index]))
                 await self._until(samples[index].due_s)
             try:
-                await self._send(samples[index], prompt_of(requests, index, self.gauge, self.seed))
+                await self._send(samples[index], prompt)
             finally:
                 over[index].set()
                 done += 1
@@ -173,8 +173,11 @@ class _Run:
                     )
                 )
                 over.append(asyncio.Event())
+                prompt = prompt_of(
+                    requests, index, self.gauge, self.seed
+                )  # before it is due, for a long one takes a while
                 await self._until(samples[index].due_s)
-                tasks.create_task(one(index))
+                tasks.create_task(one(index, prompt))
         return samples
 
     async def _send(self, sample: Sample, prompt: str) -> None:
