@@ -203,6 +203,8 @@ def _endpoint_changed(body: Body, actor: str) -> str:
 def _revision(verb: str) -> Callable[[Body, str], str]:
     def tell(body: Body, actor: str) -> str:
         why = body.get("sentence") or body.get("why", "")
+        if why.startswith("revision "):
+            return why
         return f"revision {body['revision']} {verb}" + (f": {why}" if why else "")
 
     return tell

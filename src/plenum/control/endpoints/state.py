@@ -209,6 +209,7 @@ def _started(state: State, event: ep.RevisionStarted, record: Record) -> None:
     found.wanted = known if not event.canary else {**known, **found.wanted}
     if not event.canary:
         _take_over(found, number)
+        found.message = ""  # what was said of those before is over
     over = [r.number for r in found.listed() if r.phase not in ACTIVE]
     for old in over[: max(len(over) - KEEP_REVISIONS, 0)]:
         if not any(found.child(old, pool) in state.live for pool in found.revisions[old].pools):
