@@ -129,6 +129,14 @@ def test_responses_and_batches_are_answered_by_the_same_model(served: Served):
     assert answer["response"]["body"]["choices"][0]["message"]["content"]
 
 
+def test_bench_sends_prompts_of_exact_lengths_and_says_what_their_users_saw(served: Served):
+    args = ("--rps", "2", "--isl", "60", "--osl", "6", "--limit", "3", "-o", "json")
+    found = json.loads(plenum(served.cloud.folder, "bench", MODEL, *args))
+    assert found["served"] == 3
+    assert (found["isl"], found["osl"], found["exact_prompts"]) == (60, 6, 1)
+    assert 0 < found["ttft_s"]["p50"] < found["e2e_s"]["p50"]
+
+
 def test_a_key_is_no_good_elsewhere_or_once_it_is_revoked(served: Served):
     made = json.loads(plenum(served.cloud.folder, "key", "create", "--model", "other", "-o", "json"))
     other = Served(served.cloud, served.url, made["secret"])
@@ -190,3 +198,25 @@ def test_a_deleted_endpoint_leaves_nothing(served: Served):
     until(lambda: not list(served.client.models.list()), "the gateway to serve it no more")
     with pytest.raises(openai.NotFoundError):
         served.ask()
+
+
+def test_a_gateway_of_its_own_serves_what_runs_on_another_node(tmp_path: Path):
+    with cloud_in(tmp_path) as cloud:
+        cloud.server()
+        cloud.agent("far", cloud.join_token())
+        cloud.node("far", "Ready")
+        token = cloud.do("POST", "/tokens", {"kind": "gateway", "user": "edge"})["secret"]
+        gateway = cloud.start(
+            *("gateway", "--server", cloud.context.server, "--ca", cloud.context.ca, "--name", "edge"),
+            *("--token", token, "--data", str(tmp_path / "edge"), "--port", "0"),
+        )
+        url = gateway.says(r"asked at (http\S+)")[1]
+        timing = {"model": "llama-3.1-8b", "hardware": "H100"}
+        spec = {"model": "llama", "engine": "emulated", "timing": timing, "servedAs": MODEL}
+        cloud.apply("chat", spec, kind="Endpoint")
+        cloud.comes_to("chat", "Ready", kind="Endpoint")
+        key = cloud.do("POST", "/tenants/default/keys", {})["secret"]
+        assert Served(cloud, url, key).answers()
+        assert [run["node"] for run in cloud.job("chat", "Endpoint")["runs"]] == ["far"]
+        assert gateway.end() == 0
+        assert cloud.ask("/usage")["items"][0]["requests"] == {"done": 1}, "the bill was sent on the way out"
