@@ -60,6 +60,8 @@ class ServerConfig:
         File of the secret that keys of engines are derived from, the same for all replicas of the control plane; None: one in ``data``.
     gateway_port
         Of the gateway on this machine, which is started with the first endpoint; None: no gateway is started here.
+    gateway_settings
+        Its TOML file of :class:`plenum.gateway.settings.GatewaySettings`.
     """
 
     data: Path = field(default_factory=data_home)
@@ -76,6 +78,7 @@ class ServerConfig:
     lease_s: float = LEASE_S
     engine_secret: Path | None = None
     gateway_port: int | None = None
+    gateway_settings: Path | None = None
 
     def __post_init__(self) -> None:
         if not MIN_LEASE_S <= self.lease_s <= MAX_LEASE_S:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,8 +48,9 @@ def command(once: bool, interval: str, output: str, context: str | None) -> None
 
             write_json(client.get("/utilisation"))
         elif once or not sys.stdout.isatty():
-            use, queue = _asked(client)
-            for line in screen_lines(use, queue, time.time(), width=terminal_width() or 120, title=_title(client)):
+            use, queue, models = _asked(client)
+            width, title = terminal_width() or 120, _title(client)
+            for line in screen_lines(use, queue, time.time(), models=models, width=width, title=title):
                 click.echo(line)
         else:
             _live(client, pause_s)
@@ -62,19 +64,20 @@ def _live(client: Client, pause_s: float) -> None:
     from plenum.adapters.client import UnreachableError
 
     title = _title(client)
-    use, queue = _asked(client)
+    use, queue, models = _asked(client)
     console = Console(highlight=False, markup=False)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         problem = ""
         while True:
             size = shutil.get_terminal_size((80, 24))
-            lines = screen_lines(use, queue, time.time(), width=size.columns, height=size.lines, title=title)
+            shown = {"models": models, "width": size.columns, "height": size.lines, "title": title}
+            lines = screen_lines(use, queue, time.time(), **shown)
             if problem:
                 lines[0] = click.style(f" {problem} ".ljust(size.columns)[: size.columns], bg="red", fg="white")
             live.update(Text.from_ansi("\n".join(lines), no_wrap=True), refresh=True)
             time.sleep(pause_s)
             try:
-                use, queue = _asked(client)
+                use, queue, models = _asked(client)
                 problem = ""
             except UnreachableError as error:
                 problem = f"{error.sentence} (figures of {clock(use['at'])})"
@@ -84,20 +87,30 @@ def _title(client: Client) -> str:
     return f"Plenum at {client.server}"
 
 
-def _asked(client: Client) -> tuple[Item, list[Item]]:
+def _asked(client: Client) -> tuple[Item, list[Item], list[Item]]:
     fields = "metadata,status.waiting,status.phase,spec"
     waiting = [
         job
         for plural in JOB_KINDS
         for job in client.get(f"/{plural}", phase="Pending", limit=QUEUE, fields=fields)["items"]
     ]
-    return client.get("/utilisation"), sorted(waiting, key=lambda job: job["metadata"]["createdAt"])
+    fields = "metadata,status.phase,status.pools,status.revisions"
+    endpoints = client.get("/endpoints", limit=QUEUE, fields=fields)["items"]
+    models = [endpoint for endpoint in endpoints if endpoint.get("status", {}).get("pools")]
+    return client.get("/utilisation"), sorted(waiting, key=lambda job: job["metadata"]["createdAt"]), models
 
 
 def screen_lines(
-    use: Item, queue: list[Item], now: float, *, width: int, height: int = 10_000, title: str = "Plenum"
+    use: Item,
+    queue: list[Item],
+    now: float,
+    *,
+    models: Sequence[Item] = (),
+    width: int,
+    height: int = 10_000,
+    title: str = "Plenum",
 ) -> list[str]:
-    """Return the lines of the screen: bars, then a row a tenant, then who waits.
+    """Return the lines of the screen: bars, then a row a tenant, a row a model that is served, then who waits.
 
     Parameters
     ----------
@@ -105,6 +118,8 @@ def screen_lines(
         The API's ``Utilisation``.
     queue
         Pending jobs, the longest waiting first.
+    models
+        Endpoints of models.
     """
     right = f"position {use['position']:,}  {clock(use['at'])}"
     gap = " " * max(width - len(title) - len(right), 2)
@@ -115,6 +130,9 @@ def screen_lines(
     tenants = list(_tenant_lines(use, width))
     room = max(left - min(len(queue) + 2, max(left // 2, 3)), 3)
     lines += ["", *_cut(tenants, room)]
+    if models:
+        room = max((height - len(lines) - 1) // (2 if queue else 1) - 1, 3)
+        lines += ["", *_cut(list(_model_lines(models, width)), room)]
     waiting = list(_queue_lines(use, queue, now, width))
     if waiting:
         lines += ["", *_cut(waiting, max(height - len(lines) - 1, 2))]
@@ -177,6 +195,35 @@ def _tenant_lines(use: Item, width: int) -> Any:
         for row in rows
     ]
     return table_lines(columns, cells, width=width)
+
+
+def _model_lines(models: Sequence[Item], width: int) -> Any:
+    columns = (
+        Column(head="MODEL", fold=True),
+        Column(head="PHASE"),
+        *(
+            Column(head=head, right=True)
+            for head in ("READY", "REQ/S", "OPEN", "WAITING", "CACHE", "TTFT P99", "TPOT P99")
+        ),
+    )
+    rows = []
+    # What is asked most stands first.
+    for model in sorted(models, key=lambda model: -sum(pool["requestsPerS"] for pool in model["status"]["pools"])):
+        meta, pools = model["metadata"], model["status"]["pools"]
+        latency = next((r["latency"] for r in model["status"].get("revisions", ()) if r.get("latency")), {})
+        rows.append(
+            (
+                f"{meta['tenant']}/{meta['name']}",
+                model["status"]["phase"],
+                f"{sum(pool['ready'] for pool in pools)}/{sum(pool['wanted'] for pool in pools)}",
+                f"{sum(pool['requestsPerS'] for pool in pools):.3g}",
+                sum(pool["running"] for pool in pools),
+                sum(pool["waiting"] for pool in pools),
+                f"{100 * max(pool['cacheUsed'] for pool in pools):.0f} %",
+                *(f"{latency[key]:.3g} ms" if key in latency else "" for key in ("ttftMsP99", "tpotMsP99")),
+            )
+        )
+    return table_lines(columns, rows, width=width)
 
 
 def _queue_lines(use: Item, queue: list[Item], now: float, width: int) -> Any:

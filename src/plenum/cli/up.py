@@ -44,6 +44,7 @@ SHOWN = 6
     type=click.IntRange(0, 65535),
     help="Where models are asked; another one is taken if that is taken. 0: any free one.",
 )
+@click.option("--gateway-settings", type=click.Path(dir_okay=False), help="TOML file of the gateway's limits.")
 @click.option("--no-gateway", is_flag=True, help="Start no gateway here: models are asked through others.")
 @click.option("--quiet", "-q", is_flag=True, help="Do not tell what becomes of the jobs.")
 def command(
@@ -51,6 +52,7 @@ def command(
     until_done: bool,
     keep_jobs: bool,
     gateway_port: int,
+    gateway_settings: str | None,
     no_gateway: bool,
     quiet: bool,
     **options: Any,
@@ -66,6 +68,7 @@ def command(
     """
     import asyncio
     import sys
+    from pathlib import Path
 
     from plenum.bootstrap.apply import apply_files, nodes_ready
     from plenum.bootstrap.loop import run
@@ -74,7 +77,9 @@ def command(
     from plenum.cli.up_models import tell_how_to_ask
 
     log_to_stderr(options["verbose"])
-    config = server_config(options, local_node=True, gateway_port=None if no_gateway else gateway_port)
+    settings = Path(gateway_settings).absolute() if gateway_settings else None
+    port = None if no_gateway else gateway_port
+    config = server_config(options, local_node=True, gateway_port=port, gateway_settings=settings)
     failed: list[str] = []
 
     async def started(server: Running) -> None:

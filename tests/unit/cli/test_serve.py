@@ -14,6 +14,7 @@ from plenum.cli.asking import curl, openai_lines
 from plenum.cli.describe import _field, _flat
 from plenum.cli.describe_endpoint import endpoint_lines
 from plenum.cli.serve import command, manifest_of, name_of
+from plenum.cli.top import screen_lines
 
 KEY = "plk_" + "a" * 12 + "_" + "b" * 32
 URL = "http://127.0.0.1:8080"
@@ -129,3 +130,23 @@ def test_an_endpoint_is_described_within_eighty_columns(monkeypatch: pytest.Monk
     assert max(map(len, lines)) <= 80, "\n".join(lines)
     assert any("12.3" in line for line in lines)
     assert any("rolled back" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_top_shows_models_with_what_goes_through_them(width: int):
+    pool = {
+        "name": "serve",
+        "wanted": 2,
+        "ready": 1,
+        "requestsPerS": 12.5,
+        "running": 9,
+        "waiting": 3,
+        "cacheUsed": 0.42,
+    }
+    status = {"phase": "Degraded", "pools": [pool], "revisions": [{"latency": {"ttftMsP99": 123.4, "tpotMsP99": 8.1}}]}
+    model = {"metadata": {"tenant": "default", "name": "chat"}, "status": status}
+    use = {"position": 7, "at": "2026-01-01T00:00:00Z", "resources": {}, "jobs": {}, "nodes": {}, "tenants": []}
+    lines = [click.unstyle(line) for line in screen_lines(use, [], 1.8e9, models=[model], width=width)]
+    row = next(line for line in lines if "default/chat" in line)
+    assert row.split() == ["default/chat", "Degraded", "1/2", "12.5", "9", "3", "42", "%", "123", "ms", "8.1", "ms"]
+    assert max(map(len, lines)) <= width
