@@ -34,7 +34,9 @@ def vllm_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, por
     from plenum.planning.serving.launch import vllm_words
 
     program = shlex.split(os.environ.get("PLENUM_VLLM", "vllm serve"))
-    words = [*program, *_filled(vllm_words(*_planned(endpoint, pool, weights)), weights, port)]
+    given = _filled(vllm_words(*_planned(endpoint, pool, weights)), weights, port)
+    # The module behind ``vllm serve``, which is all that some builds have, wants the model named; unnamed, it serves another.
+    words = [*program, *([] if program[-1] == "serve" else ["--model"]), *given]
     words += ["--host", host, "--served-model-name", endpoint.model_name]
     if endpoint.adapters:
         words += ["--enable-lora", "--lora-modules", *(f"{name}={source}" for name, source in endpoint.adapters)]

@@ -71,6 +71,14 @@ def test_vllm_gets_the_replicas_own(weights, monkeypatch):
     assert "--kv-transfer-config" not in words
 
 
+def test_vllms_module_wants_the_model_named(weights, monkeypatch):
+    monkeypatch.setenv("PLENUM_VLLM", "python -m vllm.entrypoints.openai.api_server")
+
+    words = list(vllm_command(_endpoint(), "serve", weights, host="127.0.0.1", port=8123, key="").words)
+
+    assert _after(words, "--model") == str(weights)
+
+
 @pytest.mark.parametrize(("pool", "side"), [("prefill", "kv_producer"), ("decode", "kv_consumer")])
 def test_vllm_pools_that_are_apart_have_a_side_channel_each(weights, pool, side):
     endpoint = _endpoint(Pool(name="prefill"), Pool(name="decode"))
