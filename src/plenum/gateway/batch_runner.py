@@ -151,6 +151,8 @@ class Runner:
         if key is None:
             holder.give_up(number, line, "key.gone", "the key that the batch was made with is no longer valid")
             return None
+        if not self._batches.files.has_room():
+            return MAX_PAUSE_S
         id = f"{batch.id}-{number}-{attempt}"
         try:
             async with self._inference.ask(key, batch.endpoint, bytes(line.body), id=id, wishes=_WISHES) as answering:

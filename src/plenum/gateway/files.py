@@ -26,6 +26,9 @@ PURPOSES = frozenset({"batch", "user_data"})
 """What a client may upload for; ``batch_output`` is written here."""
 
 MAX_FILENAME = 255
+SPARE_BYTES = 512 * 2**20
+"""Left free on the disk: the journal of usage is there too, and without it nothing is served."""
+
 PIECE_BYTES = 1 << 18
 
 _ID = re.compile(r"file-[A-Za-z0-9_-]{22,64}")
@@ -114,12 +117,17 @@ class Files:
         RefusedError
             It would.
         """
-        kept, limits = self._kept.get(tenant, {}), self.limits
+        # A copy, for a thread may be adding a batch's results.
+        kept, limits = list(self._kept.get(tenant, {}).values()), self.limits
         if len(kept) >= limits.tenant_files:
             raise _full(f"this tenant has {limits.tenant_files:,} files, as many as it may; delete some")
-        held_bytes = sum(file.bytes for file in kept.values()) + self._writing.get(tenant, 0)
+        held_bytes = sum(file.bytes for file in kept) + self._writing.get(tenant, 0)
         if held_bytes + size_bytes > limits.tenant_bytes:
             raise _full(f"this tenant's files may come to {limits.tenant_bytes:,} bytes; delete some")
+
+    def has_room(self) -> bool:
+        """Return whether the disk has more left than what the gateway itself needs to go on."""
+        return shutil.disk_usage(self._folder).free > SPARE_BYTES
 
     def count(self, tenant: str, size_bytes: int) -> None:
         """Note that so much more (or less) is being uploaded."""
@@ -128,7 +136,7 @@ class Files:
     def listed(self, tenant: str, *, purpose: str = "") -> list[Kept]:
         """Return a tenant's files, newest first."""
         self.sweep()
-        files = [file for file in self._kept.get(tenant, {}).values() if not purpose or file.purpose == purpose]
+        files = [file for file in list(self._kept.get(tenant, {}).values()) if not purpose or file.purpose == purpose]
         return sorted(files, key=lambda file: (-file.created_at, file.id))
 
     def get(self, tenant: str, id: str) -> Kept:
@@ -197,7 +205,7 @@ class Files:
         """Remove what has expired."""
         now = self._now()
         for files in list(self._kept.values()):
-            for file in [file for file in files.values() if file.expires_at <= now]:
+            for file in [file for file in list(files.values()) if file.expires_at <= now]:
                 self._remove(file)
 
     def _new(self, tenant: str, filename: str, purpose: str, size_bytes: int) -> Kept:
@@ -266,6 +274,8 @@ class Writing:
             )
         self._files.check_room(self._tenant, len(data))
         try:
+            if not self._files.has_room():
+                raise OSError
             self._stream.write(data)
         except OSError:
             raise RefusedError(507, "server_error", "file.no_space", "there is no space for files here now") from None

@@ -93,3 +93,12 @@ def test_file_names_cannot_do_harm(tmp_path: Path) -> None:
     files = Files(tmp_path)
     id = upload(files, filename='../../etc/"; rm\r\nx: y')
     assert files.get("acme", id).filename == "__ rm__x_ y"
+
+
+def test_the_disk_is_not_filled_to_the_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(tmp_path)
+    monkeypatch.setattr("plenum.gateway.files.SPARE_BYTES", 2**62)
+    with pytest.raises(RefusedError, match="no space") as refused:
+        upload(files)
+    assert refused.value.status == 507
+    assert files.listed("acme") == []

@@ -87,7 +87,7 @@ class Cache:
         return (home / kept.single if kept.single else home), kept.size_bytes, descriptor
 
     def verify(self, digest: str, progress: Progress) -> bool:
-        """Read weights again; returns whether they are whole. Damaged ones are removed, if nobody uses them."""
+        """Read weights again; returns whether they are whole. Damaged ones go: who has them open keeps them, nobody gets them anew."""
         hex = digest.removeprefix("sha256:")
         kept, home = self._kept(hex), self.folder / "models" / hex
         if kept is None:
@@ -97,9 +97,7 @@ class Cache:
         )
         if found == digest:
             return True
-        with self._lock_of(hex) as free:
-            if free:
-                self._remove(hex)
+        self._remove(hex)
         return False
 
     def publish(self, files: Path, entries: list[Entry], *, single: bool) -> str:

@@ -185,7 +185,6 @@ def test_what_is_not_as_published_is_thrown_away(store: Store, staging: Any, tmp
 def test_damage_in_the_cache_is_found_when_asked_for_and_fetched_anew(store: Store, staging: Any) -> None:
     hub(store, REPOSITORY, {"model.gguf": BIG})
     first = staging(f"hf://{REPOSITORY}")
-    first.release()
     file = first.path / "model.gguf"
     was = file.stat()
     file.chmod(0o600)
