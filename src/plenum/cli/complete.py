@@ -46,6 +46,13 @@ def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     return [item for plural in JOB_KINDS for item in _names(ctx, plural, incomplete, of_tenant=True)]
 
 
+def complete_weights(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a model that can be served by its name alone; else a path."""
+    from plenum.adapters.weights import CATALOGUE
+
+    return _starting(CATALOGUE, incomplete) or [CompletionItem(incomplete, type="file")]
+
+
 def complete_endpoint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete an endpoint."""
     return _names(ctx, "endpoints", incomplete, of_tenant=True)

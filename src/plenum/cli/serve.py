@@ -10,7 +10,7 @@ import click
 
 from plenum.cli.asking import curl, gateway_url, key_for, openai_lines
 from plenum.cli.cloud import cloud_options, connected, tenant_of
-from plenum.cli.complete import complete_hardware
+from plenum.cli.complete import complete_hardware, complete_routing, complete_weights
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.exits import NO
 from plenum.cli.kinds import job_path
@@ -26,7 +26,7 @@ ENGINES = ("llamacpp", "vllm", "sglang", "emulated")
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_weights)
 @click.option("--name", help="Of the endpoint, and what clients write as model.  [default: from MODEL]")
 @click.option("--engine", type=click.Choice(ENGINES), help="What serves it.  [default: llamacpp]")
 @click.option("--replicas", metavar="N|MIN-MAX", help="How many, or between how many; 0-3 sleeps while nobody asks.")
@@ -39,7 +39,7 @@ ENGINES = ("llamacpp", "vllm", "sglang", "emulated")
 @click.option("--tp", type=click.IntRange(1), help="GPUs that a replica is split over (tensor parallel).")
 @click.option("--context-limit", type=click.IntRange(1), help="Longest prompt and output together, in tokens.")
 @click.option("--slots", type=click.IntRange(1), help="Requests that a replica works on at once.")
-@click.option("--routing", help="Policy of routing, such as prefix-aware or session.")
+@click.option("--routing", shell_complete=complete_routing, help="Policy of routing, such as prefix-aware or session.")
 @click.option("--attach", multiple=True, metavar="URL", help="A server that runs already; repeat it for several.")
 @click.option(
     "--emulate",
