@@ -42,15 +42,15 @@ def forecast_rps(rates: Sequence[float], ahead: int, season: int = 0) -> float:
     Additive season, damped additive trend: a burst is not taken for a trend without end. Winters, Management Science 6 (1960); Gardner
     and McKenzie, Management Science 31 (1985).
     """
-    try:
-        from statsmodels.tsa.holtwinters import ExponentialSmoothing
-    except ImportError as error:
-        raise MissingExtraError("forecasts need statsmodels: pip install 'plenum-os[forecast]'") from error
     known = [max(rate, 0.0) for rate in rates[-MAX_POINTS:] if math.isfinite(rate)]
     if len(known) < LEAST_POINTS or ahead < 1:
         return math.nan
     if max(known) == min(known):
         return known[-1]
+    try:
+        from statsmodels.tsa.holtwinters import ExponentialSmoothing
+    except ImportError as error:
+        raise MissingExtraError("forecasts need statsmodels: pip install 'plenum-os[forecast]'") from error
     seasonal = 1 < season <= len(known) // LEAST_SEASONS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged on so short a history is no news
@@ -60,7 +60,8 @@ def forecast_rps(rates: Sequence[float], ahead: int, season: int = 0) -> float:
             damped_trend=True,
             seasonal="add" if seasonal else None,
             seasonal_periods=season if seasonal else None,
-            initialization_method="estimated",
+            # To estimate where each point of a season starts takes minutes where a day has hundreds; to smooth them is enough.
+            initialization_method="heuristic" if seasonal else "estimated",
         ).fit()
         expected = [float(x) for x in fitted.forecast(ahead)]
     finite = [x for x in expected if math.isfinite(x)]

@@ -18,7 +18,8 @@ import msgspec
 
 from plenum.bootstrap.config import ServerConfig, host_name, instance_of, is_loopback, private_folder, secret_of
 from plenum.bootstrap.embedded import serve_agent, serve_simulated
-from plenum.bootstrap.gateway import GatewayConfig, last_address
+from plenum.bootstrap.forecasts import foresee
+from plenum.bootstrap.gateway import GatewayConfig, last_address, read_gateway_settings
 from plenum.bootstrap.gateways import Keeper, gateway_folder
 from plenum.control import commands
 from plenum.control.events import Grant
@@ -157,6 +158,8 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
         warm = _warmed(service)
         simulated = asyncio.create_task(serve_simulated(service))
         stack.push_async_callback(_cancelled, simulated)
+        foreseeing = asyncio.create_task(foresee(service, on_error=lambda sentence: log.warning("%s", sentence)))
+        stack.push_async_callback(_cancelled, foreseeing)
         if config.local_node:
             agent, driver = await _join_host(config, service)
             local = asyncio.create_task(serve_agent(service, agent, driver, instance=instance_of(config.data)))
@@ -265,15 +268,18 @@ def _service(config: ServerConfig, store: EventStore, address: str) -> Service:
 def _keeper(config: ServerConfig, service: Service, address: str, ca: Path | None) -> Keeper | None:
     if config.gateway_port is None:
         return None
+    read_gateway_settings(
+        config.gateway_settings
+    )  # what is wrong with it is told now, not by a child that does not start
     folder = gateway_folder(config.data)
     before = last_address(folder)
     wanted = GatewayConfig(
         data=folder,
         servers=(address,),
         ca=ca,
-        host="127.0.0.1" if is_loopback(config.host) else config.host,
         port=before.port if before is not None else config.gateway_port,
         elsewhere=True,
+        settings=config.gateway_settings,
         child=True,
     )
     return Keeper(service, wanted)

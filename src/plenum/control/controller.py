@@ -292,6 +292,7 @@ class Controller:
         heard_at = self.clock.monotonic() + max(0.0, self.state.lease_s - self.lease_s)
         self.heard = {fleet.agent: heard_at for fleet in self.state.fleets.values()}
         self._others_until = heard_at + self.lease_s
+        self.loads = Loads()  # what gateways said when this replica led before is long over
         self.failed(NotLeaderError(""))  # whatever was thought of before another led is stale
         event = self._leads(max(self.lease_s, self.state.lease_s))
         try:

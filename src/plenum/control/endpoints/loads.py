@@ -21,6 +21,10 @@ WINDOW_S = 30.0
 MAX_SAMPLES = 4_000
 """Latencies kept of one revision, the newest."""
 
+BIN_S = 300.0
+MAX_BINS = 2_016
+"""Rates kept for forecasts: a week of them."""
+
 RECENT = 200
 """Newest latencies of a pool that lateness is told by."""
 
@@ -90,6 +94,8 @@ class _Seen(msgspec.Struct, frozen=True):
 class _Window(msgspec.Struct, kw_only=True):
     began: float
     busy_at: float = float("-inf")
+    bins: deque[list[float]] = msgspec.field(default_factory=lambda: deque(maxlen=MAX_BINS))
+    """Number of the bin, and what arrived in it."""
     seen: deque[_Seen] = msgspec.field(default_factory=lambda: deque(maxlen=MAX_SEEN))
     ttft_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
     tpot_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
@@ -137,6 +143,9 @@ class Loads:
         )
         while window.seen and window.seen[0].at <= now_s - WINDOW_S:
             window.seen.popleft()
+        if not window.bins or window.bins[-1][0] != now_s // BIN_S:
+            window.bins.append([now_s // BIN_S, 0.0])
+        window.bins[-1][1] += max(pool.arrived, 0)
         if pool.arrived or pool.waiting or pool.running:
             window.busy_at = now_s
         tally = self._tallies.setdefault(keys[1], Tally())
@@ -193,6 +202,19 @@ class Loads:
             cache_used=max((load.cache_used for load in here), default=0.0),
             quiet_s=0.0 if waiting or running else now_s - window.busy_at,
         )
+
+    def rates(self, endpoint: str) -> list[float]:
+        """Return the rates of its busiest pool in bins of :data:`BIN_S`, oldest first; the one that is not over is left out."""
+        found: list[dict[float, float]] = [
+            {each[0]: each[1] for each in window.bins}
+            for (name, _), window in self._windows.items()
+            if name == endpoint
+        ]
+        bins = max(found, key=lambda seen: sum(seen.values()), default={})
+        if not bins:
+            return []
+        first, last = min(bins), self.now_s // BIN_S
+        return [bins.get(first + i, 0.0) / BIN_S for i in range(max(int(last - first), 0))][-MAX_BINS:]
 
     def late(self, endpoint: str, pool: str, promise: Promise) -> float:
         """Return the part of the newest requests that were later than promised; 0 while there are too few to tell."""

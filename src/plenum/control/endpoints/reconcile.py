@@ -167,7 +167,7 @@ def _replacing(t: _Tending, found: EndpointRecord, serving: Revision, active: li
             continue
         empty = not any(pool.replicas for pool in old.pools.values())
         done = empty and (ready or not any(found.wanted.values()))
-        if done or old.spec.attached or not _has_served(t, found, old):
+        if done or not _has_served(t, found, old):
             yield ep.RevisionRetired(endpoint=found.id, revision=old.number)
         elif problem := _trouble(t, found, serving, ready):
             yield _back(found, serving, *problem)

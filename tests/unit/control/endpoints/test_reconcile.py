@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.unit.control.cloud import TTL_S
 from tests.unit.control.endpoints.city import CHAT, City, chat
 
 from plenum.control import commands as c
@@ -120,6 +121,31 @@ def test_servers_that_run_already_are_replicas_at_once_and_nothing_is_started(ci
     city.run(3)
     assert [r.url for r in city.replicas()] == list(urls[:1])
     assert city.served().revisions == {2: 1.0}
+
+
+def test_servers_that_run_already_serve_on_until_replicas_take_over(city: City) -> None:
+    city.apply(replace(chat(), attached=("http://10.0.0.1:8000",)))
+    city.run(2)
+    city.apply(chat(2, 2))
+    for _ in range(60):
+        city.run(1)
+        assert city.replicas()
+        assert sum(city.served().revisions.values()) == pytest.approx(1.0)
+    assert [r.revision for r in city.replicas()] == [2, 2]
+
+
+def test_a_leader_that_comes_back_does_not_take_silence_for_drained(city: City) -> None:
+    city.apply(chat(2))
+    city.run(20)
+    city.gateway.silent = True
+    city.controller.term = 0
+    city.store.release("c0")
+    city.controller.lead(TTL_S)
+    city.apply(chat(1, 1))
+    city.run(8)
+    assert len(city.alive()) == 2
+    city.run(20)
+    assert len(city.alive()) == 1
 
 
 def test_a_replica_that_dies_comes_back(city: City) -> None:

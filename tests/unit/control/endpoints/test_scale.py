@@ -11,8 +11,10 @@ from tests.unit.control.endpoints.city import CHAT, City, chat
 from plenum.control import commands as c
 from plenum.control.endpoints import events as ep
 from plenum.control.endpoints.capacity import replica_rps
+from plenum.control.endpoints.loads import Loads
 from plenum.model.endpoint import Pool, Promise
 from plenum.model.workload import Request
+from plenum.ports.gateway import LoadReport, PoolLoad
 
 
 def sizes(city: City) -> list[tuple[int, int, str]]:
@@ -172,3 +174,13 @@ def test_both_pools_sleep_and_wake_together() -> None:
     city.see(0, "prefill")
     city.run(80)
     assert city.alive() == []
+
+
+def test_what_arrived_is_kept_for_forecasts_in_bins() -> None:
+    loads = Loads()
+    for second in range(0, 1500, 5):
+        for gateway in ("g", "h"):
+            pool = PoolLoad(endpoint=CHAT, revision=1, pool="serve", arrived=0 if 300 <= second < 600 else 5)
+            loads.take(LoadReport(gateway=gateway, seconds=5.0, table=0, pools=(pool,)), float(second))
+    assert loads.rates(CHAT) == [2.0, 0.0, 2.0, 2.0]
+    assert loads.rates("red/none") == []
