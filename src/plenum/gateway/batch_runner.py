@@ -10,7 +10,7 @@ from contextlib import closing
 import msgspec
 
 from plenum.gateway.answers import error_body
-from plenum.gateway.batches import (
+from plenum.gateway.batch_lines import (
     CANCELLED,
     CANCELLING,
     COMPLETED,
@@ -19,10 +19,10 @@ from plenum.gateway.batches import (
     FINALIZING,
     RUNNING,
     VALIDATING,
-    Batches,
     Line,
     Open,
 )
+from plenum.gateway.batches import Batches
 from plenum.gateway.inference import Inference
 from plenum.gateway.read import Wishes
 from plenum.gateway.request import RefusedError
