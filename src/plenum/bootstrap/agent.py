@@ -239,7 +239,7 @@ class Link(ControlLink):
         try:
             return (await self.ask("POST", path, token, body))[1]
         except NotAllowedError as error:
-            raise NotJoinedError(f"this agent is not let in: {error.sentence}") from None
+            raise NotJoinedError(error.sentence.replace(" refuses: ", " refuses this agent: ", 1)) from None
 
 
 def _read(path: Path) -> str:
