@@ -44,7 +44,8 @@ def bench() -> Iterator[Finding]:
 
 def _routing(trace: Requests) -> Iterator[Finding]:
     instance = instance_of(Described(model="llama-3.1-70b", hardware="H100", tp=4))
-    serving = serving_of(instance, replicas=REPLICAS, prefill=0, decode=0, dram_bytes=HOST_BYTES)
+    isl, osl = _mean_lengths(trace)
+    serving = serving_of(instance, replicas=REPLICAS, prefill=0, decode=0, dram_bytes=HOST_BYTES, isl=isl, osl=osl)
     most = _most_found(trace)
     for load in LOADS:
         requests = scaled(trace, load)
@@ -124,10 +125,16 @@ def _throughput(
 
 def _served(trace: Requests, hardware: str, arrival_s: np.ndarray, both: int, prefill: int, decode: int) -> Outcome:
     instance = instance_of(Described(model="llama-2-70b", hardware=hardware, tp=8, chunk=2048))
-    pools: Serving = serving_of(instance, replicas=both, prefill=prefill, decode=decode)
+    isl, osl = _mean_lengths(trace)
+    pools: Serving = serving_of(instance, replicas=both, prefill=prefill, decode=decode, isl=isl, osl=osl)
     link = replace(pools, transfer_bps={"A100": 25e9, "H100": 50e9}[hardware])
     policies = Policies(transfer_overlap=0.9, transfer_latency_s=8e-3)
     return simulate(replace(trace, arrival_s=arrival_s), link, policies, seed=0)
+
+
+def _mean_lengths(trace: Requests) -> tuple[float, float]:
+    """Return tokens of prompts and outputs, about which corrections are taken, as ``simulate serving`` does."""
+    return float(trace.prompt_tokens.mean()), float(trace.output_tokens.mean())
 
 
 def _figures(run: Outcome) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plenum.cli.serving_cluster import Described
+    from plenum.serving.instance import Instance
     from plenum.serving.pools import Serving
     from plenum.serving.workload import Requests, Slo
     from plenum.sim.serving import Outcome, Policies
@@ -118,9 +119,9 @@ def command(**options: Any) -> None:
     if options["plot"]:
         charts.check_png(options["plot"])
     slo = _promised(options)
-    serving = _serving(options)
+    cluster = _cluster(options)
     names = _names(options["routing"])
-    policies = {name: _policies(options, name, serving, slo) for name in names}
+    policies = {name: _policies(options, name, cluster.count, slo) for name in names}
     traffic = traffic_named(
         options["trace"],
         prompts=options["isl"],
@@ -131,7 +132,8 @@ def command(**options: Any) -> None:
         seed=options["seed"],
         data=options["data"],
     )
-    _check_invented(options, serving)
+    _check_invented(options, cluster.instance)
+    serving = cluster.serving(traffic.requests)
     outcomes, wall_s = _run(traffic.requests, serving, policies, options["seed"])
     if options["plot"]:
         draw(options["plot"], _title(options, traffic), outcomes)
@@ -153,48 +155,88 @@ def _promised(options: dict[str, Any]) -> Slo:
     return read_promises(options["slo"] or ",".join(f"{name}-p99={value!r}" for name, value in given.items()))
 
 
-def _check_invented(options: dict[str, Any], serving: Serving) -> None:
+def _check_invented(options: dict[str, Any], instance: Instance) -> None:
     """Refuse lengths that no engine would take; of a trace whatever is too long is counted instead."""
     if options["isl"] or options["osl"]:
         usual = (("isl", PROMPT_TOKENS), ("osl", OUTPUT_TOKENS))
-        check_lengths(serving.pools[0].instance, *(count((options[n] or str(k)).partition(":")[0]) for n, k in usual))
+        check_lengths(instance, *(count((options[n] or str(k)).partition(":")[0]) for n, k in usual))
 
 
-def _serving(options: dict[str, Any]) -> Serving:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cluster:
+    """What serves, as far as options say it: the rest depends on the lengths of the traffic."""
+
+    instance: Instance
+    replicas: int | None
+    prefill: int | None
+    decode: int | None
+    dram_bytes: int
+    nvme_bytes: int
+    cheaper: Instance | None = None
+    cheaper_replicas: int = 0
+
+    @property
+    def count(self) -> int:
+        return (
+            self.prefill + self.decode if self.prefill and self.decode else self.replicas or 1
+        ) + self.cheaper_replicas
+
+    def serving(self, requests: Requests) -> Serving:
+        """Return the pools, with corrections about the mean lengths of the requests; the smaller model's beside the others."""
+        isl, osl = float(requests.prompt_tokens.mean()), float(requests.output_tokens.mean())
+        serving = serving_of(
+            self.instance,
+            replicas=self.replicas,
+            prefill=self.prefill,
+            decode=self.decode,
+            dram_bytes=self.dram_bytes,
+            nvme_bytes=self.nvme_bytes,
+            isl=isl,
+            osl=osl,
+        )
+        if self.cheaper is None:
+            return serving
+        other = serving_of(
+            self.cheaper, replicas=self.cheaper_replicas, prefill=None, decode=None, isl=isl, osl=osl
+        ).pools[0]
+        return replace(serving, pools=(*serving.pools, replace(other, model=1)))
+
+
+def _cluster(options: dict[str, Any]) -> _Cluster:
     span = _span(options["autoscale"]) if options["autoscale"] else None
     replicas, prefill, decode = options["replicas"], options["prefill"], options["decode"]
+    if span and replicas:
+        raise FieldError(
+            "--autoscale", f"{options['autoscale']} says how many replicas there are; leave out --replicas"
+        )
+    check_pools(replicas, prefill, decode)
     if span:
-        if replicas:
-            raise FieldError(
-                "--autoscale", f"{options['autoscale']} says how many replicas there are; leave out --replicas"
-            )
         if prefill or decode:
-            check_pools(replicas, prefill, decode)
             prefill, decode = max(prefill, span[1]), max(decode, span[1])
         else:
             replicas = span[1]
     described = described_by(options)
-    serving = serving_of(
-        instance_of(described),
+    cheaper, cheaper_replicas = _cheaper(described, options) if options["cheaper"] else (None, 0)
+    return _Cluster(
+        instance=instance_of(described),
         replicas=replicas,
         prefill=prefill,
         decode=decode,
         dram_bytes=int(options["dram"]),
         nvme_bytes=int(options["nvme"]),
+        cheaper=cheaper,
+        cheaper_replicas=cheaper_replicas,
     )
-    return _with_cheaper(serving, described, options) if options["cheaper"] else serving
 
 
-def _with_cheaper(serving: Serving, described: Described, options: dict[str, Any]) -> Serving:
-    """Put a pool of the smaller model beside the others, on the same devices."""
+def _cheaper(described: Described, options: dict[str, Any]) -> tuple[Instance, int]:
+    """Return an instance of the smaller model, on the same devices, and how many."""
     if not options["admission"]:
         raise FieldError("--cheaper", "is offered by admission; add --admission")
     name, _, replicas = options["cheaper"].rpartition(":")
     if not (name and re.fullmatch(r"\d{1,5}", replicas)):
         name, replicas = options["cheaper"], "1"
-    instance = instance_of(replace(described, model=name, weights=None))
-    other = serving_of(instance, replicas=int(replicas) or 1, prefill=None, decode=None).pools[0]
-    return replace(serving, pools=(*serving.pools, replace(other, model=1)))
+    return instance_of(replace(described, model=name, weights=None)), int(replicas) or 1
 
 
 def _names(text: str) -> list[str]:
@@ -209,7 +251,7 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _policies(options: dict[str, Any], routing: str, serving: Serving, slo: Slo) -> Policies:
+def _policies(options: dict[str, Any], routing: str, instances: int, slo: Slo) -> Policies:
     from plenum.sim.serving import Admission, Policies, Scaling
 
     span = _span(options["autoscale"]) if options["autoscale"] else None
@@ -230,7 +272,7 @@ def _policies(options: dict[str, Any], routing: str, serving: Serving, slo: Slo)
         )
         if span
         else None,
-        failures=_failures(options["fails"], sum(pool.count for pool in serving.pools)),
+        failures=_failures(options["fails"], instances),
     )
 
 

@@ -28,8 +28,9 @@ DISPATCH_BYTES = 3
 """Bytes for each value of a token's hidden state that visits an expert elsewhere: out in 8 bits, back in 16 (DeepSeek-V3, 3.2.2)."""
 
 REMOTE_LATENCY = 3.0
-"""Latency of a collective beyond a scale-up domain over that of one within: all-reduces of a few KB take about 10 us over NVLink and 30
-over two servers with InfiniBand (nccl-tests as published; nothing that was measured for the shipped calibration spans two)."""
+"""Latency of a collective beyond a scale-up domain over that of one within: an estimate. The constants by which NCCL chooses its
+algorithms (``src/graph/tuning.cc``, tree and ring, protocol LL) give a small all-reduce 10 to 15 us on one server of eight GPUs, depending
+on the version, about 26 on two and 36 on four: 1.7 to 3.7 times as long. Nothing measured for the shipped calibration spans two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,12 @@ from plenum.sim.serving.world import World
 SIGNIFICANT = 3.0
 """Standard deviations by which the later half of arrivals must differ from the earlier one to be called a trend."""
 
+ENOUGH = 400
+"""Arrivals that a rate is read from where it can be: their chance, one in twenty, is half of what scaling tolerates by default."""
+
+WIDEST = 8.0
+"""Windows that are taken at most where few arrive."""
+
 LENGTHS_WINDOWS = 5.0
 """Lengths are averaged over so many windows of arrivals: they change more slowly than rates do."""
 
@@ -35,15 +41,15 @@ class Demand:
         """Return the rate at which requests for a model arrived lately, and how long ago the last one did."""
         now_s = float(w.clock[f.NOW])
         ready_s = _arrivals(w, model)
-        span_s = self._span_s(now_s)
+        span_s = self._span_s(ready_s, now_s)
         last_s = float(ready_s.max()) if len(ready_s) else 0.0
         return np.count_nonzero(ready_s > now_s - span_s) / span_s, now_s - last_s
 
     def forecast_rps(self, w: World, model: int) -> float:
         """Return the rate to expect when an instance that is started now is up: more than now only on a significant trend."""
         now_s = float(w.clock[f.NOW])
-        span_s = self._span_s(now_s)
         ready_s = _arrivals(w, model)
+        span_s = self._span_s(ready_s, now_s)
         late = np.count_nonzero(ready_s > now_s - 0.5 * span_s)
         early = np.count_nonzero(ready_s > now_s - span_s) - late
         rate_rps = (early + late) / span_s
@@ -70,8 +76,20 @@ class Demand:
             advance=float(w.nf[f.ADVANCE, member]),
         )
 
-    def _span_s(self, now_s: float) -> float:
-        return max(min(self._settings.rate_window_s, now_s), self._settings.every_s)
+    def _span_s(self, ready_s: np.ndarray, now_s: float) -> float:
+        """Return over how long arrivals are counted: the window, or longer where it holds few and they came no faster or slower before."""
+        window_s = max(min(self._settings.rate_window_s, now_s), self._settings.every_s)
+        lately = np.count_nonzero(ready_s > now_s - window_s)
+        if lately >= ENOUGH:
+            return window_s
+        enough_s = now_s - float(np.sort(ready_s)[-ENOUGH]) if len(ready_s) >= ENOUGH else now_s
+        wide_s = max(min(enough_s, WIDEST * window_s, now_s), window_s)
+        before = np.count_nonzero(ready_s > now_s - wide_s) - lately
+        # As many as lately, were it all one rate; what differs by more than chance is a change, and only the window has seen it.
+        part = window_s / wide_s
+        expected = (before + lately) * part
+        changed = abs(lately - expected) > SIGNIFICANT * math.sqrt(max(expected * (1.0 - part), 0.0))
+        return window_s if changed else wide_s
 
     def _lengths(self, w: World, model: int) -> Lengths | None:
         since_s = float(w.clock[f.NOW]) - LENGTHS_WINDOWS * self._settings.rate_window_s

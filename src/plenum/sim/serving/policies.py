@@ -78,7 +78,8 @@ class Scaling:
     ttft_s, tpot_s
         Promises, with ``slo``; infinity: nothing is promised.
     rate_window_s, drain_s
-        With ``slo``: over how long arrivals are counted, and in how long those that have piled up should be gone.
+        With ``slo``: over how long arrivals are counted (longer where so few arrive that chance would decide, as long as the rate stays
+        what it was), and in how long those that have piled up should be gone.
     budget_devices
         Devices that all pools may have on together; where prefill and decode want more, each gets what lets both serve the most
         (:func:`plenum.serving.scaling.share_budget`). 0: no limit but the pools' own.
