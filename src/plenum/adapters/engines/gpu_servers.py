@@ -37,7 +37,8 @@ def vllm_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, por
     given = _filled(vllm_words(*_planned(endpoint, pool, weights)), weights, port)
     # The module behind ``vllm serve``, which is all that some builds have, wants the model named; unnamed, it serves another.
     words = [*program, *([] if program[-1] == "serve" else ["--model"]), *given]
-    words += ["--host", host, "--served-model-name", endpoint.model_name]
+    # Without the last, usage would not say which prompt tokens were found in the cache, which are billed differently.
+    words += ["--host", host, "--served-model-name", endpoint.model_name, "--enable-prompt-tokens-details"]
     if endpoint.adapters:
         words += ["--enable-lora", "--lora-modules", *(f"{name}={source}" for name, source in endpoint.adapters)]
     env = dict(os.environ)
@@ -55,7 +56,7 @@ def sglang_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, p
     program = shlex.split(os.environ.get("PLENUM_SGLANG", "")) or ["python", "-c", _SGLANG]
     given = _filled(sglang_words(*_planned(endpoint, pool, weights)), weights, port)
     given[given.index("--host") + 1] = host
-    words = [*program, *given, "--served-model-name", endpoint.model_name, "--enable-metrics"]
+    words = [*program, *given, "--served-model-name", endpoint.model_name, "--enable-metrics", "--enable-cache-report"]
     if endpoint.adapters:
         words += ["--lora-paths", *(f"{name}={source}" for name, source in endpoint.adapters)]
     if pool == PREFILL:
