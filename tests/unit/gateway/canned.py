@@ -7,6 +7,7 @@ import hashlib
 import json
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -116,9 +117,10 @@ async def canned_gateway(
     routes: Callable[[Gateway], tuple[Route, ...]] | None = None,
     parallel: int = 4,
     settings: GatewaySettings | None = None,
+    now: Callable[[], float] = time.time,
 ) -> AsyncIterator[tuple[str, Gateway]]:
     files = Files(folder / "files", limits)
-    batches = Batches(folder / "batches", files)
+    batches = Batches(folder / "batches", files, now=now)
     journal = Journal(folder / "journal", "test", slots=64, settle=batches.settle)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.unit.gateway.canned import (
     echo,
 )
 
+from plenum.gateway.batch_lines import Batch
 from plenum.gateway.batches import Batches
 from plenum.gateway.files import FileLimits, Files
 from plenum.gateway.journal import Journal
@@ -66,6 +68,17 @@ async def over(asking: openai.AsyncOpenAI, id: str) -> Any:
 
 async def results(asking: openai.AsyncOpenAI, id: str) -> list[dict[str, Any]]:
     return [json.loads(text) for text in (await asking.files.content(id)).text.splitlines()]
+
+
+def begun(folder: Path, count: int) -> tuple[Batches, str]:
+    """Make a batch that nobody works on."""
+    files = Files(folder / "files")
+    with files.begin("acme", "in", "batch") as writing:
+        writing.write("\n".join(line(n) for n in range(count)).encode())
+        file = writing.end()
+    batches = Batches(folder / "batches", files)
+    said = {"endpoint": "/v1/chat/completions", "completion_window": "24h", "input_file_id": file.id}
+    return batches, batches.create(Key(id="k", hash="", tenant="acme"), said).id
 
 
 def test_a_batch_answers_every_line_in_openais_format(tmp_path: Path) -> None:
@@ -172,6 +185,61 @@ def test_a_cancelled_batch_keeps_what_is_done(tmp_path: Path) -> None:
                 await asking.batches.cancel(batch.id)
 
     asyncio.run(go())
+
+
+def test_a_batch_whose_day_is_over_ends_with_what_is_done(tmp_path: Path) -> None:
+    later_s = 0.0
+
+    async def answer(ask: Ask) -> CannedAnswer:
+        nonlocal later_s
+        if ask.body["messages"][0]["content"] != "say 0":
+            later_s = 86_401.0
+            raise RefusedError(429, "overloaded_error", "admission.deferred", "later", retry_after_s=0.01)
+        return await echo(ask)
+
+    async def go() -> None:
+        dispatch = CannedDispatch(answer)
+        async with (
+            canned_gateway(tmp_path, dispatch, parallel=1, now=lambda: time.time() + later_s) as (url, _),
+            client(url) as asking,
+        ):
+            batch = await over(asking, (await submit(asking, [line(n) for n in range(4)])).id)
+            assert batch.status == "expired"
+            assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 3)
+            wrong = await results(asking, batch.error_file_id)
+            assert [(each["custom_id"], each["error"]["code"]) for each in wrong] == [
+                (f"c{n}", "batch_expired") for n in (1, 2, 3)
+            ]
+
+    asyncio.run(go())
+
+
+def test_a_kill_while_results_become_files_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, id = begun(tmp_path, 2)
+    holder = batches.open[id]
+    holder.validate()
+    (_, first), (_, second) = holder.lines()
+    holder.record(1, first, 200, completion("a"), "r1")
+    holder.record(2, second, 400, b'{"error": {}}', "r2")
+    marked: list[str] = []
+
+    def killed(batch: Batch, status: str) -> None:
+        if marked:
+            raise InterruptedError
+        marked.append(status)
+        mark(batch, status)
+
+    mark = batches.mark
+    monkeypatch.setattr(batches, "mark", killed)
+    with pytest.raises(InterruptedError):
+        batches.finalize(holder, "completed")
+    files = Files(tmp_path / "files")
+    after = Batches(tmp_path / "batches", files)
+    after.finalize(after.open[id], "cancelled")
+    batch = after.get("acme", id)
+    assert (batch.status, batch.completed, batch.failed) == ("completed", 1, 1)
+    assert len(files.listed("acme", purpose="batch_output")) == 2
+    assert b"".join(files.pieces(files.get("acme", batch.output_file_id))).count(b"\n") == 1
 
 
 def test_files_and_batches_of_another_tenant_are_not_there(tmp_path: Path) -> None:
@@ -303,24 +371,16 @@ def test_each_line_is_done_and_billed_once_though_the_gateway_is_killed_again_an
 
 
 def test_a_result_that_was_half_written_is_done_again(tmp_path: Path) -> None:
-    files = Files(tmp_path / "files")
-    with files.begin("acme", "in", "batch") as writing:
-        writing.write("\n".join(line(n) for n in range(3)).encode())
-        file = writing.end()
-    batches = Batches(tmp_path / "batches", files)
-    batch = batches.create(
-        Key(id="k", hash="", tenant="acme"),
-        {"endpoint": "/v1/chat/completions", "completion_window": "24h", "input_file_id": file.id},
-    )
-    holder = batches.open[batch.id]
+    batches, id = begun(tmp_path, 3)
+    holder = batches.open[id]
     assert holder.validate() == []
     (_, first), (_, second), _ = holder.lines()
     holder.record(1, first, 200, completion("a"), "r1")
     holder.record(2, second, 200, completion("b"), "r2")
     holder.close()
-    output = tmp_path / "batches" / batch.id / "output.jsonl"
+    output = tmp_path / "batches" / id / "output.jsonl"
     os.truncate(output, output.stat().st_size - 5)
-    again = Batches(tmp_path / "batches", files).open[batch.id]
+    again = Batches(tmp_path / "batches", Files(tmp_path / "files")).open[id]
     again.validate()
     assert again.done == {1}
     assert [number for number, _ in again.lines()] == [2, 3]
@@ -329,21 +389,13 @@ def test_a_result_that_was_half_written_is_done_again(tmp_path: Path) -> None:
 
 
 def test_what_a_dead_process_left_open_is_billed_by_whether_its_result_is_there(tmp_path: Path) -> None:
-    files = Files(tmp_path / "files")
-    with files.begin("acme", "in", "batch") as writing:
-        writing.write("\n".join(line(n) for n in range(2)).encode())
-        file = writing.end()
-    batches = Batches(tmp_path / "batches", files)
-    batch = batches.create(
-        Key(id="k", hash="", tenant="acme"),
-        {"endpoint": "/v1/chat/completions", "completion_window": "24h", "input_file_id": file.id},
-    )
-    holder = batches.open[batch.id]
+    batches, id = begun(tmp_path, 2)
+    holder = batches.open[id]
     holder.validate()
     (_, first), _ = holder.lines()
     holder.record(1, first, 200, completion("a"), "r1")
     holder.close()
-    batches = Batches(tmp_path / "batches", files)
+    batches = Batches(tmp_path / "batches", Files(tmp_path / "files"))
 
     def settled(request: str) -> str:
         row = Usage(
@@ -362,7 +414,7 @@ def test_what_a_dead_process_left_open_is_billed_by_whether_its_result_is_there(
         assert found is None or found.output_tokens == 3
         return found.outcome if found else "nothing"
 
-    assert settled(f"{batch.id}-1-0") == "done"
-    assert settled(f"{batch.id}-2-0") == "nothing"
+    assert settled(f"{id}-1-0") == "done"
+    assert settled(f"{id}-2-0") == "nothing"
     assert settled("batch_gone-1-0") == "nothing"
     assert settled("req-1") == "interrupted"
