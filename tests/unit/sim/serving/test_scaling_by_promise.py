@@ -14,6 +14,7 @@ from plenum.serving.pools import Pool, Serving
 from plenum.serving.workload import Slo, requests_of
 from plenum.sim.serving import Policies, Scaling, Simulation, simulate
 from plenum.sim.serving import fields as f
+from plenum.sim.serving.demand import Demand
 
 SLO = Slo(ttft_s=1.0, tpot_s=0.04)
 PROMPT, OUTPUT = 2000, 300
@@ -115,3 +116,29 @@ def test_prefill_and_decode_share_one_budget():
     during = [row for row in changes(requests, serving, policies) if row != [1, 1]]
     assert during[0] == [3, 3]
     assert len(during) <= 2, during
+
+
+@pytest.mark.parametrize("seed", [1, 5, 7])
+def test_a_short_window_does_not_follow_chance_where_few_arrive(seed):
+    """150 arrivals in 30 s are 8 % off by chance alone, which took instances down and back up; counted longer they are not."""
+    policies = by_promise(initial=4, rate_window_s=30.0)
+    counts = [row[0] for row in changes(arrivals([5.0], 2400.0, seed), Serving(pools=(pool(8),)), policies)]
+    assert counts == sorted(counts, reverse=True), counts
+    assert len(counts) <= 3, counts
+
+
+def test_a_change_of_the_rate_is_seen_within_the_window_however_few_arrived_before():
+    """The window is widened only over what was the same rate."""
+    settings = Scaling(by="slo", ttft_s=SLO.ttft_s, tpot_s=SLO.tpot_s, rate_window_s=30.0)
+    simulation = Simulation(arrivals([0.5, 20.0, 0.5], 600.0), Serving(pools=(pool(4),)), Policies(), seed=0)
+    w, demand, seen = simulation._world, Demand(settings), {}
+    while not simulation.advance(50):
+        seen[float(w.clock[f.NOW])] = demand.seen_rps(w, 0)[0]
+    times, rates = np.array(list(seen)), np.array(list(seen.values()))
+
+    def between(start_s: float, end_s: float) -> np.ndarray:
+        return rates[(times > start_s) & (times < end_s)]
+
+    assert between(300.0, 600.0) == pytest.approx(0.5, rel=0.3)
+    assert between(632.0, 1200.0) == pytest.approx(20.0, rel=0.25)
+    assert between(1232.0, 1300.0).max() < 3.0
