@@ -1,6 +1,6 @@
 """``python -m benchmarks [NAME ...]``: run the benchmarks named, or all that take seconds; a table here and JSON in out/bench.json.
 
-``crash``, ``failover`` and ``load`` take minutes and are run by name only: ``python -m benchmarks crash --kills 200``.
+``crash``, ``failover``, ``load``, ``overload`` and ``routing_live`` take minutes and are run by name only: ``python -m benchmarks crash --kills 200``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from benchmarks import (
     failover,
     large_fleet,
     load,
+    overload,
     planner,
+    routing_live,
     scoring,
     serving_routing,
     serving_simulator,
@@ -43,7 +45,7 @@ BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
     "routing": serving_routing.bench,
     "serving": serving_simulator.bench,
 }
-LONG = ("crash", "failover", "load")
+LONG = ("crash", "failover", "load", "overload", "routing_live")
 """Of minutes each; not among those that run when none is named."""
 
 OUT = Path("out/bench.json")
@@ -59,6 +61,8 @@ def main(arguments: list[str]) -> int:
         "crash": partial(crash.bench, given.kills),
         "failover": partial(failover.bench, given.kills),
         "load": partial(load.bench, given.tasks),
+        "overload": overload.bench,
+        "routing_live": routing_live.bench,
     }
     if unknown := [name for name in given.names if name not in benches]:
         parser.error(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(benches)}")

@@ -40,6 +40,10 @@ AGAIN_S = 0.25
 TOKENIZE_TIMEOUT_S = 0.5
 """For a prompt's tokens: without them it goes by what was sent where."""
 
+LATE = 2.0
+"""A first token is unusually late from so many times the upper end of its prediction on: short of that it is queues, not accidents, and
+asking twice makes them longer."""
+
 MAX_MOVES = 8
 """Times that a request looks for another revision because its own is gone."""
 
@@ -183,10 +187,10 @@ class Dispatcher:
         forecast = seat.group.forecast
         if ticket.tier or not ticket.ask.stream or not forecast.knows_ttft or len(seat.group.answering) < 2:
             return None
-        return forecast.ttft_s(*seat.features) * forecast.ttft_errors.high
+        return LATE * forecast.ttft_s(*seat.features) * forecast.ttft_errors.high
 
     def _second(self, ticket: Ticket, seat: Seat) -> Seat | None:
-        if not seat.group.hedges.spend():
+        if not seat.stuck or not seat.group.hedges.spend():
             return None
         second = seat.group.spare(ticket, seat)
         if second is None:

@@ -184,7 +184,8 @@ async def _ask_metrics(target: Target) -> None:
     target.asking = True
     with suppress(PlenumError, TimeoutError):
         async with asyncio.timeout(POLL_TIMEOUT_S):
-            target.take_metrics(await target.engine.metrics())
+            own = target.own
+            target.take_metrics(await target.engine.metrics(), own)
     target.asking = False
 
 

@@ -102,6 +102,7 @@ class Flight:
             raise TurnedAwayError(f"the engine answered {answer.status}: {said}", busy=answer.status == BUSY)
         self._first_s = self._last_s = self._now()
         self.seat.began()
+        self.seat.target.firsts += 1
         self.seat.target.breaker.succeeded()
         if answer.status == 200:
             self.seat.cached()

@@ -40,7 +40,8 @@ class Fit:
 
     def __init__(self, weights: Row, variance: float) -> None:
         self.weights = list(weights)
-        self._covariance = [[variance * (i == k) for k in range(len(weights))] for i in range(len(weights))]
+        self._variance = variance
+        self._covariance = self._fresh()
 
     def predict(self, features: Row) -> float:
         """Return the time."""
@@ -50,15 +51,27 @@ class Fit:
         """Take in a measurement."""
         x = [each / max(measured_s, LEAST_S) for each in features]
         along = [sum(map(mul, row, x)) for row in self._covariance]
-        scale = 1.0 / (FORGETTING + sum(map(mul, x, along)))
+        spread = sum(map(mul, x, along))
+        if not 0.0 <= spread < math.inf:
+            # Rounding has made of it what no covariance is, as it does where measurements hardly differ; weights would go anywhere.
+            self._covariance = self._fresh()
+            along = [sum(map(mul, row, x)) for row in self._covariance]
+            spread = sum(map(mul, x, along))
+        scale = 1.0 / (FORGETTING + spread)
         off = scale * (1.0 - sum(map(mul, self.weights, x)))
         self.weights = [max(w + a * off, 0.0) for w, a in zip(self.weights, along, strict=True)]
         new = [
-            [(p - scale * a * b) / FORGETTING for p, b in zip(row, along, strict=True)]
+            [(p - scale * (a * b)) / FORGETTING for p, b in zip(row, along, strict=True)]
             for row, a in zip(self._covariance, along, strict=True)
         ]
-        if sum(new[i][i] for i in range(len(new))) < MOST_VARIANCE:
+        variances = [new[i][i] for i in range(len(new))]
+        if min(variances) < 0.0:
+            self._covariance = self._fresh()
+        elif sum(variances) < MOST_VARIANCE:
             self._covariance = new  # else directions that nothing is measured along would grow for ever
+
+    def _fresh(self) -> list[list[float]]:
+        return [[self._variance * (i == k) for k in range(len(self.weights))] for i in range(len(self.weights))]
 
 
 class Errors:

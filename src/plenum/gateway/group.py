@@ -97,12 +97,25 @@ class Seat:
         What :meth:`plenum.gateway.forecast.Forecast.ttft_s` was to predict by when it was sent.
     """
 
-    __slots__ = ("_began", "_charged", "_left", "features", "group", "hit_tokens", "target", "tenant", "tokens")
+    __slots__ = (
+        "_began",
+        "_blocks",
+        "_charged",
+        "_firsts",
+        "_left",
+        "features",
+        "group",
+        "hit_tokens",
+        "target",
+        "tenant",
+        "tokens",
+    )
 
     def __init__(self, group: Group, target: Target, ticket: Ticket, hit_tokens: int, charged: float) -> None:
         self.group, self.target, self.tenant = group, target, ticket.tenant
-        self.hit_tokens, self._charged = hit_tokens, charged
+        self.hit_tokens, self._charged, self._blocks = hit_tokens, charged, ticket.blocks
         self._began = self._left = False
+        self._firsts = target.firsts
         prompt = ticket.ask.prompt_tokens
         waiting, running = target.prefilling + target.others_waiting, target.decoding + target.others_running
         self.features = (float(prompt), float(hit_tokens), float(target.queued_tokens), float(waiting), float(running))
@@ -117,6 +130,16 @@ class Seat:
             self.target.prefilling -= 1
             self.target.queued_tokens -= self.tokens
             self.target.decoding += 1
+
+    @property
+    def stuck(self) -> bool:
+        """Whether no first token at all has come from the replica since: else it works, and is only busy."""
+        return self.target.firsts == self._firsts
+
+    def cached(self) -> None:
+        """Note that its prompt is in the replica's cache: from its first token on, not before, as in the simulator."""
+        if self._blocks:
+            self.group.index.note(self.target.replica.run, self._blocks)
 
     def settle(self, prompt_tokens: int, output_tokens: int) -> None:
         """Put right what its tenant was charged."""
@@ -299,10 +322,14 @@ class Group:
             self.queue.leave(ticket)
 
     def spare(self, ticket: Ticket, seat: Seat) -> Seat | None:
-        """Return a place for asking a second replica, if nobody waits and one has room."""
+        """Return a place for asking a second replica, if nobody waits and one has no prompt to compute and less to do.
+
+        Where all are busy lateness is no accident, and asking twice makes it worse for everybody.
+        """
         if len(self.queue):
             return None
-        others = [t for t in self._roomy(ticket) if t is not seat.target and t.replica.run not in ticket.tried]
+        others = [t for t in self._roomy(ticket) if t.load < seat.target.load and not t.prefilling + t.others_waiting]
+        others = [target for target in others if target.replica.run not in ticket.tried]
         return self._take(ticket, self._chosen(ticket, others)) if others else None
 
     def pump(self) -> None:
@@ -368,8 +395,6 @@ class Group:
         target.breaker.sent(self._now())
         if ticket.tier and not ticket.tried:
             self.pressure.arrived(ticket.tier, ticket.work_s, self.replicas)
-        if ticket.blocks:
-            self.index.note(target.replica.run, ticket.blocks)
         charged = PROMPT_WEIGHT * ticket.ask.prompt_tokens + OUTPUT_WEIGHT * self._output_of(ticket.ask)
         self.queue.charge(ticket.tenant, charged)
         return Seat(self, target, ticket, ticket.hit_tokens, charged)

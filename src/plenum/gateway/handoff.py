@@ -99,6 +99,7 @@ class Handoffs:
         finally:
             source.leave()
         source.target.breaker.succeeded()
+        source.cached()
         tally.finished += 1
         tally.ttft_s.append(self._now() - start_s)
         tally.ended(ask.prompt_tokens, source.hit_tokens, 0)
@@ -130,8 +131,6 @@ class Handoffs:
         if place == offload.LOCAL:
             return None
         source.breaker.sent(now_s)
-        if ticket.blocks:
-            group.index.note(source.replica.run, ticket.blocks)
         return Seat(group, source, ticket, hits[chosen], 0.0)
 
     def _link(self, source: Target, target: Target) -> Link | None:

@@ -40,6 +40,8 @@ class Target:
         Requests that the engine told of beyond those: other gateways' and other clients'.
     limit
         Requests at once at most; follows the time per token that is measured.
+    firsts
+        First tokens that came from there.
     listening
         Takes in what it tells of its cache, where it does.
     pace
@@ -47,11 +49,13 @@ class Target:
     """
 
     __slots__ = (
+        "_beyond",
         "asking",
         "breaker",
         "cache_used",
         "decoding",
         "engine",
+        "firsts",
         "identity",
         "limit",
         "listening",
@@ -69,9 +73,9 @@ class Target:
         self.replica, self.engine = replica, engine
         self.breaker, self.asking = Breaker(), False
         self.prefilling = self.decoding = self.queued_tokens = 0
-        self.others_waiting = self.others_running = 0
+        self.others_waiting = self.others_running = self._beyond = 0
         self.cache_used = 0.0
-        self.pace, self.paced = 0.0, 0
+        self.pace, self.paced, self.firsts = 0.0, 0, 0
         self.listening: asyncio.Task[None] | None = None
         self.slots, self.limit = 0, 0.0
         self.sized(slots)
@@ -102,14 +106,22 @@ class Target:
         self.pace += PACE_MEMORY * (math.log(max(ratio, 1e-3)) - self.pace)
         self.paced += 1
 
-    def take_metrics(self, metrics: EngineMetrics) -> None:
-        """Note what the engine says of itself; what it does not tell stays as it was."""
+    def take_metrics(self, metrics: EngineMetrics, own: int) -> None:
+        """Note what the engine says of itself; what it does not tell stays as it was.
+
+        Parameters
+        ----------
+        own
+            :attr:`own` when it was asked. Only what is more than that, and than now, and was so last time too, is others' for sure.
+        """
         if not math.isnan(metrics.cache_used):
             self.cache_used = min(max(metrics.cache_used, 0.0), 1.0)
-        if not (math.isnan(metrics.running) or math.isnan(metrics.waiting)):
-            beyond = max(int(metrics.running) + int(metrics.waiting) - self.own, 0)
-            self.others_waiting = min(int(metrics.waiting), beyond)
-            self.others_running = beyond - self.others_waiting
+        if math.isnan(metrics.running) or math.isnan(metrics.waiting):
+            return
+        before, self._beyond = self._beyond, max(int(metrics.running + metrics.waiting) - max(own, self.own), 0)
+        others = min(before, self._beyond)
+        self.others_waiting = min(int(metrics.waiting), others)
+        self.others_running = others - self.others_waiting
 
 
 def leave_out_the_late(targets: list[Target], now_s: float) -> list[Target]:
