@@ -55,6 +55,48 @@ def new_emulated(*, scale: float = 0.02, faults: Faults | None = None, **setting
     )
 
 
+def tiny_model(folder: Path) -> Path:
+    """A model of two layers without weights, and a tokenizer of single bytes: enough for vLLM's ``--load-format dummy``."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    vocab = (
+        {chr(byte): byte for byte in shown} | {chr(256 + k): byte for k, byte in enumerate(hidden)} | {"<|end|>": 256}
+    )
+    split = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    end = {"id": 256, "content": "<|end|>", "special": True} | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [end | {"normalized": False}],
+        "pre_tokenizer": split,
+        "decoder": split,
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    } | dict.fromkeys(("truncation", "padding", "normalizer", "post_processor"))
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "num_hidden_layers": 2,
+        "vocab_size": 512,
+        "max_position_embeddings": 2048,
+        "torch_dtype": "bfloat16",
+        "tie_word_embeddings": True,
+        "bos_token_id": 256,
+        "eos_token_id": 256,
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "silu",
+        "rope_theta": 10000.0,
+    }
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+    own = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "chat_template": template}
+    for name, content in {"tokenizer": tokenizer, "config": config, "tokenizer_config": own}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
 class Recorded:
     """A server that answers as a file says, and remembers what it was asked."""
 

@@ -91,6 +91,15 @@ def test_decode_evaluates_one_prompt_token_and_says_what_the_whole_would_have(pa
     assert usage["prompt_tokens_details"]["cached_tokens"] < handle.prompt_tokens
 
 
+def test_a_prompt_that_begins_like_one_before_goes_to_its_slot(pair):
+    pair.prefilled(_new("alike"))
+    pair.prefilled(_new("other"))
+
+    first = msgspec.json.decode(pair.prefilled(_new("alike", 6)).first, type=First)
+
+    assert first.cached_tokens > 25  # more than the words that all prompts here begin with
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_completions_are_split_too(pair, stream):
     body = {"model": MODEL, "prompt": "One, two, three, four, five,", "max_tokens": 8, "temperature": 0}
