@@ -1,6 +1,7 @@
 """``python -m benchmarks [NAME ...]``: run the benchmarks named, or all that take seconds; a table here and JSON in out/bench.json.
 
-``crash``, ``failover``, ``load``, ``overload`` and ``routing_live`` take minutes and are run by name only: ``python -m benchmarks crash --kills 200``.
+``crash``, ``failover``, ``load``, ``overload`` and ``routing_live`` take minutes and are run by name only:
+``python -m benchmarks crash --kills 200``.
 """
 
 from __future__ import annotations
