@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+PATIENCE_S = 30.0
+"""For fifty streams to begin."""
+
 _END = b"0\r\n\r\n"
 
 
@@ -59,8 +62,11 @@ class Connection(asyncio.Protocol):
             self.head = data[:16]
         # The answer's end may come in two pieces.
         self._tail = (self._tail + data)[-5:] if len(data) < 5 else data[-5:]
-        if self._tail == _END and self._done is not None:
+        # A refusal has its length in its head and no end that could be told so simply: it counts as ended, and its connection too.
+        refused = bool(self.head) and not self.begun
+        if (self._tail == _END or refused) and self._done is not None:
             done, self._done = self._done, None
+            self.lost = refused
             if not done.done():
                 done.set_result(Answer(self.first_s, time.perf_counter(), self.begun))
             self._free.append(self)
@@ -162,7 +168,7 @@ async def idle_streams(port: int, data: bytes, *, count: int) -> tuple[Client, i
         connections = [await client.open() for _ in range(min(50, count - start))]
         for connection in connections:
             connection.send(data).add_done_callback(lambda done: done.cancelled() or done.exception())
-        deadline_s = time.perf_counter() + 30.0
+        deadline_s = time.perf_counter() + PATIENCE_S
         while any(not connection.first_s for connection in connections) and time.perf_counter() < deadline_s:
             await asyncio.sleep(0.01)
     return client, sum(connection.begun for connection in client.connections)
