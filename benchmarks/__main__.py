@@ -1,6 +1,6 @@
 """``python -m benchmarks [NAME ...]``: run the benchmarks named, or all that take seconds; a table here and JSON in out/bench.json.
 
-``crash``, ``failover``, ``load``, ``overload`` and ``routing_live`` take minutes and are run by name only:
+``crash``, ``failover``, ``load``, ``overload``, ``accuracy`` and ``routing_live`` take minutes and are run by name only:
 ``python -m benchmarks crash --kills 200``.
 """
 
@@ -29,6 +29,7 @@ from benchmarks import (
     planner,
     routing_live,
     scoring,
+    serving_accuracy,
     serving_routing,
     serving_simulator,
     startup,
@@ -46,7 +47,7 @@ BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
     "routing": serving_routing.bench,
     "serving": serving_simulator.bench,
 }
-LONG = ("crash", "failover", "load", "overload", "routing_live")
+LONG = ("crash", "failover", "load", "overload", "routing_live", "accuracy")
 """Of minutes each; not among those that run when none is named."""
 
 OUT = Path("out/bench.json")
@@ -63,6 +64,7 @@ def main(arguments: list[str]) -> int:
         "failover": partial(failover.bench, given.kills),
         "load": partial(load.bench, given.tasks),
         "overload": overload.bench,
+        "accuracy": serving_accuracy.bench,
         "routing_live": routing_live.bench,
     }
     if unknown := [name for name in given.names if name not in benches]:

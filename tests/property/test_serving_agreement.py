@@ -1,7 +1,7 @@
 """Predictor, planner and simulator say the same of the same instances under the same requests.
 
 They run on the same coefficients; what may differ is the queue: formulas in the first two, every iteration in the third. Tolerances:
-TPOT within 10 % up to nine tenths of what the instances bear, TTFT within 20 %. Of runs as long as these, means of the simulator
+TPOT within 10 % up to 85 % of what the instances bear, TTFT within 20 %. Of runs as long as these, means of the simulator
 themselves repeat to about 3 % (TPOT) and 6 % (TTFT) near saturation, and a fixed point about means lacks the waves of load above it.
 """
 
