@@ -21,6 +21,10 @@ from plenum.ports.engine import Capabilities, EngineError, EngineMetrics, Handle
 ASK_TIMEOUT_S = 10.0
 """Of everything but requests for tokens."""
 
+ATTACH_TIMEOUT_S = 30.0
+ATTACH_POLL_S = 0.2
+"""How long, and how often, a server that somebody else started is asked whether it is ready."""
+
 MAX_ANSWER_BYTES = 16 * 2**20
 """Of answers that are read whole."""
 
@@ -230,9 +234,11 @@ class HttpEngine:
             raise EngineError(f"{self.url}{path} answers something else than JSON: {_start(answer)}") from error
 
     async def _wait_attached(self) -> None:
-        health = await self.health()
-        if not health.ready:
-            raise EngineError(health.sentence)
+        until = asyncio.get_running_loop().time() + ATTACH_TIMEOUT_S
+        while not (health := await self.health()).ready:
+            if asyncio.get_running_loop().time() > until:
+                raise EngineError(health.sentence)
+            await asyncio.sleep(ATTACH_POLL_S)
 
     async def _idle(self) -> bool:
         metrics = await self.metrics()

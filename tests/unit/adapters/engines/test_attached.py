@@ -1,0 +1,46 @@
+"""Engines that run already are waited for, and not for ever."""
+
+import asyncio
+
+import pytest
+
+from plenum.adapters.engines import http
+from plenum.adapters.engines.emulated import Emulated, Faults
+from plenum.ports.engine import EngineError
+from tests.engines import KEY, new_emulated
+
+
+def test_a_server_that_is_not_ready_yet_is_waited_for():
+    async def attach() -> int:
+        engine = new_emulated(faults=Faults())
+        await engine.start()
+        attached = Emulated(engine.url, key=KEY)
+        try:
+            await engine.fail(Faults(unhealthy=True))
+            waiting = asyncio.ensure_future(attached.start())
+            await asyncio.wait({waiting}, timeout=0.3)
+            assert not waiting.done()
+            await engine.fail(Faults())
+            async with asyncio.timeout(20):
+                await waiting
+            return attached.capabilities.slots
+        finally:
+            await attached.close()
+            await engine.stop(0)
+            await engine.close()
+
+    assert asyncio.run(attach()) > 0
+
+
+def test_a_server_that_never_comes_is_an_error(monkeypatch):
+    monkeypatch.setattr(http, "ATTACH_TIMEOUT_S", 0.0)
+
+    async def attach() -> None:
+        attached = Emulated("http://127.0.0.1:9", key=KEY)
+        try:
+            await attached.start()
+        finally:
+            await attached.close()
+
+    with pytest.raises(EngineError, match=r"127\.0\.0\.1:9"):
+        asyncio.run(attach())
