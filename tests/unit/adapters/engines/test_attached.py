@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
+from tests.engines import KEY, new_emulated
 
 from plenum.adapters.engines import http
 from plenum.adapters.engines.emulated import Emulated, Faults
 from plenum.ports.engine import EngineError
-from tests.engines import KEY, new_emulated
 
 
 def test_a_server_that_is_not_ready_yet_is_waited_for():
