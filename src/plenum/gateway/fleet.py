@@ -22,7 +22,7 @@ TICK_S = 0.25
 POLL_TICKS = 4
 """Ticks between two questions to engines for their metrics."""
 
-POLL_TIMEOUT_S, LEARN_TIMEOUT_S, CLOSE_S = 5.0, 60.0, 0.5
+POLL_TIMEOUT_S, CLOSE_S = 5.0, 0.5
 
 Connect = Callable[[Replica, str], Engine]
 """Gives the engine of a replica, with the key that it asks for, as :func:`plenum.adapters.engines.table.engine_for` does."""
@@ -132,7 +132,6 @@ class Fleet:
     def _connected(self, group: Group, replica: Replica) -> Target:
         engine = self._connect(replica, engine_key(self._secret, replica.run))
         target = Target(replica, engine, group.spec.slots or engine.capabilities.slots)
-        self._spawn(_learn(target, group))
         if group.policy == routing.KV_AWARE and (heard := _published_at(group.spec.arguments, replica.url))[0]:
             target.listening = self._spawn(_listen(group, replica.run, *heard))
         return target
@@ -160,7 +159,7 @@ class Fleet:
                     group.adjust()
                     for target in group.targets:
                         if target.replica.phase == READY and not target.asking:
-                            self._spawn(_ask_metrics(target))
+                            self._spawn(_ask(target, group))
             for group in self._all():
                 group.pump()
             ticks += 1
@@ -180,10 +179,16 @@ def _pool_load(group: Group, pool: str) -> PoolLoad:
     )
 
 
-async def _ask_metrics(target: Target) -> None:
+async def _ask(target: Target, group: Group) -> None:
+    """Ask an engine how it is; the first time that it answers, what it can do and how much at once."""
     target.asking = True
     with suppress(PlenumError, TimeoutError):
         async with asyncio.timeout(POLL_TIMEOUT_S):
+            if not target.learned:
+                await target.engine.start()
+                target.learned = True
+                target.sized(group.spec.slots or target.engine.capabilities.slots)
+                group.pump()
             own = target.own
             target.take_metrics(await target.engine.metrics(), own)
     target.asking = False
@@ -193,15 +198,6 @@ def _published_at(arguments: tuple[str, ...], url: str) -> tuple[str, str]:
     from plenum.adapters.engines.kv_events import published_at  # and ZeroMQ with it
 
     return published_at(arguments, url)
-
-
-async def _learn(target: Target, group: Group) -> None:
-    """Let the engine find out what it can do, and how much at once."""
-    with suppress(PlenumError, TimeoutError):
-        async with asyncio.timeout(LEARN_TIMEOUT_S):
-            await target.engine.start()
-        target.sized(group.spec.slots or target.engine.capabilities.slots)
-        group.pump()
 
 
 async def _listen(group: Group, run: str, address: str, replay: str) -> None:

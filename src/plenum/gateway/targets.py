@@ -57,6 +57,7 @@ class Target:
         "engine",
         "firsts",
         "identity",
+        "learned",
         "limit",
         "listening",
         "others_running",
@@ -71,7 +72,7 @@ class Target:
 
     def __init__(self, replica: Replica, engine: Engine, slots: int) -> None:
         self.replica, self.engine = replica, engine
-        self.breaker, self.asking = Breaker(), False
+        self.breaker, self.asking, self.learned = Breaker(), False, False
         self.prefilling = self.decoding = self.queued_tokens = 0
         self.others_waiting = self.others_running = self._beyond = 0
         self.cache_used = 0.0
