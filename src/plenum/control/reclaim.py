@@ -53,31 +53,24 @@ def reclaimed(state: State, decider: Decider, now: float) -> list[ev.Event]:
     decider
         Brought in line with the state; as before afterwards.
     """
-    if any(unit.stop in (PREEMPTED, GROWN) for _, unit in _bound(state)):
-        return []  # what was asked for last is on its way
     takers = [(job, unit) for job in _takers(state) for unit in _waiting(job, now)][:MAX_TAKERS]
-    shrunk = [job for job in _jobs(state) if job.yielded]
-    if not (takers or shrunk):
+    if not (takers or state.yielded):
         return []
     engine = decider.engine(state)
-    if engine is None:
-        return []
+    if engine is None or any(unit.stop in (PREEMPTED, GROWN) for _, unit in _bound(state)):
+        return []  # what was asked for last is on its way
     with engine.trial():
         giving = dict(given for job, unit in takers for given in _made_room(state, engine, job, unit))
     found = [_stopped(state, job_id, key, size) for (job_id, key), size in giving.items()]
     may_grow = not takers and not any(
         may_start(u, now) for name in state.waiting for u in state.jobs[name].units.values()
     )
-    return found or (_grown(engine, shrunk, now) if may_grow else [])
+    return found or (_grown(engine, [state.jobs[name] for name in sorted(state.yielded)], now) if may_grow else [])
 
 
 def _stopped(state: State, job_id: str, key: str, shrink_to: int) -> ev.Event:
     attempt = state.jobs[job_id].units[key].attempt
     return ev.UnitStopped(job=job_id, unit=key, attempt=attempt, why=PREEMPTED, shrink_to=shrink_to)
-
-
-def _jobs(state: State) -> list[Job]:
-    return [state.jobs[name] for name in state.live]
 
 
 def _bound(state: State) -> Iterator[tuple[Job, Unit]]:

@@ -331,6 +331,8 @@ class State(_Stored, kw_only=True, dict=True):
         """Jobs changed since somebody last looked after them."""
         self.live: dict[str, None] = {}
         """Jobs that have not ended."""
+        self.yielded: dict[str, None] = {}
+        """Live jobs that made room for others and have not had all their replicas since."""
         self.ended: dict[str, None] = {}
         """Jobs that have, the longest ended first."""
         self.served_version = self.position
@@ -340,6 +342,7 @@ class State(_Stored, kw_only=True, dict=True):
             if job.phase not in ENDED:
                 self.live[job.id] = None
                 self._note_waiting(job)
+                self._note_yielded(job)
             for unit in job.units.values():
                 if unit.phase == "bound":
                     self._index(job, unit)
@@ -480,6 +483,12 @@ class State(_Stored, kw_only=True, dict=True):
         else:
             self.waiting.pop(job.id, None)
 
+    def _note_yielded(self, job: Job) -> None:
+        if job.yielded:
+            self.yielded[job.id] = None
+        else:
+            self.yielded.pop(job.id, None)
+
     def _settle(self, job: Job, record: Record) -> None:
         """Bring a job's phase in line with its units after a record about it."""
         self.touched[job.id] = None
@@ -487,6 +496,7 @@ class State(_Stored, kw_only=True, dict=True):
         if job.phase in ENDED:
             return
         self._note_waiting(job)
+        self._note_yielded(job)
         runs = [run for unit in job.units.values() if unit.phase == "bound" for run in unit.runs.values()]
         if job.stop:
             job.phase = STOPPING
@@ -921,7 +931,7 @@ def _ended(state: State, event: JobEnded, record: Record) -> None:
     job = state.jobs[event.job]
     job.phase, job.message, job.ended_at, job.waiting = event.phase, event.message, record.at, None
     job.version = record.position
-    for index in (state.live, state.touched, state.waiting):
+    for index in (state.live, state.touched, state.waiting, state.yielded):
         index.pop(job.id, None)
     if event.phase == DELETED:
         del state.jobs[job.id]
