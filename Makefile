@@ -13,7 +13,7 @@ help: ## List what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(VENV)/.run ## Install, bring a cloud up on this machine, run the first jobs; Ctrl-C stops, the next comes back with all of it
-	@$(BIN)/plenum up -f examples/fleet-lab.yaml -f examples/first-jobs.yaml $(ARGS)
+	@$(BIN)/plenum up -f examples/fleet-lab.yaml -f examples/first-jobs.yaml -f examples/smollm2.yaml $(ARGS)
 
 tour: $(VENV)/.run ## Without a cloud: replay a production cluster's workload, explain what waits
 	@bash tools/tour.sh $(BIN)

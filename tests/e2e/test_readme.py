@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -80,6 +81,18 @@ def test_commands_of_the_readme_work_on_the_cloud_of_make_up(home: dict[str, str
         done = run(command.replace("today.plenum", str(tmp_path / "today.plenum")), home)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         assert done.stdout.strip(), command
+
+
+def test_the_client_of_the_readme_works(home: dict[str, str]) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example
+    run("plenum serve smollm2", home)
+    key = json.loads(run("plenum key create --output json", home).stdout)["key"]
+    address = json.loads((Path(home["PLENUM_HOME"]) / "gateway" / "address.json").read_bytes())["url"]
+    program = example[1].replace("http://127.0.0.1:8080", address).replace("plk_…", key)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 3
 
 
 @pytest.mark.parametrize("command", SLOW)

@@ -72,12 +72,18 @@ class News:
         """Say once what to try next: when nothing is left that is still going to happen by itself."""
         state = self._service.state
         waiting = [job for job in state.live if state.jobs[job].phase == "Pending" and state.jobs[job].waiting]
-        if self._hinted or len(waiting) < len(state.live) or not state.jobs:
+        serving = [job for job in state.live if _serves(state.jobs[job])]
+        if self._hinted or len(waiting) + len(serving) < len(state.live) or not state.jobs:
             return
         self._hinted = True
         if not self._quiet:
             ended = sorted(state.ended, key=lambda job: (not state.jobs[job].process.imitated, state.jobs[job].uid))
             click.echo("\n" + hint(ended[-1] if ended else "", waiting[0] if waiting else "") + "\n")
+
+
+def _serves(job: Job) -> bool:
+    """Whether it has come as far as it ever will."""
+    return job.workload.kind.value == "Endpoint" and job.phase == "Running"
 
 
 def told_of(job: Job) -> tuple[str, str]:
