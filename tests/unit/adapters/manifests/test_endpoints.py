@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from plenum.adapters.manifests.endpoint_types import AnyEndpointManifest, Routing
 from plenum.adapters.manifests.endpoints import ServedResource, is_served, parse_served
-from plenum.adapters.manifests.resources import parse_manifest, parse_manifests
+from plenum.adapters.manifests.resources import parse_manifest, parse_manifests, read_manifests
 from plenum.adapters.manifests.workloads import JobManifest
 from plenum.model import PlenumError
 from plenum.model.endpoint import Endpoint, Pool, Promise, Rollout
@@ -157,3 +158,18 @@ def test_the_schema_knows_both_kinds_of_endpoint():
 
 def test_the_policies_of_routing_are_those_that_there_are():
     assert set(Routing.__args__) == set(POLICIES)
+
+
+def test_the_examples_are_what_the_engines_know():
+    from plenum.serving.catalogue.accelerators import accelerator_named
+    from plenum.serving.catalogue.models import model_named
+
+    examples = Path(__file__).parents[4] / "examples"
+    found = [r for name in ("smollm2.yaml", "endpoints.yaml") for r in read_manifests(examples / name)]
+    endpoints = {r.name: r.endpoint for r in found if isinstance(r, ServedResource)}
+    assert len(endpoints) == len(found) == 6
+    assert endpoints["chat"].cheaper in endpoints
+    for endpoint in endpoints.values():
+        if endpoint.timing_model:
+            assert model_named(endpoint.timing_model)
+            assert accelerator_named(endpoint.timing_hardware)
