@@ -21,6 +21,7 @@ from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
 from plenum.adapters.nodes.files import replace
 from plenum.adapters.weights import Staged, stage
+from plenum.adapters.weights.variables import forget_credentials
 from plenum.model.endpoint import SERVE, Endpoint
 from plenum.model.errors import FieldError, PlenumError
 from plenum.ports.engine import EngineError
@@ -39,10 +40,13 @@ WEIGHTLESS = ("emulated",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """How an engine's life is watched: it is lost after so many failures in a row, silence for ``timeout_s`` being one."""
+    """How an engine's life is watched: it is lost after so many failures in a row, silence for ``timeout_s`` being one.
+
+    A busy machine takes seconds for one piece of a long prompt, between which llama.cpp answers questions.
+    """
 
     interval_s: float = 2.0
-    timeout_s: float = 10.0
+    timeout_s: float = 20.0
     failures: int = 3
 
 
@@ -143,6 +147,7 @@ async def _serve(host: Host) -> int:
         staged = await _stage(host)
     except PlenumError as error:
         return _gave_up(host, error, NO_WEIGHTS)
+    forget_credentials(os.environ)
     digest = staged.digest if staged else ""
     engine: HttpEngine | None = None
     try:

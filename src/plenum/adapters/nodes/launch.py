@@ -10,6 +10,9 @@ import msgspec
 from plenum.adapters.nodes.leftovers import KEY
 from plenum.ports.nodes import Assignment
 
+ENGINE_PROGRAMS = ("PLENUM_VLLM", "PLENUM_SGLANG")
+"""Of a node's environment: which programs its engines are."""
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

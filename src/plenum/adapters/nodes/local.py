@@ -34,11 +34,12 @@ import msgspec
 from plenum.adapters.nodes import files, shim
 from plenum.adapters.nodes.cgroups import delegated_cgroup
 from plenum.adapters.nodes.cores import choose_cpus, numa_nodes
-from plenum.adapters.nodes.launch import Launch, base_environment, environment
+from plenum.adapters.nodes.launch import ENGINE_PROGRAMS, Launch, base_environment, environment
 from plenum.adapters.nodes.leftovers import end_leftovers
 from plenum.adapters.nodes.notices import STATUS, Notice
 from plenum.adapters.nodes.output import STREAMS, read_output
 from plenum.adapters.nodes.ports import free_port
+from plenum.adapters.weights.variables import staging_variables
 from plenum.model.errors import PlenumError
 from plenum.ports.nodes import (
     EXITED,
@@ -298,7 +299,10 @@ class LocalDriver:
         port = 0
         if assignment.process.notify:
             port = free_port(assignment.master_addr, {known.launch.port for known in self._live.values()})
+            # Of all that runs here only what the control plane itself starts says when it is ready; it stages weights.
             notified = {
+                **{name: os.environ[name] for name in ENGINE_PROGRAMS if name in os.environ},
+                **staging_variables(os.environ),
                 "PLENUM_CACHE": str(self._folder / "cache"),
                 "PLENUM_GRACE_S": str(max(assignment.process.grace_s - 2.0, assignment.process.grace_s / 2)),
                 "PLENUM_STATUS_FILE": str(self._runs_folder / assignment.run / STATUS),

@@ -22,6 +22,8 @@ from plenum.adapters.weights.references import (
     read_reference,
 )
 from plenum.adapters.weights.registries import list_registry
+from plenum.adapters.weights.variables import CAP
+from plenum.model.units import parse
 
 GGUF_MAGIC = b"GGUF"
 
@@ -84,7 +86,8 @@ def stage(
     afresh
         Read every byte again, though nothing seems to have changed.
     cap_bytes
-        Of all that the cache holds: what was asked for longest ago and is not in use makes room. 0: what the disk has.
+        Of all that the cache holds: what was asked for longest ago and is not in use makes room. 0: what ``$PLENUM_WEIGHTS_CAP`` says, else
+        what the disk has.
 
     Raises
     ------
@@ -99,7 +102,7 @@ def stage(
     if wanted.kind == "local":
         staged = _local(Path(wanted.place), cache, progress, afresh)
     else:
-        staged = _remote(wanted, Cache(cache, cap_bytes), progress, digest, afresh)
+        staged = _remote(wanted, Cache(cache, cap_bytes or _cap_bytes()), progress, digest, afresh)
     if digest and staged.digest != digest:
         staged.release()
         raise DigestError(f"{reference} is {staged.digest}, not {digest} as asked for")
@@ -127,6 +130,11 @@ def gguf_in(path: Path) -> Path:
         if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
             raise WeightsError(f"{files[0]} is no GGUF file")
     return files[0]
+
+
+def _cap_bytes() -> int:
+    text = os.environ.get(CAP, "")
+    return int(parse(text, "bytes", f"${CAP}")) if text else 0
 
 
 def _local(path: Path, cache: Path, progress: Progress, afresh: bool) -> Staged:

@@ -293,7 +293,9 @@ def test_a_registry_gives_a_token_and_a_manifest_is_what_its_digest_says(store: 
         staging(oci(store, f"models/small@{digest}"))
 
 
-def test_what_was_asked_for_longest_ago_makes_room_unless_it_is_in_use(store: Store, staging: Any) -> None:
+def test_what_was_asked_for_longest_ago_makes_room_unless_it_is_in_use(
+    store: Store, staging: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(4):
         hub(store, f"org/m{number}", {"model.gguf": bytes([number]) * 1000})
     held = [staging(f"hf://org/m{number}", cap_bytes=3000) for number in range(3)]
@@ -306,6 +308,11 @@ def test_what_was_asked_for_longest_ago_makes_room_unless_it_is_in_use(store: St
     assert [staged.path.exists() for staged in held] == [True, False, True]
     with pytest.raises(WeightsError, match="needs"):
         staging("hf://org/m1", cap_bytes=500)
+    monkeypatch.setenv("PLENUM_WEIGHTS_CAP", "1KB")
+    with pytest.raises(WeightsError, match="needs"):
+        staging("hf://org/m1")
+    monkeypatch.setenv("PLENUM_WEIGHTS_CAP", "1GB")
+    assert staging("hf://org/m1").size_bytes == 1000
 
 
 def test_objects_of_a_bucket(staging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
