@@ -18,7 +18,7 @@ from plenum.adapters.engines.server import Server
 from plenum.adapters.engines.wire import Exchange, Wire, WireError
 from plenum.ports.engine import Capabilities, EngineError, EngineMetrics, Handle, HandleError, Health
 
-ASK_TIMEOUT_S = 10.0
+ASK_TIMEOUT_S = 20.0
 """Of everything but requests for tokens."""
 
 ATTACH_TIMEOUT_S = 30.0

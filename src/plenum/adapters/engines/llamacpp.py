@@ -28,10 +28,10 @@ DEFAULT_SLOTS = 4
 DEFAULT_CONTEXT_TOKENS = 4_096
 """Of each slot, unless the endpoint says more: a laptop's memory holds four."""
 
-BATCH_TOKENS = 256
+BATCH_TOKENS = 128
 """Prompt tokens computed at once: between two such pieces the others get their next token, and questions an answer."""
 
-CACHE_MIB = 256
+CACHE_MIB = 128
 """Of prompts kept outside of slots; the server's own default of 8 GiB is not for machines that do other things too."""
 
 READY_S = 600.0
