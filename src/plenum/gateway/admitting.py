@@ -127,3 +127,11 @@ def judge(
     )
     code, sentence = admission.REASONS[reason]
     return Verdict(step=step, code=code, sentence=sentence)
+
+
+def warm() -> None:
+    """Compile what admission needs, or load what was compiled, before the first request."""
+    pressure = Pressure(lambda: 0.0)
+    pressure.arrived(0, 0.0, 1)
+    pressure.retry_after_s(0, 0.0)
+    judge(Outlook(), None, Promise(), pressure, 0, 0.0, 0)

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import msgspec
 
-from plenum.gateway import choosing
+from plenum.gateway import admitting, choosing
 from plenum.gateway.admitting import OUTPUT_CAP, Outlook
 from plenum.gateway.fleet import Connect, Fleet, Foresee
 from plenum.gateway.flight import Flight, TurnedAwayError
@@ -83,6 +83,7 @@ class Dispatcher:
 
     async def __aenter__(self) -> Self:
         choosing.warm()
+        admitting.warm()
         self._fleet.start()
         return self
 

@@ -29,7 +29,7 @@ TPOT_PART = 0.9
 """Part of the promised time per token that a replica is filled up to."""
 
 TTFT_PART = 0.8
-"""Part of the promised time to the first token that waiting may take together with what follows it; the rest is for what predictions miss."""
+"""Part of the promised time to the first token that waiting may take with what follows it; the rest is for what predictions miss."""
 
 DEADLINE_S = 600.0
 """Of requests that have none."""
