@@ -23,12 +23,12 @@ SLOTS = 8
 SETTINGS = Settings(host="127.0.0.1", port=0, model="llama-3.1-70b", hardware="A100", tensor=4, slots=SLOTS)
 PROMISE = Promise(ttft_s=1.5, tpot_s=0.1)
 PROMPT_TOKENS, OUTPUT_TOKENS = 400, 40
-CAPACITY_S, CALM_S, RUSH_S, AFTER_S = 10.0, 8.0, 25.0, 15.0
+CAPACITY_S, CALM_S, RUSH_S, AFTER_S = 10.0, 8.0, 20.0, 15.0
 CALM, INTERACTIVE, BATCH = 0.4, 2.0, 1.0
 """Of what can be done: before and after; and during the rush, together three times it."""
 
 RECOVERED_S = 5.0
-PATIENCE_S = 115.0
+PATIENCE_S = 150.0
 
 
 @dataclass(frozen=True, slots=True)
