@@ -23,6 +23,7 @@ from benchmarks import (
     churn,
     crash,
     failover,
+    gateway,
     large_fleet,
     load,
     overload,
@@ -47,7 +48,7 @@ BENCHES: dict[str, Callable[[], Iterator[Finding]]] = {
     "routing": serving_routing.bench,
     "serving": serving_simulator.bench,
 }
-LONG = ("crash", "failover", "load", "overload", "routing_live", "accuracy")
+LONG = ("crash", "failover", "load", "overload", "routing_live", "accuracy", "gateway")
 """Of minutes each; not among those that run when none is named."""
 
 OUT = Path("out/bench.json")
@@ -58,11 +59,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*BENCHES, *LONG))}")
     parser.add_argument("--kills", type=int, help="how often crash and failover kill a server")
     parser.add_argument("--tasks", type=int, help="how many tasks load submits")
+    parser.add_argument("--litellm", default="", help="a Python with litellm[proxy], to measure beside the gateway")
     given = parser.parse_args(arguments)
     benches = BENCHES | {
         "crash": partial(crash.bench, given.kills),
         "failover": partial(failover.bench, given.kills),
         "load": partial(load.bench, given.tasks),
+        "gateway": partial(gateway.bench, given.litellm),
         "overload": overload.bench,
         "accuracy": serving_accuracy.bench,
         "routing_live": routing_live.bench,

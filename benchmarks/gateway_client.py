@@ -6,6 +6,7 @@ Raw sockets and as little reading as can be, for it shares the machine with what
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 PATIENCE_S = 30.0
 """For fifty streams to begin."""
 
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 _END = b"0\r\n\r\n"
 
 
@@ -43,6 +45,7 @@ class Connection(asyncio.Protocol):
         self.lost = False
         self._done: asyncio.Future[Answer] | None = None
         self._tail = b""
+        self._left = -1
         self.first_s = 0.0
         self.head = b""
 
@@ -60,13 +63,16 @@ class Connection(asyncio.Protocol):
         if not self.first_s:
             self.first_s = time.perf_counter()
             self.head = data[:16]
-        # The answer's end may come in two pieces.
+            head, _, body = data.partition(b"\r\n\r\n")
+            length = _LENGTH.search(head)
+            # Heads are small and come whole; a body is chunked, or as long as its head says.
+            self._left = int(length[1]) - len(body) if length else -1
+        elif self._left > 0:
+            self._left -= len(data)
+        # A chunked body's end may come in two pieces.
         self._tail = (self._tail + data)[-5:] if len(data) < 5 else data[-5:]
-        # A refusal has its length in its head and no end that could be told so simply: it counts as ended, and its connection too.
-        refused = bool(self.head) and not self.begun
-        if (self._tail == _END or refused) and self._done is not None:
+        if (self._left == 0 or (self._left < 0 and self._tail == _END)) and self._done is not None:
             done, self._done = self._done, None
-            self.lost = refused
             if not done.done():
                 done.set_result(Answer(self.first_s, time.perf_counter(), self.begun))
             self._free.append(self)

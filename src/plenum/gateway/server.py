@@ -1,5 +1,8 @@
 """The gateway on a port: uvicorn with httptools and uvloop, and a protocol that slow and greedy clients cannot hold up.
 
+Why this server: of a streamed answer it takes as much processor time a chunk as granian (22 and 24 µs with the same small application) and
+less a request (0.06 and 0.09 ms); and its protocol is a class in Python, where what follows can be put right.
+
 uvicorn bounds neither how long nor how large a request's head is, nor how long an answer stays unread, so :class:`Guard` does. It refuses
 pipelining as well: no client of this dialect does it, and a client that leaves would be noticed for its last request only.
 """
