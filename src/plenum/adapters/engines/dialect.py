@@ -11,53 +11,12 @@ import msgspec
 from aiohttp import web
 
 from plenum.model.errors import PlenumError
-from plenum.ports.engine import CHAT, COMPLETIONS, EngineError
+from plenum.ports.engine import CHAT, EngineError
 
 MAX_PROMPT_BYTES = 16 * 2**20
 MAX_LINE_BYTES = 2**20
 
-_OWN_FIELDS = frozenset(
-    (
-        *(
-            "model",
-            "messages",
-            "prompt",
-            "stream",
-            "stream_options",
-            "max_tokens",
-            "max_completion_tokens",
-            "n_predict",
-        ),
-        *("n", "best_of", "echo", "user", "metadata", "store", "service_tier", "prompt_cache_key"),
-    )
-)
-_STATEFUL = (
-    *("tools", "functions", "grammar", "json_schema", "suffix"),
-    *("logprobs", "top_logprobs", "logit_bias"),
-)
 _REASONS = {"limit": "length", "eos": "stop", "word": "stop"}
-
-
-def split_reason(path: str, body: dict[str, Any]) -> str:
-    """Return why a request cannot be split in prefill and decode; empty: it can.
-
-    What constrains or describes each token needs the state that the first one left in the sampler.
-    """
-    if path not in (CHAT, COMPLETIONS):
-        return f"{path} is not split"
-    given = [name for name in _STATEFUL if body.get(name)]
-    if (body.get("response_format") or {}).get("type", "text") != "text":
-        given.append("response_format")
-    if body.get("n") not in (None, 1) or body.get("best_of") not in (None, 1):
-        given.append("n")
-    if body.get("echo"):
-        given.append("echo")
-    return f"requests with {', '.join(given)} are not split" if given else ""
-
-
-def sampling(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a request that say how to sample, which engines know under the same names."""
-    return {name: value for name, value in body.items() if name not in _OWN_FIELDS and value is not None}
 
 
 async def first_of(text: str, chunks: AsyncIterable[bytes]) -> AsyncIterator[dict[str, Any]]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import msgspec
 
 from plenum.adapters.engines.handoff import HandoffClient
 from plenum.adapters.engines.server import Command, Server
 from plenum.model.endpoint import DECODE, PREFILL, Endpoint
-from plenum.model.errors import FieldError
+from plenum.model.errors import FieldError, MissingExtraError
 from plenum.ports.engine import Capabilities
 
 READY_S = 60.0
@@ -125,7 +126,15 @@ class Emulated(HandoffClient):
 
 
 def launch_emulated(settings: Settings) -> Emulated:
-    """Return an engine that starts its own server."""
+    """Return an engine that starts its own server.
+
+    Raises
+    ------
+    MissingExtraError
+        What it serves HTTP with is not installed.
+    """
+    if find_spec("aiohttp") is None:
+        raise MissingExtraError("an emulated engine needs aiohttp: pip install 'plenum-os[gateway]'")
     return Emulated(
         f"http://{settings.host}:{settings.port}", key=settings.key, server=Server(lambda: _command(settings))
     )

@@ -23,10 +23,11 @@ from aiohttp import web
 
 from plenum.adapters.engines.batching import Batch, Stream
 from plenum.adapters.engines.blocks import Blocks
-from plenum.adapters.engines.dialect import MAX_PROMPT_BYTES, Writer, split_reason
+from plenum.adapters.engines.dialect import MAX_PROMPT_BYTES, Writer
 from plenum.adapters.engines.emulated import METRICS, Emulated, Faults, Settings
 from plenum.adapters.engines.handoff import DECODE, PREFILL, UNUSABLE, Order
 from plenum.adapters.engines.leash import leash
+from plenum.adapters.engines.splitting import split_reason
 from plenum.model.errors import PlenumError
 from plenum.ports.engine import CHAT, COMPLETIONS, Handle, HandleError
 from plenum.serving.calibration import calibrated_steps

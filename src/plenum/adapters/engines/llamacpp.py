@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -141,7 +142,9 @@ def llamacpp_settings(
         name=endpoint.model_name,
         key=key,
         digest=digest,
-        caches=str(caches or ""),
+        caches=str(caches)
+        if caches and find_spec("aiohttp")
+        else "",  # which serves hand-offs, and comes with an extra
         slots=endpoint.slots or DEFAULT_SLOTS,
         context_tokens=endpoint.context_tokens or DEFAULT_CONTEXT_TOKENS,
         threads=given.get("threads", threads_of(endpoint)),

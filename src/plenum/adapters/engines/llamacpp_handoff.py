@@ -22,10 +22,11 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from plenum.adapters.engines.dialect import MAX_PROMPT_BYTES, Writer, first_of, sampling, split_reason
+from plenum.adapters.engines.dialect import MAX_PROMPT_BYTES, Writer, first_of
 from plenum.adapters.engines.handoff import CACHES, DECODE, PREFILL, UNUSABLE, Order
 from plenum.adapters.engines.http import StatusError
 from plenum.adapters.engines.llamacpp import LlamaCpp
+from plenum.adapters.engines.splitting import sampling, split_reason
 from plenum.ports.engine import CHAT, EngineError, Handle, HandleError
 
 KEPT_S = 60.0

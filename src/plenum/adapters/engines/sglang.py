@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from plenum.adapters.engines.dialect import split_reason
 from plenum.adapters.engines.http import HttpAnswer, HttpEngine, Opening
+from plenum.adapters.engines.splitting import split_reason
 from plenum.ports.engine import Capabilities, Handle, HandleError
 
 PREFILL_TIMEOUT_S = 900.0

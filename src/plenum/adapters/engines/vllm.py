@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from plenum.adapters.engines.dialect import split_reason
 from plenum.adapters.engines.http import HttpAnswer, HttpEngine, Opening, StatusError
+from plenum.adapters.engines.splitting import split_reason
 from plenum.ports.engine import Capabilities, EngineError, Handle, HandleError
 
 PREFILL_TIMEOUT_S = 900.0

@@ -1,6 +1,8 @@
 """Engines that run already are waited for, and not for ever."""
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 from tests.engines import KEY, new_emulated
@@ -44,3 +46,14 @@ def test_a_server_that_never_comes_is_an_error(monkeypatch):
 
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:9"):
         asyncio.run(attach())
+
+
+def test_reaching_engines_needs_no_web_framework():
+    script = (
+        "import sys; import plenum.adapters.engines.table, plenum.bootstrap.engine; "
+        "sys.exit(' '.join(name for name in ('aiohttp', 'zmq', 'numba', 'fastapi') if name in sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.stderr.strip() == ""
