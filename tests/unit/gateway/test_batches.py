@@ -138,27 +138,25 @@ def test_lines_that_are_put_off_come_again_and_those_that_break_have_a_limit(tmp
     asyncio.run(go())
 
 
-@pytest.mark.parametrize(
-    ("lines", "code", "at"),
-    [
-        ([], "batch.empty", 1),
-        (["{}"], "line.json", 1),
-        ([line(0), "[" * 100_000], "line.json", 2),
-        ([line(0), line(0)], "line.custom_id", 2),
-        ([line(0, method="GET")], "line.method", 1),
-        ([line(0, url="/v1/embeddings")], "line.url", 1),
-        ([line(0, body={"model": "chat", "stream": True})], "line.stream", 1),
-        ([line(0, body=[])], "line.body", 1),
-    ],
+WRONG = (
+    ([], "batch.empty", 1),
+    (["{}"], "line.json", 1),
+    ([line(0), "[" * 100_000], "line.json", 2),
+    ([line(0), line(0)], "line.custom_id", 2),
+    ([line(0, method="GET")], "line.method", 1),
+    ([line(0, url="/v1/embeddings")], "line.url", 1),
+    ([line(0, body={"model": "chat", "stream": True})], "line.stream", 1),
+    ([line(0, body=[])], "line.body", 1),
 )
-def test_a_file_that_is_no_batch_fails_with_what_is_wrong_where(
-    tmp_path: Path, lines: list[str], code: str, at: int
-) -> None:
+
+
+def test_a_file_that_is_no_batch_fails_with_what_is_wrong_where(tmp_path: Path) -> None:
     async def go() -> None:
         async with canned_gateway(tmp_path, CannedDispatch()) as (url, _), client(url) as asking:
-            batch = await over(asking, (await submit(asking, lines)).id)
-            assert batch.status == "failed"
-            assert [(error.code, error.line) for error in batch.errors.data] == [(code, at)]
+            for lines, code, at in WRONG:
+                batch = await over(asking, (await submit(asking, lines)).id)
+                assert batch.status == "failed"
+                assert [(error.code, error.line) for error in batch.errors.data] == [(code, at)]
 
     asyncio.run(go())
 
