@@ -12,13 +12,13 @@ from plenum.gateway.answers import invalid
 from plenum.gateway.request import RefusedError
 
 MAX_PARTS = 16
-MAX_HEAD_BYTES = 8_192
+MAX_HEAD_BYTES = 2_048
 MAX_BOUNDARY = 70
 """Characters, as RFC 2046 says."""
 
 _BOUNDARY = re.compile(rb'multipart/form-data\s*;(?:.*;)?\s*boundary=("?)([^";\s]{1,70})\1\s*(?:;.*)?', re.IGNORECASE)
 _DISPOSITION = re.compile(rb"content-disposition\s*:\s*form-data\s*;(.*)", re.IGNORECASE)
-_PARAMETER = re.compile(rb'(\w[\w*-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))')
+_PARAMETER = re.compile(rb'\b([\w*-]{1,32}+)\s{0,8}+=\s{0,8}+(?:"((?:[^"\\]|\\.)*+)"|([^;\s"]+))')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
