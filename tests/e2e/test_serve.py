@@ -16,7 +16,7 @@ import httpx
 import openai
 import psutil
 import pytest
-from tests.e2e.clouds import EXAMPLES, Cloud, cloud_in, until
+from tests.e2e.clouds import EXAMPLES, Cloud, Plenum, cloud_in, until
 
 LONG = "Write a long story about a lighthouse keeper, with many details."
 MODEL = "smollm2"
@@ -29,6 +29,7 @@ class Served:
     cloud: Cloud
     url: str
     key: str
+    up: Plenum
 
     @property
     def client(self) -> openai.OpenAI:
@@ -81,25 +82,20 @@ def plenum(folder: Path, *args: str) -> str:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     with cloud_in(folder) as cloud:
-        cloud.server("--gateway-port", "0", command="up")
+        up = cloud.server("--gateway-port", "0", "-f", str(EXAMPLES / "smollm2.yaml"), command="up")
         told = json.loads(plenum(folder, "serve", MODEL, "-o", "json", "--timeout", "2m"))
         assert told["endpoint"]["status"]["phase"] == "Ready"
-        yield Served(cloud, told["url"], told["key"])
+        yield Served(cloud, told["url"], told["key"], up)
 
 
-def test_plenum_up_with_the_example_prints_one_curl_that_streams_a_sentence(tmp_path: Path):
-    with cloud_in(tmp_path) as cloud:
-        up = cloud.server("--gateway-port", "0", "-f", str(EXAMPLES / "smollm2.yaml"), command="up")
-        curl = up.says(r"(?s)is ready\. Ask it:\n\n(curl .*?]}')")[1]
-        assert max(map(len, curl.splitlines())) <= 80
-        text = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=60, check=True).stdout
-        events = [line.removeprefix("data: ") for line in text.splitlines() if line]
-        assert events[-1] == "[DONE]"
-        words = [json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events[:-1]]
-        assert len([word for word in words if word]) > 3
-        gateway = Served(cloud, "", "").gateway()
-        assert cloud.end() == 0
-        until(lambda: not psutil.pid_exists(gateway), "the gateway to end with the cloud")
+def test_plenum_up_with_the_example_prints_one_curl_that_streams_a_sentence(served: Served):
+    curl = served.up.says(r"(?s)is ready\. Ask it:\n\n(curl .*?]}')")[1]
+    assert max(map(len, curl.splitlines())) <= 80
+    text = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=60, check=True).stdout
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert events[-1] == "[DONE]"
+    words = [json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events[:-1]]
+    assert len([word for word in words if word]) > 3
 
 
 def test_openai_s_client_streams_lists_and_is_billed(served: Served):
@@ -139,7 +135,7 @@ def test_bench_sends_prompts_of_exact_lengths_and_says_what_their_users_saw(serv
 
 def test_a_key_is_no_good_elsewhere_or_once_it_is_revoked(served: Served):
     made = json.loads(plenum(served.cloud.folder, "key", "create", "--model", "other", "-o", "json"))
-    other = Served(served.cloud, served.url, made["secret"])
+    other = Served(served.cloud, served.url, made["secret"], served.up)
 
     def refusal() -> str:
         try:
@@ -192,17 +188,20 @@ def test_streams_go_on_while_the_control_plane_is_killed_and_started_again(serve
     until(lambda: served.usage().get("done", 0) > done, "bills to reach the control plane again")
 
 
-def test_a_deleted_endpoint_leaves_nothing(served: Served):
+def test_a_deleted_endpoint_leaves_nothing_and_the_gateway_ends_with_the_cloud(served: Served):
     plenum(served.cloud.folder, "delete", "endpoint", MODEL, "--wait")
     assert not served.cloud.live_runs("server")
     until(lambda: not list(served.client.models.list()), "the gateway to serve it no more")
     with pytest.raises(openai.NotFoundError):
         served.ask()
+    gateway = served.gateway()
+    assert served.cloud.end() == 0
+    until(lambda: not psutil.pid_exists(gateway), "the gateway to end with the cloud")
 
 
 def test_a_gateway_of_its_own_serves_what_runs_on_another_node(tmp_path: Path):
     with cloud_in(tmp_path) as cloud:
-        cloud.server()
+        server = cloud.server()
         cloud.agent("far", cloud.join_token())
         cloud.node("far", "Ready")
         token = cloud.do("POST", "/tokens", {"kind": "gateway", "user": "edge"})["secret"]
@@ -216,7 +215,7 @@ def test_a_gateway_of_its_own_serves_what_runs_on_another_node(tmp_path: Path):
         cloud.apply("chat", spec, kind="Endpoint")
         cloud.comes_to("chat", "Ready", kind="Endpoint")
         key = cloud.do("POST", "/tenants/default/keys", {})["secret"]
-        assert Served(cloud, url, key).answers()
+        assert Served(cloud, url, key, server).answers()
         assert [run["node"] for run in cloud.job("chat", "Endpoint")["runs"]] == ["far"]
         assert gateway.end() == 0
         assert cloud.ask("/usage")["items"][0]["requests"] == {"done": 1}, "the bill was sent on the way out"
