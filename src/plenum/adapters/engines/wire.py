@@ -88,15 +88,15 @@ class Wire:
         """
         more = _lines(headers) if headers else ""
         head = f"{method} {self._path}{path} HTTP/1.1{self._head}{len(body)}\r\n{more}\r\n".encode()
-        while True:
-            connection, kept = self._reused(), True
-            if connection is None:
-                connection, kept = await self._connected(), False
+        connection = self._reused()
+        if connection is not None:
             try:
                 return await connection.exchange(head, body, silence_s)
             except WireError as error:
-                if not (kept and error.unanswered):
+                if not error.unanswered:
                     raise
+        # Once only, and afresh: a request that brings its server down is not to be tried on every connection that is left.
+        return await (await self._connected()).exchange(head, body, silence_s)
 
     def close(self) -> None:
         """Close all connections; answers that have not ended break off."""
