@@ -10,6 +10,7 @@ from plenum.model.errors import FieldError
 
 if TYPE_CHECKING:
     from plenum.serving.architecture import Architecture
+    from plenum.serving.calibration import Calibration
     from plenum.serving.hardware import Accelerator
     from plenum.serving.instance import Instance, Parallelism
     from plenum.serving.pools import Pool, Serving
@@ -121,6 +122,7 @@ def serving_of(
     nvme_bytes: int = 0,
     isl: float = 2048.0,
     osl: float = 512.0,
+    calibration: Calibration | None = None,
 ) -> Serving:
     """Return pools of an instance: ``replicas`` that do both, or ``prefill`` and ``decode`` apart.
 
@@ -130,6 +132,8 @@ def serving_of(
         Of each instance, for cached prefixes.
     isl, osl
         Mean tokens of prompts and answers, about which corrections are taken.
+    calibration
+        None: the shipped one.
 
     Raises
     ------
@@ -142,7 +146,7 @@ def serving_of(
     from plenum.serving.pools import Pool, Serving
 
     check_pools(replicas, prefill, decode)
-    steps = calibrated_steps(instance, isl=isl, osl=osl)
+    steps = calibrated_steps(instance, calibration, isl=isl, osl=osl)
     each = instance.model.cache_values_per_token * FORMATS[instance.precision.kv_cache].bytes
 
     def pool(count: int, role: Any) -> Pool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plenum.cli.serving_cluster import Described
+    from plenum.serving.calibration import Calibration
     from plenum.serving.instance import Instance
     from plenum.serving.pools import Serving
     from plenum.serving.workload import Requests, Slo
@@ -93,6 +94,7 @@ SLICE = 100_000
     show_default=True,
     help="What becomes of a cache that has to make room.",
 )
+@click.option("--calibration", type=click.Path(path_type=Path), help="A file that `plenum plan calibrate` wrote.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Of everything random.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the latencies into this PNG.")
 @click.option("--chart/--no-chart", default=True, help="Draw the times to the first token in the terminal too.")
@@ -172,6 +174,7 @@ class _Cluster:
     decode: int | None
     dram_bytes: int
     nvme_bytes: int
+    calibration: Calibration | None = None
     cheaper: Instance | None = None
     cheaper_replicas: int = 0
 
@@ -193,16 +196,25 @@ class _Cluster:
             nvme_bytes=self.nvme_bytes,
             isl=isl,
             osl=osl,
+            calibration=self.calibration,
         )
         if self.cheaper is None:
             return serving
         other = serving_of(
-            self.cheaper, replicas=self.cheaper_replicas, prefill=None, decode=None, isl=isl, osl=osl
+            self.cheaper,
+            replicas=self.cheaper_replicas,
+            prefill=None,
+            decode=None,
+            isl=isl,
+            osl=osl,
+            calibration=self.calibration,
         ).pools[0]
         return replace(serving, pools=(*serving.pools, replace(other, model=1)))
 
 
 def _cluster(options: dict[str, Any]) -> _Cluster:
+    from plenum.adapters.calibrations import read_calibration
+
     span = _span(options["autoscale"]) if options["autoscale"] else None
     replicas, prefill, decode = options["replicas"], options["prefill"], options["decode"]
     if span and replicas:
@@ -224,6 +236,7 @@ def _cluster(options: dict[str, Any]) -> _Cluster:
         decode=decode,
         dram_bytes=int(options["dram"]),
         nvme_bytes=int(options["nvme"]),
+        calibration=read_calibration(options["calibration"]) if options["calibration"] else None,
         cheaper=cheaper,
         cheaper_replicas=cheaper_replicas,
     )

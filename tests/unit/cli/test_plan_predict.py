@@ -21,15 +21,16 @@ def _run(*arguments, expected=0):
     return result.stdout
 
 
-def _table(path, *, slower=2.0):
-    """Write measurements of Llama-3.1-8B on one H100 that are ``slower`` than what is predicted without them."""
+def _table(path, *, slower=2.0, slower_long=None):
+    """Write measurements of Llama-3.1-8B on one H100: so many times what is predicted without them, of long prompts ``slower_long``."""
     rows = ["model,hardware,engine,tp,concurrency,isl,osl,ttft_ms,tpot_ms"]
     for concurrency in (1, 2, 4, 8, 16, 32):
         for isl in (250, 500, 1000, 2000):
             said = json.loads(
                 _run("predict", *ASKED, "--isl", str(isl), "--concurrency", str(concurrency), "-o", "json")
             )
-            times = f"{said['ttft_s'] * 1e3 * slower},{said['tpot_s'] * 1e3 * slower}"
+            by = slower_long if slower_long and isl >= 1000 else slower
+            times = f"{said['ttft_s'] * 1e3 * by},{said['tpot_s'] * 1e3 * by}"
             rows.append(f"Llama-3.1-8B,H100,vllm,1,{concurrency},{isl},100,{times}")
     path.write_text("\n".join(rows) + "\n")
     return path
@@ -65,6 +66,20 @@ def test_calibrating_with_ones_own_measurements_changes_what_is_predicted(tmp_pa
     before = json.loads(_run("predict", *ASKED, *load))
     after = json.loads(_run("predict", *ASKED, *load, "--calibration", str(written)))
     assert after["tpot_s"] / before["tpot_s"] == pytest.approx(2.0, rel=0.05)
+
+
+@pytest.mark.parametrize("isl", [300, 1800])
+def test_a_simulation_takes_the_corrections_of_a_prediction_for_its_lengths(tmp_path, isl):
+    """Measured twice as slow with short prompts, and as predicted with long ones: both say so, each for the lengths it is asked about."""
+    table, written = _table(tmp_path / "mine.csv", slower_long=1.0), tmp_path / "mine.json"
+    _run("calibrate", "-m", str(table), "--out", str(written), "-o", "json")
+    asked = (*ASKED, "--isl", str(isl), "--calibration", str(written), "-o", "json")
+    load = ("--trace", "steady:0.5", "--duration", "60s")
+    predicted = json.loads(_run("predict", *asked, "--rps", "0.5"))["tpot_s"]
+    run = CliRunner().invoke(root, ["simulate", "serving", *asked, *load], catch_exceptions=False)
+    assert json.loads(run.stdout)["runs"][0]["tpot_s"]["mean"] == pytest.approx(predicted, rel=0.03)
+    plain = json.loads(_run("predict", *ASKED, "--isl", str(isl), "--rps", "0.5", "-o", "json"))["tpot_s"]
+    assert predicted / plain == pytest.approx(2.0 if isl < 1000 else 1.0, rel=0.2)
 
 
 def test_files_that_are_no_calibration(tmp_path):

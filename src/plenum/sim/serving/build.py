@@ -32,6 +32,9 @@ MAX_CELLS = 200_000_000
 MAX_CLASSES = 64
 """Different priorities."""
 
+_LEAST = np.array([-1.0 if name.startswith("decode_more") else 0.0 for name in FIELDS])
+"""Of each coefficient: what a correction of decode takes off under load may be all of it, and no time is negative."""
+
 _ROLES = {"both": f.BOTH, "prefill": f.PREFILL, "decode": f.DECODE}
 
 
@@ -234,8 +237,8 @@ def _cache_bytes(instance: Instance) -> tuple[float, float, float]:
 
 def _coefficients(pool: Pool) -> NDArray[np.float64]:
     c = pool.steps.coefficients
-    if c.shape != (len(FIELDS),) or not np.isfinite(c).all() or (c < 0).any():
-        raise FieldError("pools.steps", f"step coefficients must be {len(FIELDS)} finite numbers, none negative")
+    if c.shape != (len(FIELDS),) or not np.isfinite(c).all() or (c < _LEAST).any():
+        raise FieldError("pools.steps", f"step coefficients must be {len(FIELDS)} finite numbers, no time negative")
     return np.ascontiguousarray(c, np.float64)
 
 
