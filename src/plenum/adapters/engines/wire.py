@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._chunks: list[bytes] = []
         self.waits = 0
-        self._error = ""
+        self._error, self._left = "", False
         self._paused = False
         self._begin()
 
@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
             Nothing will.
         """
         if self._error:
-            raise WireError(self._error, unanswered=not self._answered)
+            raise WireError(self._error, unanswered=self._left and not self._answered)
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
@@ -299,6 +299,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End an answer that lasts until the connection does; break off any other."""
+        self._left = not self._error  # it was the server that left, not we that gave it up
         if self._status and self._to_the_end and exc is None:
             self.complete = True
         elif not self.complete:

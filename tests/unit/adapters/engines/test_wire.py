@@ -257,6 +257,33 @@ def test_silence_has_an_end():
     run(script, use=use)
 
 
+def test_silence_on_a_kept_connection_is_not_tried_again():
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(1)
+        writer.write(whole(b"one"))
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.read()
+
+    async def use(wire: Wire, heads: list[bytes]) -> None:
+        assert await got(wire) == b"one"
+        with pytest.raises(WireError, match="nothing came"):
+            await got(wire, silence_s=0.05)
+        assert len(heads) == 2
+
+    run(script, use=use)
+
+
+def test_a_request_that_brings_its_server_down_is_sent_twice_at_most():
+    async def use(wire: Wire, heads: list[bytes]) -> None:
+        assert await asyncio.gather(got(wire), got(wire), got(wire)) == [b"one"] * 3
+        with pytest.raises(WireError, match="closed the connection"):
+            await got(wire, b"poison")
+        assert len(heads) == 3 + 2
+
+    run(*(answering(whole(b"one"), b"") for _ in range(3)), answering(b""), use=use)
+
+
 def test_what_nobody_takes_stays_with_the_server():
     size = 64 * MAX_WAITING_BYTES
 
