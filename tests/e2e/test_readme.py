@@ -87,7 +87,7 @@ def test_the_client_of_the_readme_works(home: dict[str, str]) -> None:
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example
     run("plenum serve smollm2", home)
-    key = json.loads(run("plenum key create --output json", home).stdout)["key"]
+    key = json.loads(run("plenum key create --output json", home).stdout)["secret"]
     address = json.loads((Path(home["PLENUM_HOME"]) / "gateway" / "address.json").read_bytes())["url"]
     program = example[1].replace("http://127.0.0.1:8080", address).replace("plk_…", key)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
