@@ -107,6 +107,11 @@ class Lab:
         """Kill the gateway as nothing can prepare for."""
         _end(self.gateway)
 
+    def stop_engine(self) -> None:
+        """Kill the engine."""
+        self._engine.kill()
+        self._engine.wait()
+
     def close(self) -> None:
         """End both."""
         _end(self.gateway)

@@ -191,6 +191,17 @@ def test_an_engine_that_breaks_off_is_told_in_the_stream_and_billed_as_far_as_it
     assert (row.outcome, row.output_tokens) == ("broken", 4)
 
 
+def test_an_engine_that_fails_tells_clients_nothing_of_where_it_is(own):
+    own.ask("x")
+    own.stop_engine()
+    answer = own.ask("x")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine.failed")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert str(own.engine) not in answer.text
+    assert f"127.0.0.1:{own.engine}" in own.log()
+    assert len(own.usage()) == 1
+
+
 def test_unknown_addresses_and_methods(gateway):
     with gateway.client() as client:
         assert client.get("/v1/nothing").json()["error"]["code"] == "route.unknown"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +31,8 @@ from plenum.model.errors import PlenumError
 from plenum.ports.engine import EMBEDDINGS, EngineError
 from plenum.ports.gateway import LoadReport, Served, Table
 from plenum.serving import admission
+
+_LOG = logging.getLogger("plenum.gateway.dispatch")
 
 MAX_TRIES = 4
 """Times that one request is sent to replicas before it is given up; each is another one while there are others."""
@@ -144,7 +147,9 @@ class Dispatcher:
                 last = str(error)
             if not self._group_for(ask, ticket.tried).usable(ticket.tried) and tries < MAX_TRIES:
                 await asyncio.sleep(AGAIN_S * 2 ** (tries - 1))
-        sentence = f"no replica of model {ask.model} could answer; the last one: {last[:200] or 'it went away'}"
+        # What an engine says of itself names hosts and ports, which are not for clients.
+        _LOG.warning("%s: no replica of %s answered: %s", ask.id, ask.served.spec.id, last[:200] or "they went away")
+        sentence = f"no replica of model {ask.model} could answer; try again in a moment"
         raise RefusedError(503, "overloaded_error", "engine.failed", sentence, retry_after_s=2.0)
 
     async def _begin(self, ticket: Ticket, seat: Seat) -> Flight:
