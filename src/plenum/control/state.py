@@ -892,7 +892,9 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
     job = state.jobs[event.job]
     run = job.units[event.unit].runs[event.run]
     run.phase, run.exit_code, run.cause, run.message = event.phase, event.exit_code, event.cause, event.message
-    run.url, run.weights_digest, run.reported_at = event.url, event.weights_digest, record.at
+    run.url, run.weights_digest = event.url, event.weights_digest
+    if job.process.notify:  # of others the same records still make the same snapshot as before there was any notice
+        run.reported_at = record.at
     if event.phase in (STARTING, RUNNING):
         run.started_at = run.started_at or record.at
     else:
