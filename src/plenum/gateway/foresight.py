@@ -12,7 +12,7 @@ def foresee(spec: Endpoint) -> Forecast:
     if not spec.timing_hardware:
         return Forecast()
     from plenum.adapters.engines.emulated import emulated_settings
-    from plenum.adapters.engines.emulated_process import instance_of
+    from plenum.adapters.engines.emulated_instance import instance_of
     from plenum.serving.calibration import calibrated_steps
 
     try:

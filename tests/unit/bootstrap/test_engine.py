@@ -212,7 +212,9 @@ def test_a_llama_cpp_that_stands_still_is_lost(tmp_path):
     ("endpoint", "env", "code", "says"),
     [
         ({}, {"PLENUM_PORT": "99999"}, MISUSED, "PLENUM_PORT"),
-        ({**EMULATED, "timing_model": "llama-9"}, {}, NOT_STARTED, "nearest"),
+        ({**EMULATED, "timing_model": "llama-9"}, {}, MISUSED, "nearest"),
+        ({**EMULATED, "timing_model": "llama-3.1-405b"}, {}, MISUSED, "does not fit on H100"),
+        ({**EMULATED, "context_tokens": 10_000_000}, {}, MISUSED, "not for 10,000,000"),
         ({"model": "smollm3"}, {}, NO_WEIGHTS, "smollm2"),
     ],
 )

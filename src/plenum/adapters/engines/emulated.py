@@ -130,11 +130,16 @@ def launch_emulated(settings: Settings) -> Emulated:
 
     Raises
     ------
+    FieldError
+        The catalogue does not have what it pretends to be, or that has no room for its model.
     MissingExtraError
         What it serves HTTP with is not installed.
     """
+    from plenum.adapters.engines.emulated_instance import instance_of
+
     if find_spec("aiohttp") is None:
         raise MissingExtraError("an emulated engine needs aiohttp: pip install 'plenum-os[gateway]'")
+    instance_of(settings)  # here, where it can still be told apart from an engine that does not come up
     return Emulated(
         f"http://{settings.host}:{settings.port}", key=settings.key, server=Server(lambda: _command(settings))
     )

@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -25,21 +24,14 @@ from plenum.adapters.engines.batching import Batch, Stream
 from plenum.adapters.engines.blocks import Blocks
 from plenum.adapters.engines.dialect import MAX_PROMPT_BYTES, Writer
 from plenum.adapters.engines.emulated import METRICS, Emulated, Faults, Settings
+from plenum.adapters.engines.emulated_instance import instance_of
 from plenum.adapters.engines.handoff import DECODE, PREFILL, UNUSABLE, Order
 from plenum.adapters.engines.leash import leash
 from plenum.adapters.engines.splitting import split_reason
 from plenum.model.errors import PlenumError
 from plenum.ports.engine import CHAT, COMPLETIONS, Handle, HandleError
 from plenum.serving.calibration import calibrated_steps
-from plenum.serving.catalogue.accelerators import accelerator_named
-from plenum.serving.catalogue.models import model_named, published_precision
-from plenum.serving.instance import (
-    EngineSettings,
-    Instance,
-    Parallelism,
-    cache_bytes_per_token,
-    cache_capacity_tokens,
-)
+from plenum.serving.instance import Instance, cache_bytes_per_token, cache_capacity_tokens
 from plenum.serving.steps import AT
 
 MAX_SETTINGS_BYTES = 64 * 1024
@@ -64,36 +56,6 @@ def main() -> None:
     except PlenumError as error:
         sys.exit(str(error))
     asyncio.run(_run(settings, instance))
-
-
-def instance_of(settings: Settings) -> Instance:
-    """Return the instance of the serving model whose time is kept.
-
-    Raises
-    ------
-    FieldError
-        The catalogue does not have it, or it does not fit.
-    """
-    model = model_named(settings.model, "spec.timing.model")
-    published = published_precision(model)
-    precision = replace(
-        published,
-        weights=settings.weights_format or published.weights,
-        experts="" if settings.weights_format else published.experts,
-        kv_cache=settings.cache_format or published.kv_cache,
-    )
-    standard = EngineSettings()
-    return Instance(
-        model=model,
-        hardware=accelerator_named(settings.hardware, "spec.timing.hardware"),
-        precision=precision,
-        parallelism=Parallelism(tp=settings.tensor, pp=settings.pipeline, dp=settings.data, ep=settings.expert),
-        settings=EngineSettings(
-            max_sequences=settings.slots or standard.max_sequences,
-            max_batched_tokens=settings.batch_tokens or standard.max_batched_tokens,
-            block_tokens=settings.block_tokens or standard.block_tokens,
-        ),
-    )
 
 
 def tokens_of(text: str) -> list[int]:

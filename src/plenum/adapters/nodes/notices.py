@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from stat import S_ISREG
 
 import msgspec
 
@@ -43,8 +44,11 @@ class Notice:
             fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return False
+        stat = os.fstat(fd)
+        if not S_ISREG(stat.st_mode):  # whoever may write there may put anything there
+            os.close(fd)
+            return False
         with open(fd, "rb") as file:
-            stat = os.fstat(fd)
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if stamp == self._stamp:
                 return False
@@ -67,12 +71,14 @@ class Notice:
                 report, message=said.message, url=said.url, weights_digest=said.weights_digest
             )
         if report.phase == EXITED and not report.message and not said.ready:
-            return msgspec.structs.replace(report, message=said.message)
+            self._told_at_s = float("-inf")  # its last words say why it ended: nothing follows them
+            self.look()
+            return msgspec.structs.replace(report, message=self.said.message)
         return report
 
 
 def _read(text: bytes) -> Status:
     try:
         return msgspec.json.decode(text, type=Status)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return Status(message="what it says of itself cannot be read")

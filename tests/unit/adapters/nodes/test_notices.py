@@ -13,7 +13,7 @@ from plenum.adapters.nodes.local import LocalDriver
 from plenum.adapters.nodes.notices import STATUS, Notice
 from plenum.adapters.nodes.ports import free_port
 from plenum.model.process import Process
-from plenum.ports.nodes import Assignment, Fence, Report, Status
+from plenum.ports.nodes import EXITED, Assignment, Fence, Report, Status
 
 FENCE = Fence(term=1, position=1)
 DEADLINE_S = 20.0
@@ -123,3 +123,24 @@ def test_a_file_that_is_no_status_is_no_status(tmp_path: Path):
     assert notice.look()
     assert not notice.said.ready
     assert "cannot be read" in notice.said.message
+
+
+def test_what_is_no_text_or_no_file_is_no_status(tmp_path: Path):
+    notice = Notice(tmp_path, lambda: 0.0)
+    (tmp_path / STATUS).mkdir()
+    assert not notice.look()
+    (tmp_path / STATUS).rmdir()
+    write(tmp_path, b'{"message": "\xff"}')
+    assert notice.look()
+    assert "cannot be read" in notice.said.message
+
+
+def test_the_last_words_of_what_ended_are_told_however_soon_they_came(tmp_path: Path):
+    notice = Notice(tmp_path, lambda: 0.0)
+    write(tmp_path, msgspec.json.encode(Status(message="starting the engine")))
+    assert notice.look()
+    write(tmp_path, msgspec.json.encode(Status(message="the model does not fit")))
+
+    report = notice.told(Report(run="r", phase=EXITED, exit_code=64))
+
+    assert report.message == "the model does not fit"
