@@ -362,6 +362,8 @@ def _submitted(state: State, workload: Workload, process: Process, manifest: dic
     tenant = state.tenants.get(workload.tenant)
     if tenant is None:
         raise FieldError("metadata.tenant", f"there is no tenant {workload.tenant!r}; an operator makes it first")
+    if workload.id in state.endpoints:
+        raise TakenError(f"{workload.id} is the endpoint of a model; delete it first, or choose another name")
     if len(state.live) >= MAX_LIVE_JOBS:
         raise LimitError(f"there are {MAX_LIVE_JOBS:,} live jobs, the most this control plane takes; try again later")
     if tenant.max_jobs and sum(1 for job in state.live if job.startswith(f"{tenant.name}/")) >= tenant.max_jobs:

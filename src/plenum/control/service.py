@@ -19,6 +19,7 @@ from plenum.control import events as ev
 from plenum.control.commands import Command
 from plenum.control.controller import MAX_BATCH, MAX_RECORDS, READ_AT_ONCE, Batch, Controller, NotLeaderError, Outcome
 from plenum.control.decider import Decider
+from plenum.control.endpoints.commands import check_report
 from plenum.control.history import Verification, Why, compact, verify, why
 from plenum.control.protocol import LogAnswer, LogWant, SyncRequest, SyncResponse
 from plenum.control.questions import Utilisation, explained, utilisation
@@ -311,8 +312,11 @@ class Service:
         ------
         NotLeaderError
             Another replica leads; it is to be told.
+        FieldError
+            A figure cannot be meant.
         """
         self.controller.require_lead()
+        check_report(report)
         self.controller.loads.take(report, self.clock.monotonic())
         self._wake.set()
 

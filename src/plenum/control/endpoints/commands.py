@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from plenum.control.commands import AbsentError, ChangedError, Command, LimitError, TakenError, check_at, check_name
 from plenum.control.endpoints import events as ep
 from plenum.control.endpoints.revisions import MAX_NAME
@@ -13,7 +15,7 @@ from plenum.control.fact import Event
 from plenum.control.state import State
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import FieldError
-from plenum.ports.gateway import MAX_USAGE_ROWS, Key, Usage, UsageBatch
+from plenum.ports.gateway import MAX_USAGE_ROWS, Key, LoadReport, Usage, UsageBatch
 from plenum.ports.store import TERM_GAP
 
 MAX_ENDPOINTS = 2_000
@@ -25,8 +27,13 @@ MAX_KEYS_EACH = 1_000
 """Of one tenant."""
 
 MAX_GATEWAYS = 1_000
-MAX_TOKENS_A_ROW = 10**9
+MAX_TOKENS_A_ROW = 2**40
+"""No fewer than gateways let engines say: a row that is refused keeps all those after it waiting."""
+
+MAX_COUNT = 2**60
 MAX_CHARACTERS = 200
+MAX_SECONDS = 1e8
+DAY_S = 86_400.0
 OUTCOMES = ("done", "cancelled", "broken", "interrupted")
 TIERS = ("interactive", "batch")
 
@@ -46,8 +53,8 @@ def apply_endpoint(spec: Endpoint, manifest: dict[str, Any], *, if_version: int 
         _check(spec, state)
         if old is not None and old.stop:
             raise TakenError(f"{spec.id} is being deleted; apply it again once it is gone")
-        if old is None and len(state.endpoints) >= MAX_ENDPOINTS:
-            raise LimitError(f"there are {MAX_ENDPOINTS:,} endpoints already; delete one first")
+        if old is None:
+            _check_room(spec, state)
         _check_name_is_free(spec, state)
         if old is not None and (old.spec, old.manifest) == (spec, manifest) and old.failed is None:
             return ()
@@ -71,10 +78,22 @@ def _check(spec: Endpoint, state: State) -> None:
         raise FieldError("spec.cheaper", "names the endpoint itself; name another that is cheaper, or none")
 
 
+def _check_room(spec: Endpoint, state: State) -> None:
+    """Raise unless there may be one more endpoint, of this name."""
+    job = state.jobs.get(spec.id)
+    if job is not None and job.id in state.live:
+        raise TakenError(f"there is a job {spec.id} already; delete it first, or choose another name")
+    if len(state.endpoints) >= MAX_ENDPOINTS:
+        raise LimitError(f"there are {MAX_ENDPOINTS:,} endpoints already; delete one first")
+    most = state.tenants[spec.tenant].max_jobs
+    if most and sum(1 for other in state.endpoints.values() if other.tenant == spec.tenant) >= most:
+        raise LimitError(f"tenant {spec.tenant} has {most} endpoints, as many as it may have jobs; delete one first")
+
+
 def _check_name_is_free(spec: Endpoint, state: State) -> None:
     """Raise TakenError if clients could not tell the endpoint from another of its tenant."""
     for other in state.endpoints.values():
-        if other.tenant == spec.tenant and other.id != spec.id and not other.stop:
+        if other.tenant == spec.tenant and other.id != spec.id:  # one that goes has its names until it is gone
             names = {other.spec.model_name, *(name for name, _ in other.spec.adapters)}
             for name in (spec.model_name, *(name for name, _ in spec.adapters)):
                 if name in names:
@@ -133,6 +152,32 @@ def revoke_key(key_id: str) -> Command:
     return Command(subject=f"key/{key_id}", run=run, also=("keys",))
 
 
+# -- loads ------------------------------------------------------------------------------------------
+
+
+def check_report(report: LoadReport) -> None:
+    """Refuse figures that scaling cannot reckon with: one gateway's nonsense must not stop the work for all.
+
+    Raises
+    ------
+    FieldError
+        There is such a figure; names it.
+    """
+    if not 0 <= report.seconds <= MAX_SECONDS:
+        raise FieldError("seconds", f"must be from 0 to {MAX_SECONDS:,.0f}, not {report.seconds!r}")
+    for i, pool in enumerate(report.pools):
+        for name in _COUNTS:
+            if not 0 <= getattr(pool, name) <= MAX_COUNT:
+                raise FieldError(f"pools[{i}].{name}", f"must be from 0 to {MAX_COUNT:,}, not {getattr(pool, name)}")
+        if not 0 <= pool.cache_used < 2:  # rounded
+            raise FieldError(f"pools[{i}].cache_used", f"is a part of the whole, not {pool.cache_used!r}")
+
+
+_COUNTS = (
+    "arrived", "finished", "failed", "refused", "waiting", "running", "prompt_tokens", "cached_tokens", "output_tokens",
+)  # fmt: skip
+
+
 # -- usage ------------------------------------------------------------------------------------------
 
 
@@ -154,7 +199,10 @@ def record_usage(batch: UsageBatch) -> Command:
         restored = state.term // TERM_GAP > (known.restored if known is not None else 0)
         if batch.number != following and not restored:
             raise MissedError(f"batch {batch.number} of {batch.gateway} comes too early; send {following} first")
-        return (ep.UsageRecorded(gateway=batch.gateway, number=batch.number, rows=batch.rows),)
+        # A gateway whose clock is ahead must not push the days out that were summed up before.
+        latest = now + DAY_S
+        rows = tuple(row if row.at <= latest else msgspec.structs.replace(row, at=latest) for row in batch.rows)
+        return (ep.UsageRecorded(gateway=batch.gateway, number=batch.number, rows=rows),)
 
     return Command(subject=f"usage/{batch.gateway}", run=run, alone=False)
 

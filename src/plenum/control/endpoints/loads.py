@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -126,7 +126,10 @@ class Loads:
         """Take a gateway's report in."""
         self.advance(now_s)
         if report.gateway not in self._gateways and len(self._gateways) >= MAX_GATEWAYS:
-            return
+            fresh = {gateway.report.gateway for gateway in self._fresh()}
+            _drop(self._gateways, [name for name in self._gateways if name not in fresh])
+            if len(fresh) >= MAX_GATEWAYS:
+                return
         self.version += 1
         self._gateways[report.gateway] = _Gateway(at=now_s, report=report)
         for pool in report.pools:
@@ -157,9 +160,10 @@ class Loads:
             getattr(tally, name).extend(good)
             getattr(window, name).extend(good)
 
-    def keep(self, endpoints: Collection[str]) -> None:
-        """Forget all but some endpoints."""
-        for of_pools in (self._windows, self._tallies, self._histories):
+    def keep(self, endpoints: Mapping[str, Collection[int]]) -> None:
+        """Forget all but some endpoints, and of these all but some revisions."""
+        _drop(self._tallies, [key for key in self._tallies if key[1] not in endpoints.get(key[0], ())])
+        for of_pools in (self._windows, self._histories):
             _drop(of_pools, [key for key in of_pools if key[0] not in endpoints])
         for of_one in (self._watches, self._decided_s, self.forecast_rps):
             _drop(of_one, [key for key in of_one if key not in endpoints])

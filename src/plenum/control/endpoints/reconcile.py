@@ -53,7 +53,7 @@ def tend_endpoints(state: State, loads: Loads, now: float, *, process_of: Proces
     process_of
         What a replica runs.
     """
-    loads.keep(state.endpoints)
+    loads.keep({name: found.revisions for name, found in state.endpoints.items()})
     t = _Tending(state, loads, now, process_of)
     return [event for name in sorted(state.endpoints) for event in _tend(t, state.endpoints[name])]
 
@@ -232,7 +232,8 @@ def _jobs(t: _Tending, found: EndpointRecord, revision: Revision) -> Iterator[Ev
     for pool in revision.spec.pools:
         size = revision.pools[pool.name].replicas
         job = t.state.jobs.get(found.child(revision.number, pool.name))
-        if job is None or (job.owner == found.id and job.phase in ENDED):
+        # Somebody's own job that is over gives its name up too: nobody would know that its end in the lists holds anything up.
+        if job is None or job.phase in ENDED:
             if size:
                 yield from _submitted(t, found, revision, pool, size)
         elif job.owner == found.id and not job.stop:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 from tests.unit.control.cloud import Log, log
-from tests.unit.control.endpoints.city import City, chat
+from tests.unit.control.endpoints.city import City, chat, imitated
 
 from plenum.control import commands as c
 from plenum.control import events as ev
@@ -18,7 +18,7 @@ from plenum.control.endpoints import state as es
 from plenum.control.endpoints.table import salt_of, table_of
 from plenum.control.state import State
 from plenum.model.errors import FieldError
-from plenum.ports.gateway import Key, Table, Usage, UsageBatch
+from plenum.ports.gateway import Key, LoadReport, PoolLoad, Table, Usage, UsageBatch
 from plenum.ports.store import TERM_GAP
 
 KEY = Key(id="k1", hash="0" * 64, tenant="red", models=("chat",), tokens_per_minute=1000)
@@ -69,6 +69,50 @@ def test_two_endpoints_of_a_tenant_are_not_served_under_one_name() -> None:
         with pytest.raises(TakenError, match=f"red/chat is served as '{name}' already"):
             it.command(ec.apply_endpoint(chat(name="other", served_as=name), {}))
     it.command(ec.apply_endpoint(chat(name="other"), {}))
+
+
+def test_one_that_goes_has_its_names_until_it_is_gone() -> None:
+    it = log()
+    it.command(ec.apply_endpoint(chat(), {}))
+    it.command(ec.delete_endpoint("red/chat"))
+    with pytest.raises(TakenError, match="red/chat is served as 'chat' already"):
+        it.command(ec.apply_endpoint(chat(name="other", served_as="chat"), {}))
+
+
+def test_a_job_and_an_endpoint_of_one_name_are_not_made_at_once() -> None:
+    from tests.unit.control.cloud import job
+
+    from plenum.model import Kind
+
+    it = log()
+    wanted = job("chat", Kind.ENDPOINT)
+    it.command(ec.apply_endpoint(chat(), {}))
+    with pytest.raises(TakenError, match="is the endpoint of a model"):
+        it.command(c.apply_job(wanted, imitated(chat(), chat().pools[0]), {}))
+    it = log()
+    it.command(c.apply_job(wanted, imitated(chat(), chat().pools[0]), {}))
+    with pytest.raises(TakenError, match="there is a job red/chat already"):
+        it.command(ec.apply_endpoint(chat(), {}))
+
+
+def test_a_tenant_has_no_more_endpoints_than_it_may_have_jobs() -> None:
+    it = log()
+    it.command(c.apply_tenant("red", quota={}, max_jobs=1))
+    it.command(ec.apply_endpoint(chat(), {}))
+    with pytest.raises(LimitError, match="as many as it may have jobs"):
+        it.command(ec.apply_endpoint(chat(name="other"), {}))
+    it.command(ec.apply_endpoint(chat(2), {"changed": True}))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"cache_used": 1e308}, {"waiting": -1}, {"prompt_tokens": -5}, {"arrived": 2**62}, {"running": 2**62}]
+)
+def test_a_gateway_that_reports_nonsense_is_refused(bad: dict) -> None:
+    pool = PoolLoad(endpoint="red/chat", revision=1, pool="serve", **bad)
+    with pytest.raises(FieldError, match=next(iter(bad))):
+        ec.check_report(LoadReport(gateway="g", seconds=1.0, table=1, pools=(pool,)))
+    with pytest.raises(FieldError, match="seconds"):
+        ec.check_report(LoadReport(gateway="g", seconds=-1.0, table=1))
 
 
 def test_changes_are_for_a_version() -> None:
@@ -152,7 +196,7 @@ def test_keys_go_with_their_tenant_and_endpoints_keep_it() -> None:
     with pytest.raises(TakenError, match="1 endpoints"):
         it.command(c.delete_tenant("red"))
     it.command(ec.delete_endpoint("red/chat"))
-    it.write(ev.EVENTS["EndpointDeleted"](endpoint="red/chat"))
+    it.write(ev.EVENTS["EndpointDeleted"](endpoint="red/chat"))  # pyright: ignore[reportCallIssue]
     it.command(c.delete_tenant("red"))
     assert it.state.keys == {}
 
@@ -171,7 +215,7 @@ def sums(it: Log) -> list[tuple[int, str, int, int, int, dict[str, int]]]:
 def test_a_batch_that_comes_twice_counts_once() -> None:
     it = log()
     first = batch(1, row("a"), row("b", outcome="cancelled"), row("c", at=2 * 86_400.0))
-    it.command(ec.record_usage(first))
+    it.command(ec.record_usage(first), now=3 * 86_400.0)
     assert it.command(ec.record_usage(first)) == []
     it.command(ec.record_usage(batch(2, row("d", model="poet"))))
     assert it.command(ec.record_usage(first)) == []
@@ -204,7 +248,7 @@ def test_after_a_restore_a_gateway_goes_on_from_where_it_is() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [row("x", at=math.nan), row("x", tokens=-1), row("x", tokens=10**12), row("x", outcome="lost"), row("x" * 500)],
+    [row("x", at=math.nan), row("x", tokens=-1), row("x", tokens=10**13), row("x", outcome="lost"), row("x" * 500)],
 )
 def test_rows_that_cannot_be_meant_are_refused(bad: Usage) -> None:
     with pytest.raises(FieldError, match=r"rows\[1\]"):
@@ -218,8 +262,23 @@ def test_sums_are_bounded_and_lose_no_tokens_before_their_names(monkeypatch: pyt
     it.command(ec.record_usage(batch(1, *(row(f"r{i}", model=f"m{i}") for i in range(8)))))
     assert [model for _, model, *_ in sums(it)] == ["m0", "m1", "m2", "*"]
     assert sum(prompt for _, _, prompt, *_ in sums(it)) == 80
-    it.command(ec.record_usage(batch(2, *(row("r", at=86_400.0 * day) for day in (2, 3, 4)))))
+    it.command(ec.record_usage(batch(2, *(row("r", at=86_400.0 * day) for day in (2, 3, 4)))), now=86_400.0 * 4)
     assert sorted(it.state.billed) == [3, 4]
+
+
+def test_rows_dated_ahead_do_not_push_out_what_was_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(es, "KEEP_DAYS", 2)
+    it = log()
+    it.command(ec.record_usage(batch(1, row("a", at=9 * 86_400.0))), now=9 * 86_400.0)
+    it.command(ec.record_usage(batch(2, *(row("b", at=1e9 + 86_400.0 * day) for day in range(9)))), now=9 * 86_400.0)
+    assert sorted(it.state.billed) == [9, 10]
+    assert sum(prompt for _, _, prompt, *_ in sums(it)) == 100
+
+
+def test_what_a_gateway_takes_from_an_engine_is_taken_from_a_gateway() -> None:
+    from plenum.gateway import meter
+
+    assert log().command(ec.record_usage(batch(1, row("x", tokens=getattr(meter, "MAX_TOKENS", 0)))))
 
 
 def test_there_are_only_so_many_gateways(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,5 +301,17 @@ def test_a_job_that_has_the_name_of_a_replica_is_named() -> None:
     city.run(5)
     assert "red/chat-r1 has the name" in status_of(city.state, city.endpoint()).message
     city.execute(c.delete_job("red/chat-r1"))
+    city.run(10)
+    assert len(city.replicas()) == 1
+
+
+def test_a_job_that_has_ended_does_not_keep_the_name_from_a_replica() -> None:
+    from tests.unit.control.cloud import imitation, job
+
+    city = City(1)
+    city.submit(job("chat-r1"), imitation(duration_s=1.0))
+    city.run(10)
+    assert city.state.jobs["red/chat-r1"].phase == "Succeeded"
+    city.apply(chat())
     city.run(10)
     assert len(city.replicas()) == 1

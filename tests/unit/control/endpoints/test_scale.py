@@ -10,6 +10,7 @@ from tests.unit.control.endpoints.city import CHAT, City, chat
 
 from plenum.control import commands as c
 from plenum.control.endpoints import events as ep
+from plenum.control.endpoints import loads as loads_module
 from plenum.control.endpoints.capacity import replica_rps
 from plenum.control.endpoints.loads import Loads
 from plenum.model.endpoint import Pool, Promise
@@ -184,3 +185,20 @@ def test_what_arrived_is_kept_for_forecasts_in_bins() -> None:
             loads.take(LoadReport(gateway=gateway, seconds=5.0, table=0, pools=(pool,)), float(second))
     assert loads.rates(CHAT) == [2.0, 0.0, 2.0, 2.0]
     assert loads.rates("red/none") == []
+
+
+def test_gateways_that_fell_silent_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loads_module, "MAX_GATEWAYS", 2)
+    loads = Loads()
+    for n in range(5):
+        pool = PoolLoad(endpoint=CHAT, revision=1, pool="serve", waiting=n)
+        loads.take(LoadReport(gateway=f"g{n}", seconds=1.0, table=1, pools=(pool,)), 100.0 * n)
+    assert loads.now(CHAT, "serve").waiting == 4
+
+
+def test_what_was_seen_of_revisions_that_are_gone_is_forgotten() -> None:
+    loads = Loads()
+    pools = tuple(PoolLoad(endpoint=CHAT, revision=n, pool="serve", finished=1) for n in (1, 2))
+    loads.take(LoadReport(gateway="g", seconds=1.0, table=1, pools=pools), 1.0)
+    loads.keep({CHAT: (2,)})
+    assert [loads.tally(CHAT, n, "serve").finished for n in (1, 2)] == [0, 1]
