@@ -19,11 +19,10 @@ from typing import Any, Self
 
 import msgspec
 
-from plenum.gateway import admitting, choosing
+from plenum.gateway import admitting, choosing, foresight, handoff
 from plenum.gateway.admitting import OUTPUT_CAP, Outlook
 from plenum.gateway.fleet import Connect, Fleet, Foresee
 from plenum.gateway.flight import Flight, TurnedAwayError
-from plenum.gateway.foresight import foresee
 from plenum.gateway.group import Group, MovedError, Seat, Ticket
 from plenum.gateway.handoff import Handoffs
 from plenum.gateway.request import Ask, RefusedError
@@ -71,7 +70,7 @@ class Dispatcher:
         name: str,
         connect: Connect,
         *,
-        foresee: Foresee = foresee,
+        foresee: Foresee = foresight.foresee,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -87,6 +86,8 @@ class Dispatcher:
     async def __aenter__(self) -> Self:
         choosing.warm()
         admitting.warm()
+        handoff.warm()
+        foresight.warm()
         self._fleet.start()
         return self
 

@@ -151,7 +151,9 @@ class StepsModel:
     def ttft(self, tokens: float, hit: float, queued: float, waiting: float, running: float) -> Row:
         """Return what the simulator predicts (:func:`plenum.sim.serving.choosing.predict_ttft`), for a batch of equal contexts."""
         c, window = self._c, self._c[AT["window"]]
-        new = max(tokens - hit, 1.0)
+        # Floats all of them, as :func:`warm` has them: numbers of another kind would be compiled for anew, while requests wait.
+        hit, queued, waiting, running = float(hit), float(queued), float(waiting), float(running)
+        new = max(float(tokens) - hit, 1.0)
         pairs, narrow = chunk_pairs(hit, new), chunk_pairs_window(hit, new, window)
         if waiting > 0:
             pairs += waiting * chunk_pairs(0.0, queued / waiting)
@@ -171,7 +173,7 @@ class StepsModel:
 
     def tpot(self, running: float) -> Row:
         """Return the time of one iteration that only decodes."""
-        n = max(running, 1.0)
+        n = max(float(running), 1.0)
         narrow = min(self._context, self._c[AT["window"]])
         return (float(step(self._c, 0.0, 0.0, 0.0, 0.0, n, n * self._context, n * narrow)[0]),)
 
@@ -248,3 +250,9 @@ class Forecast:
         """What computing the prompt adds to a request that has next to nothing to compute."""
         more = self.ttft_s(tokens, hit, 0.0, 0.0, 0.0) - self.ttft_s(1.0, 0.0, 0.0, 0.0, 0.0)
         return max(more, 0.0)
+
+
+def warm(model: Model) -> None:
+    """Compile what predictions by a model need, or load what was compiled, before the first request."""
+    model.ttft(1, 0, 1, 1, 1)
+    model.tpot(1)

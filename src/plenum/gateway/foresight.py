@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plenum.gateway import forecast
 from plenum.gateway.forecast import Forecast, StepsModel
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import PlenumError
@@ -21,3 +22,13 @@ def foresee(spec: Endpoint) -> Forecast:
     except PlenumError:
         return Forecast()
     return Forecast(StepsModel(calibrated_steps(instance), instance.settings.max_batched_tokens))
+
+
+def warm() -> None:
+    """Have what predictions need imported and compiled before the first table comes: the loop would stand still for a second."""
+    from plenum.adapters.engines.emulated import Settings
+    from plenum.adapters.engines.emulated_instance import instance_of
+    from plenum.serving.calibration import calibrated_steps
+
+    instance = instance_of(Settings(host="", port=0))
+    forecast.warm(StepsModel(calibrated_steps(instance), instance.settings.max_batched_tokens))

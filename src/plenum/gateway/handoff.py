@@ -139,3 +139,11 @@ class Handoffs:
         if not a or not b or a == b:
             return None
         return self._links.setdefault((a, b), Link(self._now))
+
+
+def warm() -> None:
+    """Compile what hand-offs need, or load what was compiled, before the first request."""
+    link = Link(lambda: 0.0)
+    link.carried(1)
+    link.threshold_tokens(1)
+    offload.place_prefill(1, 0, 0, 0.0, False)
