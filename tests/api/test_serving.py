@@ -37,6 +37,16 @@ def ready(lab: Lab, name: str = "research/chat") -> None:
     lab.wait(lambda: bool(lab.service.state.endpoints[name].serving))
 
 
+def test_it_is_said_that_nothing_is_placed_while_the_scheduler_is_compiled(lab: Lab):
+    lab.service.hold_decisions(True)
+    put(lab, **{"model": "smollm2"})
+    lab.wait(lambda: bool(lab.service.state.endpoints["research/chat"].revisions))
+    shown = lab.get("/tenants/research/endpoints/chat")["status"]
+    assert (shown["phase"], "compiling its loops" in shown["message"]) == ("Pending", True)
+    lab.service.hold_decisions(False)
+    assert "compiling" not in lab.get("/tenants/research/endpoints/chat")["status"].get("message", "")
+
+
 # -- endpoints --------------------------------------------------------------------------------------
 
 

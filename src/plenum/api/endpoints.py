@@ -26,8 +26,11 @@ def found(call: Call) -> bool:
 
 def shown(call: Call, endpoint_id: str, *, with_runs: bool = True) -> Endpoint:
     """Return an endpoint as the caller may see it."""
-    record, loads = call.state.endpoints[endpoint_id], call.context.service.controller.loads
-    return served_views.endpoint(record, call.state, loads, call.visible, with_runs=with_runs)
+    record, service = call.state.endpoints[endpoint_id], call.context.service
+    loads = service.controller.loads
+    return served_views.endpoint(
+        record, call.state, loads, call.visible, with_runs=with_runs, deciding=not service.holding
+    )
 
 
 def show(call: Call) -> Response:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from plenum.api import shapes
 from plenum.api.redact import Tenants, text_for
 from plenum.api.served_shapes import (
@@ -22,17 +24,36 @@ from plenum.control import state as st
 from plenum.control.endpoints import state as es
 from plenum.control.endpoints.loads import Loads
 from plenum.control.endpoints.replicas import job_of, replicas_of
-from plenum.control.endpoints.status import PoolStatus, status_of
+from plenum.control.endpoints.status import PENDING, PoolStatus, status_of
 from plenum.control.state import State
 from plenum.model.endpoint import Pool
 from plenum.ports.gateway import Replica
 
 
+COMPILING = (
+    "the scheduler is compiling its loops before it places anything: about a minute, once; later starts take seconds"
+)
+
+
 def endpoint(
-    found: es.EndpointRecord, state: State, loads: Loads, visible: Tenants, *, with_runs: bool = True
+    found: es.EndpointRecord,
+    state: State,
+    loads: Loads,
+    visible: Tenants,
+    *,
+    with_runs: bool = True,
+    deciding: bool = True,
 ) -> Endpoint:
-    """Return an endpoint as its tenant's people see it."""
+    """Return an endpoint as its tenant's people see it.
+
+    Parameters
+    ----------
+    deciding
+        Whether places are given already; else that is what one without any waits for.
+    """
     status, replicas = status_of(state, found), _replicas(state, found)
+    if not deciding and status.phase == PENDING and not status.failed:
+        status = msgspec.structs.replace(status, message=COMPILING)
     waiting = next((job.waiting for job in children(state, found) if job.waiting is not None), None)
     return Endpoint(
         api_version=shapes.API_VERSION,

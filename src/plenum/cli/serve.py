@@ -156,9 +156,16 @@ def _ready(client: Client, path: str, patience: Patience) -> dict[str, Any]:
         if status["phase"] in READY or status.get("failed") or patience.is_over():
             told.end()
             return endpoint
-        waiting = status.get("waiting") or {}
-        told.say(f"{status['phase']}: {waiting.get('sentence') or status.get('message') or 'looking for a place'}")
+        told.say(how_far(status))
         time.sleep(POLL_S)
+
+
+def how_far(status: dict[str, Any]) -> str:
+    """Return how far an endpoint is that is not ready, in a line."""
+    waiting = status.get("waiting") or {}
+    # It waits for a place, or has one and its engine is on its way.
+    otherwise = "looking for a place" if status["phase"] == "Pending" else "its engine is being started"
+    return f"{status['phase']}: {waiting.get('sentence') or status.get('message') or otherwise}"
 
 
 def _gateway(client: Client, patience: Patience) -> str:

@@ -246,6 +246,11 @@ class Service:
         except PlenumError as error:
             self._on_error(f"leaving without a snapshot: {error.sentence}")
 
+    @property
+    def holding(self) -> bool:
+        """Whether nothing new is placed yet, as what decides is being compiled or loaded."""
+        return self._holding
+
     def hold_decisions(self, on: bool) -> None:
         """Place nothing new for now, or again; commands are taken and what runs is looked after in any case."""
         self._holding = on

@@ -13,7 +13,7 @@ from plenum.adapters.manifests.endpoints import parse_served
 from plenum.cli.asking import curl, openai_lines
 from plenum.cli.describe import _field, _flat
 from plenum.cli.describe_endpoint import endpoint_lines
-from plenum.cli.serve import command, manifest_of, name_of
+from plenum.cli.serve import command, how_far, manifest_of, name_of
 from plenum.cli.top import screen_lines
 
 KEY = "plk_" + "a" * 12 + "_" + "b" * 32
@@ -150,3 +150,16 @@ def test_top_shows_models_with_what_goes_through_them(width: int):
     row = next(line for line in lines if "default/chat" in line)
     assert row.split() == ["default/chat", "Degraded", "1/2", "12.5", "9", "3", "42", "%", "123", "ms", "8.1", "ms"]
     assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        ({"phase": "Pending"}, "Pending: looking for a place"),
+        ({"phase": "Starting"}, "Starting: its engine is being started"),
+        ({"phase": "Starting", "message": "staging weights 4 %"}, "Starting: staging weights 4 %"),
+        ({"phase": "Pending", "waiting": {"sentence": "no GPU is free"}}, "Pending: no GPU is free"),
+    ],
+)
+def test_what_has_a_place_is_not_said_to_look_for_one(status, says):
+    assert how_far(status) == says
