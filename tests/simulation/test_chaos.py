@@ -92,6 +92,17 @@ def test_the_command_exits_well_where_all_holds() -> None:
     assert (said["seeds"], said["failed"], said["shortest"]) == (2, [], None)
 
 
+def test_the_command_serves_models_too_where_it_is_told_to() -> None:
+    words = ["simulate", "chaos", "--seed", "3", "--steps", "150", "-o", "json"]
+    digests = []
+    for more in ([], ["--serves"]):
+        result = CliRunner().invoke(root, [*words, *more])
+        assert result.exit_code == 0, result.output
+        digests.append(json.loads(result.output)["digests"]["3"])
+    assert digests == [run_seed(3, 150).digest, run_seed(3, 150, serves=True).digest]
+    assert digests[0] != digests[1]
+
+
 @pytest.mark.parametrize("span", ["", "a-b", "5-2", "1-99999999", "-3", "0x1"])
 def test_seeds_that_cannot_be_meant_are_refused(span: str) -> None:
     result = CliRunner().invoke(root, ["simulate", "chaos", "--seeds", span])

@@ -28,9 +28,12 @@ MAX_SEEDS, MAX_SEED, MAX_STEPS, MAX_JOBS = 1_000_000, 2**63 - 1, 1_000_000, 256
     "--steps", type=click.IntRange(1, MAX_STEPS), default=1500, show_default=True, help="Events with mischief, a seed."
 )
 @click.option("--jobs", type=click.IntRange(1, MAX_JOBS), default=1, show_default=True, help="Processes.")
+@click.option("--serves", is_flag=True, help="With endpoints of models too, their gateways and canaries.")
 @click.option("--defect", "defects", multiple=True, type=click.Choice(sorted(DEFECTS)), hidden=True)
 @choose_output
-def command(seed: int | None, seeds: str | None, steps: int, jobs: int, defects: tuple[str, ...], output: str) -> None:
+def command(
+    seed: int | None, seeds: str | None, steps: int, jobs: int, serves: bool, defects: tuple[str, ...], output: str
+) -> None:
     """Run the whole control plane on a virtual clock while everything goes wrong, and check that what must never happen does not.
 
     Machines crash, messages are lost, late, repeated and out of order, the store fails, leaders change, clocks are set, processes
@@ -40,20 +43,21 @@ def command(seed: int | None, seeds: str | None, steps: int, jobs: int, defects:
     \b
     plenum simulate chaos --seeds 0-1999 --jobs 2
     plenum simulate chaos --seed 17 --steps 640
+    plenum simulate chaos --serves --seeds 0-99
     """
     if seed is not None and seeds is not None:
         raise FieldError("--seeds", "give either one seed or many")
     chosen = range(seed, seed + 1) if seed is not None else parse_span("0-19" if seeds is None else seeds)
     started_s = perf_counter()
-    verdicts = list(_run(chosen, steps, min(jobs, len(chosen)), defects))
+    verdicts = list(_run(chosen, steps, min(jobs, len(chosen)), defects, serves))
     wall_s = perf_counter() - started_s
     failed = [verdict for verdict in verdicts if not verdict.ok]
-    short = shrunk(failed[0], defects=defects) if failed else None
-    kinds = tuple(needed(short, defects=defects)) if short else ()
+    short = shrunk(failed[0], defects=defects, serves=serves) if failed else None
+    kinds = tuple(needed(short, defects=defects, serves=serves)) if short else ()
     if output == "json":
         write_json(_as_json(verdicts, steps, wall_s, short, kinds))
     else:
-        _print(verdicts, steps, wall_s, failed, short, kinds, defects)
+        _print(verdicts, steps, wall_s, failed, short, kinds, defects, serves)
     sys.exit(1 if failed else 0)
 
 
@@ -74,8 +78,8 @@ def parse_span(text: str) -> range:
     return range(low, high + 1)
 
 
-def _run(seeds: Sequence[int], steps: int, jobs: int, defects: Sequence[str]) -> Iterator[Verdict]:
-    one = partial(run_seed, steps=steps, defects=defects)
+def _run(seeds: Sequence[int], steps: int, jobs: int, defects: Sequence[str], serves: bool) -> Iterator[Verdict]:
+    one = partial(run_seed, steps=steps, defects=defects, serves=serves)
     with bar(len(seeds)) as move, compile_note():
         if jobs == 1:
             for done, seed in enumerate(seeds, start=1):
@@ -113,6 +117,7 @@ def _print(
     short: Verdict | None,
     kinds: Sequence[str],
     defects: Sequence[str],
+    serves: bool,
 ) -> None:
     if short is not None:
         click.echo(f"seed {short.seed} breaks '{short.invariant}' at step {short.failed_at}: {short.sentence}\n")
@@ -120,7 +125,7 @@ def _print(
             click.echo(f"{step:>7} {second:>8.1f} s  {sentence}")
         click.echo(f"\nshortest failing prefix: {short.steps} steps of mischief")
         click.echo(f"it does not fail without: {', '.join(kinds) or '(it fails without any one kind of fault)'}")
-        planted = "".join(f" --defect {name}" for name in defects)
+        planted = " --serves" * serves + "".join(f" --defect {name}" for name in defects)
         click.echo(f"again: plenum simulate chaos --seed {short.seed} --steps {short.steps}{planted}\n")
     events, virtual_h = sum(v.events for v in verdicts), sum(v.virtual_s for v in verdicts) / 3600
     click.echo(

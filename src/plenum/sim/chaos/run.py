@@ -80,7 +80,7 @@ def run_seed(
     )
 
 
-def shrunk(verdict: Verdict, *, defects: Collection[str] = ()) -> Verdict:
+def shrunk(verdict: Verdict, *, defects: Collection[str] = (), serves: bool = False) -> Verdict:
     """Return the failure of the same seed with the fewest steps of mischief that bisection finds.
 
     What fails at a step fails with every longer run, as runs of one seed begin alike; what fails to settle may depend on where the
@@ -90,7 +90,7 @@ def shrunk(verdict: Verdict, *, defects: Collection[str] = ()) -> Verdict:
     low, high = 0, min(verdict.steps, verdict.failed_at)
     while low < high:
         middle = (low + high) // 2
-        tried = run_seed(verdict.seed, middle, defects=defects)
+        tried = run_seed(verdict.seed, middle, defects=defects, serves=serves)
         if tried.invariant == verdict.invariant:
             best, high = tried, middle
         else:
@@ -98,11 +98,11 @@ def shrunk(verdict: Verdict, *, defects: Collection[str] = ()) -> Verdict:
     return best
 
 
-def needed(verdict: Verdict, *, defects: Collection[str] = ()) -> Iterator[str]:
+def needed(verdict: Verdict, *, defects: Collection[str] = (), serves: bool = False) -> Iterator[str]:
     """Yield the kinds of faults without which this seed does not fail in so many steps.
 
     A hint, no proof: a run goes another way from where a fault was left out.
     """
     for kind in FAULTS:
-        if run_seed(verdict.seed, verdict.steps, without={kind}, defects=defects).ok:
+        if run_seed(verdict.seed, verdict.steps, without={kind}, defects=defects, serves=serves).ok:
             yield kind
