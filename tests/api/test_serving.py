@@ -39,7 +39,7 @@ def ready(lab: Lab, name: str = "research/chat") -> None:
 
 def test_it_is_said_that_nothing_is_placed_while_the_scheduler_is_compiled(lab: Lab):
     lab.service.hold_decisions(True)
-    put(lab, **{"model": "smollm2"})
+    put(lab, model="smollm2")
     lab.wait(lambda: bool(lab.service.state.endpoints["research/chat"].revisions))
     shown = lab.get("/tenants/research/endpoints/chat")["status"]
     assert (shown["phase"], "compiling its loops" in shown["message"]) == ("Pending", True)

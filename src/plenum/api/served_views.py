@@ -29,7 +29,6 @@ from plenum.control.state import State
 from plenum.model.endpoint import Pool
 from plenum.ports.gateway import Replica
 
-
 COMPILING = (
     "the scheduler is compiling its loops before it places anything: about a minute, once; later starts take seconds"
 )
