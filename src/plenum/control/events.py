@@ -191,6 +191,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     power_w: int = 0
     traits: tuple[str, ...] = ()
+    site: str = ""
 
 
 class FleetApplied(Event, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import numpy as np
 
 from plenum.control.events import NodeFacts
 from plenum.graph.cluster import CPU_COLUMN, MEMORY_COLUMN, UNLIMITED, Cluster
-from plenum.model.fleet import DeviceKind, Fleet
+from plenum.model.fleet import AXES, AXIS, LEVEL, DeviceKind, Fleet
 
 
 def node_facts(fleet: Fleet) -> tuple[NodeFacts, ...]:
@@ -15,6 +15,7 @@ def node_facts(fleet: Fleet) -> tuple[NodeFacts, ...]:
     gpus = np.bincount(fleet.device_node[gpu], minlength=fleet.n_nodes).tolist()
     model = {int(n): fleet.models[m] for n, m in zip(fleet.device_node[gpu], fleet.device_model[gpu], strict=True)}
     capacity = Cluster.of(fleet).capacity
+    sites = _sites(fleet)
     capacity = np.where(capacity >= UNLIMITED, 0, capacity)
     return tuple(
         NodeFacts(
@@ -25,6 +26,16 @@ def node_facts(fleet: Fleet) -> tuple[NodeFacts, ...]:
             memory_bytes=int(capacity[n, MEMORY_COLUMN]),
             power_w=int(fleet.node_gpu_power_w[n]),
             traits=tuple(t for t, has in zip(fleet.traits, fleet.node_traits[n].tolist(), strict=True) if has),
+            site=sites[n],
         )
         for n in range(fleet.n_nodes)
     )
+
+
+def _sites(fleet: Fleet) -> list[str]:
+    """Return the site that each node stands at; empty where none was described."""
+    at = fleet.node_home[AXIS["place"]]
+    for _ in AXES[AXIS["place"]].levels:
+        below = (at >= 0) & (fleet.domain_level[at] != LEVEL["place.site"])
+        at = np.where(below, fleet.domain_parent[at], at)
+    return [fleet.domain_name[n] if n >= 0 else "" for n in at.tolist()]

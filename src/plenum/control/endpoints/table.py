@@ -6,6 +6,8 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 
+import msgspec
+
 from plenum.control.endpoints.replicas import ready_of, replicas_of
 from plenum.control.endpoints.revisions import kept_up
 from plenum.control.endpoints.state import ACTIVE, CANARY, REPLACED, EndpointRecord, Revision
@@ -42,7 +44,7 @@ def served(state: State, found: EndpointRecord) -> Served:
     """Return an endpoint as gateways serve it."""
     listed: dict[int, list[Replica]] = {}
     for revision in found.listed():
-        there = [r for pool in revision.spec.pools for r in replicas_of(state, found, revision, pool)]
+        there = [_placed(state, r) for pool in revision.spec.pools for r in replicas_of(state, found, revision, pool)]
         if there or revision.phase in ACTIVE:
             listed[revision.number] = there
     on_its_way = any(r.phase == "starting" for there in listed.values() for r in there)
@@ -54,6 +56,12 @@ def served(state: State, found: EndpointRecord) -> Served:
         replicas=tuple(r for there in listed.values() for r in there),
         woken=not found.stop and (on_its_way or any(wanted > 0 for wanted in found.wanted.values())),
     )
+
+
+def _placed(state: State, replica: Replica) -> Replica:
+    """Return a replica with the site of its node, so that gateways know which hand-offs cross from one to another."""
+    node = state.nodes.get(replica.node)
+    return msgspec.structs.replace(replica, site=node.facts.site) if node is not None and node.facts.site else replica
 
 
 def weights_of(state: State, found: EndpointRecord) -> dict[int, float]:
