@@ -13,8 +13,9 @@ import hashlib
 import re
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from plenum.adapters.engines.splitting import sampling, split_reason
 from plenum.ports.engine import CHAT, EngineError, Handle, HandleError
 
 KEPT_S = 60.0
+LEFT_S = 900.0
+"""After which a file that nobody knows of goes: whoever had it made left before it was."""
+
 MAX_KEPT = 64
 MAX_KEPT_BYTES = 4 * 2**30
 """Of saved caches that nobody has fetched; then the oldest go."""
@@ -80,7 +84,7 @@ class Handoffs:
         self._prompts: dict[
             int, list[int]
         ] = {}  # what was prefilled last in each slot: what begins alike goes there again
-        self._freed = asyncio.Condition()
+        self._freed = asyncio.Event()
         self._kept: dict[str, tuple[float, int]] = {}
         for left in folder.iterdir():
             left.unlink()
@@ -254,22 +258,29 @@ class Handoffs:
 
         Requests that come directly have theirs, so an idle one is better; among these, one whose last prompt began as this one does.
         """
-        async with self._freed:
-            await self._freed.wait_for(lambda: bool(self._free))
+        busy: set[int] | None = None
+        while busy is None or not self._free:
+            while not self._free:
+                self._freed.clear()
+                await self._freed.wait()
             busy = {each["id"] for each in await self._engine.ask_json("GET", "/slots") if each["is_processing"]}
-            slot = min(self._free, key=lambda each: (each in busy, -_alike(self._prompts.get(each, ()), tokens), each))
-            self._free.remove(slot)
+        slot = min(self._free, key=lambda each: (each in busy, -_alike(self._prompts.get(each, ()), tokens), each))
+        self._free.remove(slot)
         self._prompts.pop(slot, None)
         try:
             yield slot
         finally:
-            async with self._freed:
-                self._free.add(slot)
-                self._freed.notify()
+            # Waits for nothing: who is cancelled on the way out gives it back all the same.
+            self._free.add(slot)
+            self._freed.set()
 
     def _keep(self, name: str, size_bytes: int) -> None:
         now = asyncio.get_running_loop().time()
         self._kept[name] = (now, size_bytes)
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):
+                if path.name not in self._kept and path.stat().st_mtime < time.time() - LEFT_S:
+                    path.unlink()
         while (
             len(self._kept) > MAX_KEPT
             or sum(size for _, size in self._kept.values()) > MAX_KEPT_BYTES

@@ -17,6 +17,9 @@ from plenum.ports.engine import EngineError, Health
 
 POLL_S = 0.05
 KEPT_LINES = 20
+LINGER_S = 2.0
+"""How long what it wrote last is waited for once it has ended; a process that it left behind may hold its output open for ever."""
+
 KILL_AFTER_S = 2.0
 """From SIGTERM to SIGKILL, once nothing is open any more."""
 
@@ -115,16 +118,15 @@ class Server:
         await self.kill()
 
     async def kill(self) -> None:
-        """End it at once."""
+        """End it at once, with all that it started."""
         if self._process is None:
             return
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # of its own session, so these are its own
         await self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        if self._pump is not None:
-            await self._pump
+        await self._read_out()
 
     @property
     def tail(self) -> str:
@@ -137,8 +139,7 @@ class Server:
         until = time.monotonic() + ready_s
         while True:
             if process.returncode is not None:
-                if self._pump is not None:
-                    await self._pump
+                await self._read_out()
                 raise EngineError(f"the engine ended with {process.returncode} before it was ready:\n{self.tail}")
             said = await health()
             if said.ready:
@@ -146,6 +147,11 @@ class Server:
             if time.monotonic() > until:
                 raise EngineError(f"the engine was not ready within {ready_s:g} s ({said.sentence}):\n{self.tail}")
             await asyncio.sleep(POLL_S)
+
+    async def _read_out(self) -> None:
+        if self._pump is not None:
+            await asyncio.wait([self._pump], timeout=LINGER_S)
+            self._pump.cancel()
 
     async def _tell(self, process: asyncio.subprocess.Process, told: bytes) -> None:
         assert process.stdin is not None
