@@ -179,7 +179,11 @@ class Open:
         msgspec.DecodeError
             The body is no JSON.
         """
-        said = {"status_code": status, "request_id": request, "body": msgspec.json.decode(body)}
+        try:
+            told = msgspec.json.decode(body)
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise msgspec.DecodeError(str(error)) from error
+        said = {"status_code": status, "request_id": request, "body": told}
         ok = status == 200
         self._write("output" if ok else "errors", self._result(number, line, said, None))
         self._count(number, ok, body)
@@ -229,9 +233,14 @@ class Open:
     def _write(self, name: str, line: bytes) -> None:
         if name not in self._files:
             self._files[name] = (self.folder / f"{name}.jsonl").open("ab", buffering=0)
-        view = memoryview(line)
-        while view:
-            view = view[self._files[name].write(view) :]
+        stream, view = self._files[name], memoryview(line)
+        size = os.fstat(stream.fileno()).st_size
+        try:
+            while view:
+                view = view[stream.write(view) :]
+        except OSError:
+            os.ftruncate(stream.fileno(), size)  # half a line would spoil the one after it
+            raise
 
     def _count(self, number: int, ok: bool, body: bytes) -> None:
         batch = self.batch

@@ -114,7 +114,10 @@ class Runner:
                     if self._stopped(holder):
                         self._places.release()
                         break
-                    tasks.create_task(self._line(holder, number, line))
+                    task = tasks.create_task(self._line(holder, number, line))
+                    task.add_done_callback(
+                        lambda _: self._places.release()
+                    )  # one cancelled early runs no line of its own
 
     async def _finish(self, holder: Open) -> None:
         batch = holder.batch
@@ -131,18 +134,15 @@ class Runner:
         return batch.status == CANCELLING or self._batches.now() >= batch.expires_at or self._inference.closing
 
     async def _line(self, holder: Open, number: int, line: Line) -> None:
-        try:
-            attempt = broken = 0
-            while not self._stopped(holder):
-                pause_s = await self._attempt(holder, number, line, attempt, last=broken + 1 >= MAX_ATTEMPTS)
-                if pause_s is None:
-                    return
-                attempt += 1
-                broken += pause_s < 0
-                # Spread, so that lines refused together do not come back together.
-                await asyncio.sleep(min(abs(pause_s), MAX_PAUSE_S) * random.uniform(0.5, 1.5))
-        finally:
-            self._places.release()
+        attempt = broken = 0
+        while not self._stopped(holder):
+            pause_s = await self._attempt(holder, number, line, attempt, last=broken + 1 >= MAX_ATTEMPTS)
+            if pause_s is None:
+                return
+            attempt += 1
+            broken += pause_s < 0
+            # Spread, so that lines refused together do not come back together.
+            await asyncio.sleep(min(abs(pause_s), MAX_PAUSE_S) * random.uniform(0.5, 1.5))
 
     async def _attempt(self, holder: Open, number: int, line: Line, attempt: int, *, last: bool) -> float | None:
         """Ask once; returns None when the line is done, after how many seconds to ask again, or that below 0 if something broke."""

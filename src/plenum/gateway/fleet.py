@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
 from typing import Any
 
 from plenum.gateway.forecast import Forecast
@@ -23,6 +23,8 @@ POLL_TICKS = 4
 """Ticks between two questions to engines for their metrics."""
 
 POLL_TIMEOUT_S, CLOSE_S = 5.0, 0.5
+
+_LOG = logging.getLogger("plenum.gateway.fleet")
 
 Connect = Callable[[Replica, str], Engine]
 """Gives the engine of a replica, with the key that it asks for, as :func:`plenum.adapters.engines.table.engine_for` does."""
@@ -121,7 +123,11 @@ class Fleet:
             if target is None or target.replica.url != replica.url:
                 if not replica.url:
                     continue  # it has no address yet
-                target = self._connected(group, replica)
+                try:
+                    target = self._connected(group, replica)
+                except PlenumError as error:  # one endpoint's: the others are served as the table says
+                    _LOG.warning("%s cannot be reached: %s", replica.run, error.sentence)
+                    continue
             target.replica = replica
             targets.append(target)
         group.targets = targets
@@ -182,7 +188,7 @@ def _pool_load(group: Group, pool: str) -> PoolLoad:
 async def _ask(target: Target, group: Group) -> None:
     """Ask an engine how it is; the first time that it answers, what it can do and how much at once."""
     target.asking = True
-    with suppress(PlenumError, TimeoutError):
+    try:
         async with asyncio.timeout(POLL_TIMEOUT_S):
             if not target.learned:
                 await target.engine.start()
@@ -191,7 +197,13 @@ async def _ask(target: Target, group: Group) -> None:
                 group.pump()
             own = target.own
             target.take_metrics(await target.engine.metrics(), own)
-    target.asking = False
+    except (PlenumError, TimeoutError):
+        pass
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        # It says of itself what cannot be meant; it is asked again.
+        _LOG.warning("%s cannot be understood: %r", target.replica.run, error)
+    finally:
+        target.asking = False
 
 
 def _published_at(arguments: tuple[str, ...], url: str) -> tuple[str, str]:

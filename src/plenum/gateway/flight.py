@@ -36,6 +36,7 @@ class Flight:
 
     __slots__ = (
         "_ask",
+        "_broke",
         "_chunks",
         "_context",
         "_first",
@@ -57,7 +58,7 @@ class Flight:
         self._chunks: AsyncIterator[bytes] | None = None
         self._first, self.status, self.content_type = b"", 0, ""
         self._sent_s = self._first_s = self._last_s = now()
-        self._over = False
+        self._over = self._broke = False
 
     @property
     def answer(self) -> Flight:
@@ -97,7 +98,7 @@ class Flight:
         self._chunks = answer.chunks()
         self._first = await anext(self._chunks, b"")
         self.status, self.content_type = answer.status, answer.content_type
-        if answer.status >= 500 or answer.status in OURS or answer.status == BUSY:
+        if answer.status >= 500 or 300 <= answer.status < 400 or answer.status in OURS or answer.status == BUSY:
             said = self._first[:MAX_SAID_BYTES].decode(errors="replace")
             raise TurnedAwayError(f"the engine answered {answer.status}: {said}", busy=answer.status == BUSY)
         self._first_s = self._last_s = self._now()
@@ -120,6 +121,7 @@ class Flight:
                 self._last_s = self._now()
                 yield chunk
         except EngineError:
+            self._broke = True
             self.group.failed(self.seat.target)
             raise
 
@@ -138,6 +140,10 @@ class Flight:
             tally.failed += 1
         elif outcome in ("done", "cancelled"):
             tally.finished += 1
+        elif (
+            outcome == "broken" and not self._broke
+        ):  # it said that all was well, and was not: no reason to shut it off
+            tally.failed += 1
         if outcome == "done" and self.status < 400:
             self._learn(cached_tokens, output_tokens)
         self.seat.settle(prompt_tokens, output_tokens)
@@ -165,5 +171,4 @@ class Flight:
             if context is not None:
                 await context.__aexit__(None, None, None)
         finally:
-            self.seat.target.breaker.abandoned()
             self.seat.leave()

@@ -154,6 +154,7 @@ class Seat:
         self.began()
         self._left = True
         self.target.decoding -= 1
+        self.target.breaker.abandoned()  # no word of how it went: the next one tries
         self.group.pump()
 
 

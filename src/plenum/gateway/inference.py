@@ -165,7 +165,9 @@ class Answering:
             return
         if rest := meter.rest():
             yield rest
-        if meter.done or meter.usage is not None:
+        if meter.failed:  # which the client has been told already
+            self._outcome = "broken"
+        elif meter.done or meter.usage is not None:
             self._outcome = "done"
         else:
             self._outcome = "broken"
@@ -274,17 +276,20 @@ class Answering:
     async def _close(self, error: BaseException | None) -> None:
         """Bill it and let go of the engine; once."""
         dispatched, self._dispatched = self._dispatched, None
-        if dispatched is not None:
-            self._bill(dispatched, self._outcome or self._ended_by(error))
-        elif self._slot is not None:
-            self._slot.drop()
-        if self._grant is not None:
-            usage = self.usage
-            self._inference.limits.settle(self._grant, usage.prompt_tokens + usage.output_tokens if usage else 0)
-            self._grant = None
         context, self._context = self._context, None
-        if context is not None:
-            await context.__aexit__(None, None, None)
+        try:
+            if dispatched is not None:
+                self._bill(dispatched, self._outcome or self._ended_by(error))
+            elif self._slot is not None:
+                self._slot.drop()
+        finally:
+            # Whatever becomes of the bill: a place that is not given back is lost to everybody.
+            if self._grant is not None:
+                usage = self.usage
+                self._inference.limits.settle(self._grant, usage.prompt_tokens + usage.output_tokens if usage else 0)
+                self._grant = None
+            if context is not None:
+                await context.__aexit__(None, None, None)
 
     def _ended_by(self, error: BaseException | None) -> str:
         if isinstance(error, asyncio.CancelledError) and self._inference.closing:

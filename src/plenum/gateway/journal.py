@@ -59,8 +59,8 @@ class Slot:
 
     def begin(self, usage: Usage) -> None:
         """Make it a row: from here on it is billed, whatever happens."""
-        self._usage = usage
         self._journal.slots.write(self._place, usage, OPEN)
+        self._usage = usage
 
     @property
     def begun(self) -> bool:
@@ -278,7 +278,12 @@ class Journal:
             rows.close()
 
     def _recover_slot(self, place: int, known: set[str]) -> None:
-        usage = self.slots.read(place)
+        try:
+            usage = self.slots.read(place)
+        except (ValueError, LookupError) as error:  # the machine went down while it was being written
+            _LOG.error("an open row of usage is damaged and not billed: %s", error)
+            self.slots.free(place)
+            return
         if usage.request not in known and (settled := self._settle(usage)) is not None:
             if not self._room():
                 self._spares.append(Rows(self._path(self._number + 1), SEGMENT_ROWS))

@@ -140,7 +140,7 @@ class Limits:
 
 
 class Failures:
-    """Wrong keys by address: who guesses is told to wait before anything is looked up for them."""
+    """Wrong keys by address: who guesses is soon told to wait, and no more of what is wrong."""
 
     def __init__(self, per_minute: int) -> None:
         self._per_minute = per_minute

@@ -143,10 +143,10 @@ class Link:
                     _LOG.warning("%s answers again", self._control.server)
                 pause_s = 0.0
                 self.heard_at = time.monotonic()
-            except PlenumError as error:
+            except (PlenumError, OSError) as error:  # such as too many open files: it passes, and clients are served
                 more = False
                 if not pause_s:
-                    _LOG.warning("%s", error.sentence)
+                    _LOG.warning("%s", error)
                 pause_s = min(2 * pause_s + 0.1, MAX_PAUSE_S)
             if pause_s:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
@@ -168,8 +168,8 @@ class Link:
         status, body = await self._ask("GET", "/table", params=params, timeout_s=TABLE_WAIT_S + 10.0)
         if status == 200:
             table = _decoded(body)
-            self._version = table.version
             self._take(table)
+            self._version = table.version
             await asyncio.to_thread(keep_table, config.folder, table)
         return True
 

@@ -5,6 +5,8 @@ Sans I/O: bytes in, bytes out. Events are told by their ends alone; only one tha
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from plenum.ports.engine import EngineError
@@ -16,19 +18,25 @@ _DATA = b"data:"
 _USAGE = b'"usage":'
 _ROLE = b'"role":'
 _DONE = b"data: [DONE]\n\n"
+_ERROR = b'data: {"error"'
+
+MAX_TOKENS = 2**40
+"""Of one answer: an engine that says more, or less than none, says nothing."""
+
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 
 class Details(msgspec.Struct, frozen=True):
     """Of a prompt's tokens."""
 
-    cached_tokens: int | None = None
+    cached_tokens: _Tokens | None = None
 
 
 class Counted(msgspec.Struct, frozen=True):
     """Usage as engines say it."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
+    prompt_tokens: _Tokens = 0
+    completion_tokens: _Tokens | None = 0
     prompt_tokens_details: Details | None = None
 
     @property
@@ -75,16 +83,18 @@ class Meter:
         What the engine says of the whole, once it does.
     done
         Whether the stream said that it had ended.
+    failed
+        Whether it said that something went wrong, after a status that said otherwise.
     """
 
-    __slots__ = ("_tail", "_wants_usage", "done", "tokens", "usage")
+    __slots__ = ("_tail", "_wants_usage", "done", "failed", "tokens", "usage")
 
     def __init__(self, *, wants_usage: bool) -> None:
         self._wants_usage = wants_usage
         self._tail = b""
         self.tokens = 0
         self.usage: Counted | None = None
-        self.done = False
+        self.done = self.failed = False
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the engine's; returns those for the client, whole events only.
@@ -112,6 +122,9 @@ class Meter:
         events = data.count(b"\n\ndata:") + data.startswith(_DATA)
         if data.endswith(_DONE):
             self.done = True
+            events -= 1
+        if _ERROR in data and (data.startswith(_ERROR) or _END + _ERROR in data):
+            self.failed = True
             events -= 1
         # A choice's first event tells its role and has no token.
         self.tokens += events - data.count(_ROLE)

@@ -16,6 +16,8 @@ from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.settings import ModerationSettings
 
 MAX_PROMPT_CHARACTERS = 1_000_000
+"""Of one question to the hook."""
+
 MAX_ANSWER_BYTES = 1 << 20
 MAX_CATEGORIES = 16
 
@@ -49,9 +51,13 @@ class Moderation:
         settings, tenant = self._settings, ask.key.tenant
         if settings.tenants and tenant not in settings.tenants:
             return
+        given = ask.body.get("prompt") or ask.body.get("input")
+        if isinstance(given, list) and type(given[0]) is not str:
+            sentence = "prompts are moderated here, so they must be text: nobody can read tokens"
+            raise RefusedError(400, "invalid_request_error", "moderation.tokens", sentence, field="prompt")
         try:
             async with asyncio.timeout(settings.timeout_s), self._places:
-                objections = await self._judge(tenant, ask.prompt[:MAX_PROMPT_CHARACTERS])
+                objections = await self._judged(tenant, ask.prompt)
         except Exception:
             # Whatever a hook can raise: it must not be what decides whether requests are served.
             self.failures += 1
@@ -68,6 +74,13 @@ class Moderation:
         """Close connections."""
         if self._session is not None:
             await self._session.close()
+
+    async def _judged(self, tenant: str, prompt: str) -> tuple[str, ...]:
+        """Ask about all of a prompt, in pieces where it is long, until one is objected to."""
+        for start in range(0, max(len(prompt), 1), MAX_PROMPT_CHARACTERS):
+            if objections := await self._judge(tenant, prompt[start : start + MAX_PROMPT_CHARACTERS]):
+                return objections
+        return ()
 
     async def _ask(self, tenant: str, prompt: str) -> tuple[str, ...]:
         if self._session is None:

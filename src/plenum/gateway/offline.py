@@ -163,7 +163,10 @@ class _Asked:
 
     def __init__(self, call: Call) -> None:
         query = call.scope.get("query_string", b"")[:4_096].decode("ascii", "replace")
-        self._values = parse_qs(query, max_num_fields=16)
+        try:
+            self._values = parse_qs(query, max_num_fields=16)
+        except ValueError as error:
+            raise invalid("", "the address asks for more than 16 things") from error
 
     def text(self, name: str) -> str:
         return self._values.get(name, [""])[0]

@@ -180,7 +180,7 @@ def read_texts(value: Any, field: str) -> Prompt:
     if type(value[0]) is str:
         if any(type(each) is not str for each in value):
             raise invalid(field, f"{field} must be all texts or all tokens")
-        return Prompt(value[0], sum(map(_size, value)), many=len(value))
+        return Prompt("\n".join(value), sum(map(_size, value)), many=len(value))
     for each in value:
         if type(each) is not list or not each:
             raise invalid(field, f"{field} must be all texts or all tokens")
