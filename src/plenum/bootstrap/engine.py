@@ -12,14 +12,14 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
-from plenum.adapters.nodes.files import replace
+from plenum.adapters.nodes import files
 from plenum.adapters.weights import Staged, stage
 from plenum.adapters.weights.variables import forget_credentials
 from plenum.model.endpoint import SERVE, Endpoint
@@ -144,7 +144,8 @@ async def run(host: Host) -> int:
 async def _serve(host: Host) -> int:
     """Stage, start and watch; cancelled, it drains and ends the engine."""
     try:
-        staged = await _stage(host)
+        staged = await _stage(host, host.endpoint.model, "weights")
+        host = replace(host, endpoint=await _with_adapters(host))
     except PlenumError as error:
         return _gave_up(host, error, NO_WEIGHTS)
     forget_credentials(os.environ)
@@ -165,11 +166,20 @@ async def _serve(host: Host) -> int:
             await _end(engine, host.grace_s)
 
 
-async def _stage(host: Host) -> Staged | None:
-    """Bring the weights here, in a thread, telling how far it is; cancelled, the thread gives up at its next piece."""
+async def _with_adapters(host: Host) -> Endpoint:
+    """Bring the adapters here like the weights; returns the endpoint with where they are on this node."""
+    here: list[tuple[str, str]] = []
+    for name, source in host.endpoint.adapters:
+        staged = await _stage(host, source, f"adapter {name}")
+        here.append((name, str(staged.path) if staged else source))
+    return replace(host.endpoint, adapters=tuple(here))
+
+
+async def _stage(host: Host, reference: str, what: str) -> Staged | None:
+    """Bring weights here, in a thread, telling how far it is; cancelled, the thread gives up at its next piece."""
     if host.endpoint.engine in WEIGHTLESS or host.endpoint.attached:
         return None
-    _tell(host, Status(message="staging weights"))
+    _tell(host, Status(message=f"staging {what}"))
     told, ended = -1, False
 
     def progress(done_bytes: int, total_bytes: int) -> None:
@@ -179,10 +189,10 @@ async def _stage(host: Host) -> Staged | None:
         percent = done_bytes * 100 // max(total_bytes, 1)
         if percent != told:
             told = percent
-            _tell(host, Status(message=f"staging weights {percent} %"))
+            _tell(host, Status(message=f"staging {what} {percent} %"))
 
     try:
-        return await asyncio.to_thread(stage, host.endpoint.model, host.cache, progress=progress)
+        return await asyncio.to_thread(stage, reference, host.cache, progress=progress)
     finally:
         ended = True
 
@@ -248,7 +258,7 @@ def _failed(error: PlenumError, code: int) -> int:
 
 def _tell(host: Host, status: Status) -> None:
     if host.status is not None:
-        replace(host.status, msgspec.json.encode(status), durably=False)
+        files.replace(host.status, msgspec.json.encode(status), durably=False)
 
 
 def _seconds(text: str) -> float:

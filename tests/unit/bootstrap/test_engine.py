@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.engines import KEY, MODEL, chat, free_port, new_emulated, new_llamacpp
+from tests.unit.adapters.weights.stores import Store, hub, served
 
 from plenum.adapters.engines.emulated import Emulated, Faults
 from plenum.adapters.engines.table import Start, engine_to_start
@@ -275,3 +276,47 @@ def test_weights_that_are_none_are_said_with_what_the_engine_wrote(host, tmp_pat
 
     assert code in (NOT_STARTED, NO_WEIGHTS)
     assert "broken.gguf" in errors
+
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "num_hidden_layers": 30,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+    "tie_word_embeddings": True,
+}
+
+
+def test_adapters_are_brought_here_like_weights_and_handed_over_as_folders(host, tmp_path):
+    weights, program = tmp_path / "base", tmp_path / "vllm.py"
+    weights.mkdir()
+    (weights / "config.json").write_text(json.dumps(LLAMA))
+    (weights / "model.safetensors").write_bytes(b"x" * 100)
+    program.write_text(
+        "import pathlib, sys\n"
+        "place = pathlib.Path(sys.argv[sys.argv.index('--lora-modules') + 1].partition('=')[2])\n"
+        "print(place.is_absolute(), sorted(path.name for path in place.iterdir()))\n"
+    )
+    with served(Store()) as store:
+        hub(store, "org/law", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"y" * 100})
+        env = {"HF_ENDPOINT": store.url, "PLENUM_VLLM": f"{sys.executable} {program} serve"}
+        code, errors = host(model=str(weights), engine="vllm", adapters=[("law", "hf://org/law")], env=env).ended()
+
+    assert "True ['adapter_config.json', 'adapter_model.safetensors']" in errors
+    assert code == NOT_STARTED  # that program serves nothing
+
+
+def test_an_adapter_that_is_nowhere_is_said(host, tmp_path):
+    weights = tmp_path / "base"
+    weights.mkdir()
+    (weights / "config.json").write_text(json.dumps(LLAMA))
+
+    code, errors = host(model=str(weights), engine="vllm", adapters=[("law", str(tmp_path / "law"))]).ended()
+
+    assert (code, str(tmp_path / "law") in errors) == (NO_WEIGHTS, True), errors
