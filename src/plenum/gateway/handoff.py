@@ -71,7 +71,7 @@ class Handoffs:
             if handle is not None:
                 try:
                     answer = await stack.enter_async_context(engine.decode(ask.path, ask.raw, handle))
-                except HandleError:
+                except (EngineError, HandleError):  # the address for hand-offs may be gone, and the engine well
                     answer = None
                 if answer is not None and answer.status >= 500:
                     await stack.aclose()

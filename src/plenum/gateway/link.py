@@ -128,7 +128,7 @@ class Link:
     async def flush(self) -> None:
         """Send what usage waits, on the way out; what cannot be sent stays in the journal."""
         async with ControlLink(self._config.servers, self._config.ca, "plenum-gateway") as self._control:
-            with suppress(PlenumError):
+            with suppress(PlenumError, OSError):
                 for _ in range(FLUSH_BATCHES):
                     if not await self._send_usage():
                         return

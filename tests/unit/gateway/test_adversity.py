@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.unit.gateway.canned import SECRET, CannedAnswer, CannedDispatch, canned_gateway, completion, table
 from tests.unit.gateway.scripted import Script, ScriptedEngine, replica, run, stage
 
+from plenum.adapters.engines.llamacpp import LlamaCpp
 from plenum.gateway.batch_lines import Batch, Line, Open
 from plenum.gateway.dispatch import Dispatcher
 from plenum.gateway.journal import Journal
@@ -25,6 +27,7 @@ from plenum.gateway.rows import HEAD_BYTES, OPEN, ROW_BYTES
 from plenum.gateway.settings import GatewaySettings, ModerationSettings
 from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
 from plenum.model.errors import FieldError
+from plenum.ports.engine import EngineError, HandleError
 from plenum.ports.gateway import Key, Replica, Served, Table, Usage
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
@@ -155,6 +158,50 @@ def test_a_cancelled_prefill_leaves_its_replica_to_be_tried_again():
             assert target.breaker.allows(on.now())
 
     run(work())
+
+
+def test_a_replica_whose_address_for_handoffs_is_gone_still_answers():
+    spec = Endpoint(
+        name="m",
+        model="m",
+        engine="emulated",
+        pools=(Pool(name=PREFILL), Pool(name=DECODE)),
+        prefill_threshold_tokens=9,
+    )
+
+    @asynccontextmanager
+    async def gone(*_: Any):
+        raise EngineError("connection refused")
+        yield
+
+    async def work():
+        scripts = {"p": Script(handoff=True), "d": Script(handoff=True)}
+        async with stage(scripts, spec, (replica("p", pool=PREFILL), replica("d", pool=DECODE))) as on:
+            await asyncio.sleep(0.1)
+            on.engines["d"].decode = gone  # type: ignore[method-assign]
+            served_by, chunks = await on.take(on.ask(prompt_tokens=800))
+            assert (served_by, len(chunks)) == ("d", 10)
+            assert len(on.engines["p"].prefilled) == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("said", [{}, {"data": []}, {"data": [5]}, {"data": [{"tags": 7}]}, []])
+def test_a_server_that_tells_nonsense_of_itself_is_an_engine_that_failed(said: Any) -> None:
+    async def go() -> None:
+        engine = LlamaCpp("http://127.0.0.1:9")
+
+        async def ask_json(*_: Any, **__: Any) -> Any:
+            return said
+
+        engine.ask_json = ask_json  # type: ignore[method-assign]
+        with pytest.raises(EngineError):
+            await engine.learn()
+        engine.handoff_url = "nowhere"
+        with pytest.raises(HandleError):
+            await engine.handoff_wire()
+
+    asyncio.run(go())
 
 
 def test_an_endpoint_that_cannot_be_reached_keeps_no_news_from_the_others():

@@ -10,6 +10,7 @@ import msgspec
 
 from plenum.adapters.engines.http import HttpAnswer, HttpEngine, Opening
 from plenum.adapters.engines.wire import Wire
+from plenum.model.errors import FieldError
 from plenum.ports.engine import EngineError, Handle, HandleError
 
 PREFILL, DECODE, CACHES = "/prefill", "/decode", "/caches/"
@@ -62,7 +63,12 @@ class HandoffClient(HttpEngine):
         if not self.handoff_url:
             raise HandleError(f"the engine at {self.url} was started without hand-offs")
         if self._handoff_wire is None:
-            self._handoff_wire = Wire(self.handoff_url, self.headers)
+            try:
+                self._handoff_wire = Wire(self.handoff_url, self.headers)
+            except FieldError as error:
+                raise HandleError(
+                    f"the engine at {self.url} names no address for hand-offs: {error.sentence}"
+                ) from error
         return self._handoff_wire
 
     async def close(self) -> None:

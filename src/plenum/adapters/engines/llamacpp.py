@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,7 @@ from plenum.adapters.engines.server import Command, Server
 from plenum.adapters.weights import gguf_in
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import FieldError
-from plenum.ports.engine import Capabilities
+from plenum.ports.engine import Capabilities, EngineError
 
 HANDOFF_TAG, DIGEST_TAG = "handoff=", "digest="
 """Of the model in ``/v1/models``: address of the second port, digest of the weights."""
@@ -83,8 +84,14 @@ class LlamaCpp(HandoffClient, HttpEngine):
 
     async def learn(self) -> None:
         """Ask for slots, context, and where hand-offs are spoken of."""
-        model = (await self.ask_json("GET", "/v1/models"))["data"][0]
+        models = await self.ask_json("GET", "/v1/models")
         props = await self.ask_json("GET", "/props")
+        try:
+            self._take(models["data"][0], props)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise EngineError(f"{self.url} tells of itself what cannot be understood: {error!r}") from error
+
+    def _take(self, model: Any, props: Any) -> None:
         tags = [str(tag) for tag in model.get("tags", ())]
         self.handoff_url = next((tag[len(HANDOFF_TAG) :] for tag in tags if tag.startswith(HANDOFF_TAG)), "")
         self.weights_digest = next((tag[len(DIGEST_TAG) :] for tag in tags if tag.startswith(DIGEST_TAG)), "")
