@@ -5,7 +5,7 @@ Sans I/O: bytes in, bytes out. Events are told by their ends alone; only one tha
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -51,11 +51,20 @@ class _Event(msgspec.Struct, frozen=True):
     choices: list[msgspec.Raw] = []
 
 
+class _Choice(msgspec.Struct, frozen=True):
+    delta: dict[str, Any] = {}
+
+
+class _First(msgspec.Struct, frozen=True):
+    choices: list[_Choice] = []
+
+
 class _Whole(msgspec.Struct, frozen=True):
     usage: Counted | None = None
 
 
 _event = msgspec.json.Decoder(_Event)
+_first = msgspec.json.Decoder(_First)
 _whole = msgspec.json.Decoder(_Whole)
 
 
@@ -126,8 +135,10 @@ class Meter:
         if _ERROR in data and (data.startswith(_ERROR) or _END + _ERROR in data):
             self.failed = True
             events -= 1
-        # A choice's first event tells its role and has no token.
-        self.tokens += events - data.count(_ROLE)
+        if _ROLE in data:
+            # A choice's first event tells its role; with some engines its first token too.
+            events -= sum(_tells_only_role(event) for event in data.split(_END) if _ROLE in event)
+        self.tokens += events
         return data
 
     def rest(self) -> bytes:
@@ -152,3 +163,11 @@ class Meter:
             return True
         self.tokens -= self._wants_usage  # counted by who calls, though it holds no token
         return self._wants_usage
+
+
+def _tells_only_role(event: bytes) -> bool:
+    try:
+        choices = _first.decode(event.partition(_DATA)[2]).choices
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return True
+    return not any(said for choice in choices for name, said in choice.delta.items() if name != "role")

@@ -89,3 +89,19 @@ def test_usage_of_a_whole_answer():
     said = usage_of(b'{"choices":[{"x":1}],"usage":{"prompt_tokens":5,"completion_tokens":null,"total_tokens":5}}')
     assert said is not None
     assert (said.prompt_tokens, said.completion_tokens, said.cached_tokens) == (5, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("delta", "tokens"),
+    [
+        ({"role": "assistant", "content": " a"}, 1),
+        ({"role": "assistant", "content": ""}, 0),
+        ({"role": "assistant", "content": None}, 0),
+        ({"role": "assistant"}, 0),
+        ({"role": "assistant", "content": None, "tool_calls": [{"index": 0}]}, 1),
+    ],
+)
+def test_a_first_event_counts_where_it_has_a_token_beside_its_role(delta, tokens):
+    meter = Meter(wants_usage=False)
+    meter.feed(event({"choices": [{"index": 0, "delta": delta}]}, spaced=False))
+    assert meter.tokens == tokens
