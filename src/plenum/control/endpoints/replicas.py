@@ -48,9 +48,9 @@ def replicas_of(state: State, found: EndpointRecord, revision: Revision, pool: P
         return
     wanted = revision.pools[pool.name].replicas
     if revision.spec.attached:
-        phase = READY if revision.phase in ACTIVE else DRAINING
-        for url in revision.spec.attached:
-            yield _replica(revision, pool, run=url, url=url, phase=phase, since=revision.started_at)
+        # Nobody stops them, so nothing would end their draining; what gateways have open there, they let finish.
+        for url in revision.spec.attached if revision.phase in ACTIVE else ():
+            yield _replica(revision, pool, run=url, url=url, phase=READY, since=revision.started_at)
         return
     job = job_of(state, found, revision, pool.name)
     if job is None:

@@ -121,6 +121,7 @@ def test_servers_that_run_already_are_replicas_at_once_and_nothing_is_started(ci
     city.run(3)
     assert [r.url for r in city.replicas()] == list(urls[:1])
     assert city.served().revisions == {2: 1.0}
+    assert city.replicas("draining") == []  # nobody would ever stop them
 
 
 def test_servers_that_run_already_serve_on_until_replicas_take_over(city: City) -> None:
