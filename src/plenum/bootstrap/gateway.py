@@ -138,6 +138,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         dispatcher = await stack.enter_async_context(Dispatcher(name, engine_for))
         gateway = Gateway(dispatcher, journal, msgspec.structs.replace(settings, name=name))
         runner = Runner(batches, gateway.inference)
+        gateway.measures.registry.register(dispatcher.incidents)
         gateway.add((*RESPONSES, *offline_routes(files, batches, runner)))
         known = False
 

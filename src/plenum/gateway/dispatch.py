@@ -25,6 +25,7 @@ from plenum.gateway.fleet import Connect, Fleet, Foresee
 from plenum.gateway.flight import Flight, TurnedAwayError
 from plenum.gateway.group import Group, MovedError, Seat, Ticket
 from plenum.gateway.handoff import Handoffs
+from plenum.gateway.incidents import HEDGED, RETRIED, Incidents
 from plenum.gateway.request import Ask, RefusedError
 from plenum.model.errors import PlenumError
 from plenum.ports.engine import EMBEDDINGS, EngineError
@@ -63,6 +64,11 @@ class Dispatcher:
         Gives what predicts for an endpoint.
     now
         Monotonic clock, the one of :attr:`Ask.arrived_s`.
+
+    Attributes
+    ----------
+    incidents
+        What did not go the plain way.
     """
 
     def __init__(
@@ -75,8 +81,9 @@ class Dispatcher:
     ) -> None:
         self.name = name
         self._now = now
-        self._fleet = Fleet(connect, foresee, now)
-        self._handoffs = Handoffs(now)
+        self.incidents = Incidents()
+        self._fleet = Fleet(connect, foresee, now, self.incidents)
+        self._handoffs = Handoffs(now, self.incidents)
 
     @property
     def calling(self) -> asyncio.Event:
@@ -141,6 +148,8 @@ class Dispatcher:
             except MovedError:
                 moves += 1
                 continue
+            if tries:
+                self.incidents.note(RETRIED, group.spec.id)
             tries += 1
             try:
                 return await self._begin(ticket, seat)
@@ -163,6 +172,7 @@ class Dispatcher:
         try:
             await asyncio.wait(flying, timeout=late_s)
             if not first.done() and (second := self._second(ticket, seat)):
+                self.incidents.note(HEDGED, seat.group.spec.id)
                 flying.add(asyncio.ensure_future(self._open(ticket, second)))
             return await _first_of(flying)
         except BaseException:

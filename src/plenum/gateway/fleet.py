@@ -9,6 +9,7 @@ from typing import Any
 
 from plenum.gateway.forecast import Forecast
 from plenum.gateway.group import Group
+from plenum.gateway.incidents import Incidents
 from plenum.gateway.targets import DRAINING, READY, Target
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import PlenumError
@@ -42,11 +43,14 @@ class Fleet:
         Set when a request finds no replica.
     """
 
-    def __init__(self, connect: Connect, foresee: Foresee, now: Callable[[], float]) -> None:
+    def __init__(
+        self, connect: Connect, foresee: Foresee, now: Callable[[], float], incidents: Incidents | None = None
+    ) -> None:
         self.calling = asyncio.Event()
         self.served: dict[str, Served] = {}
         self.version = 0
         self._connect, self._foresee, self._now = connect, foresee, now
+        self._incidents = incidents or Incidents()
         self._groups: dict[str, dict[int, Group]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._retired: set[Target] = set()
@@ -108,6 +112,7 @@ class Fleet:
                 if group is not None:
                     self._dissolve(group)
                 group = groups[revision] = Group(spec, revision, self._now, self.calling.set, self._foresee(spec))
+                group.incidents = self._incidents
             group.spec = spec
             self._update_targets(group, [replica for replica in served.replicas if replica.revision == revision])
         for revision in groups.keys() - wanted:

@@ -11,6 +11,7 @@ from plenum.gateway.choosing import BY_PREFIX, choose, hits_of, policy_of, predi
 from plenum.gateway.fairness import OUTPUT_WEIGHT, PROMPT_WEIGHT, TIERS, FairQueue
 from plenum.gateway.forecast import Forecast
 from plenum.gateway.hedging import HedgeBudget
+from plenum.gateway.incidents import FAILURES, LATE, SHUT_OFF, Incidents
 from plenum.gateway.kv_index import KvIndex
 from plenum.gateway.prefixes import PrefixIndex, blocks_of
 from plenum.gateway.request import Ask, RefusedError
@@ -184,7 +185,7 @@ class Group:
         self.queue: FairQueue[Ticket] = FairQueue(MAX_WAITING)
         self.tallies = {pool.name: Tally() for pool in spec.pools}
         self.index, self.kv_index, self.forecast = PrefixIndex(), KvIndex(), forecast or Forecast()
-        self.pressure, self.hedges = Pressure(now), HedgeBudget()
+        self.pressure, self.hedges, self.incidents = Pressure(now), HedgeBudget(), Incidents()
         self.output_tokens_mean = FIRST_OUTPUT_TOKENS
         self.tells_cached = False
         self._now, self._call, self._turn = now, call, 0
@@ -346,17 +347,20 @@ class Group:
 
     def failed(self, target: Target) -> None:
         """Note that a replica failed a request; those that wait look again when it may be tried."""
-        now_s = self._now()
+        now_s, before = self._now(), target.breaker.state
         target.breaker.failed(now_s)
         self.tallies[target.replica.pool].failed += 1
         if target.breaker.state == "open":
+            if before != "open":
+                self.incidents.note(SHUT_OFF, self.spec.id, FAILURES)
             asyncio.get_running_loop().call_later(max(target.breaker.reopens_s - now_s, 0.0), self.pump)
 
     def adjust(self) -> None:
         """Set how much each replica is given at once, and leave out the late ones; every second or so."""
         for target in self.answering:
             target.limit = float(self.forecast.places_for(self.spec.promise.tpot_s * TPOT_PART, target.slots))
-        leave_out_the_late([t for t in self.answering if t.replica.phase == READY], self._now())
+        for _ in leave_out_the_late([t for t in self.answering if t.replica.phase == READY], self._now()):
+            self.incidents.note(SHUT_OFF, self.spec.id, LATE)
 
     def dissolve(self) -> None:
         """Send those that wait elsewhere: this revision is gone."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from plenum.gateway import incidents
 from plenum.gateway.choosing import choose
 from plenum.gateway.group import Seat, Ticket
+from plenum.gateway.incidents import HANDED, Incidents
 from plenum.gateway.targets import Target
 from plenum.ports.engine import Answer, EngineError, Handle, HandleError
 from plenum.serving import admission, offload
@@ -50,8 +52,8 @@ class Link:
 class Handoffs:
     """Hands prompts to the prefill replicas of a revision."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], float], noted: Incidents | None = None) -> None:
+        self._now, self._noted = now, noted or Incidents()
         self._links: dict[tuple[str, str], Link] = {}
         self._turn = 0
 
@@ -71,9 +73,16 @@ class Handoffs:
             if handle is not None:
                 try:
                     answer = await stack.enter_async_context(engine.decode(ask.path, ask.raw, handle))
-                except (EngineError, HandleError):  # the address for hand-offs may be gone, and the engine well
-                    answer = None
-                if answer is not None and answer.status >= 500:
+                except (
+                    EngineError,
+                    HandleError,
+                ) as error:  # the address for hand-offs may be gone, and the engine well
+                    failed = isinstance(error, EngineError)
+                    outcome = incidents.DECODE_FAILED if failed else incidents.HANDLE_REFUSED
+                else:
+                    outcome = incidents.DONE if answer.status < 500 else incidents.DECODE_FAILED
+                self._noted.note(HANDED, seat.group.spec.id, outcome)
+                if answer is not None and outcome != incidents.DONE:
                     await stack.aclose()
                     answer = None
             if answer is None:
@@ -92,7 +101,9 @@ class Handoffs:
         try:
             handle = await source.target.engine.prefill(ask.path, ask.raw)
         except (EngineError, HandleError) as error:
-            if isinstance(error, EngineError):
+            failed = isinstance(error, EngineError)
+            self._noted.note(HANDED, group.spec.id, incidents.PREFILL_FAILED if failed else incidents.PREFILL_REFUSED)
+            if failed:
                 group.failed(source.target)
             source.target.breaker.abandoned()
             return None
@@ -118,6 +129,8 @@ class Handoffs:
         near = [target for target in able if self._link(target, seat.target) is None]
         candidates = near or able
         if not candidates:
+            if ticket.ask.prompt_tokens >= group.spec.prefill_threshold_tokens:
+                self._noted.note(HANDED, group.spec.id, incidents.NO_ROOM)
             return None
         prompt = ticket.ask.prompt_tokens
         hits = group.hits(ticket, candidates)
