@@ -31,6 +31,10 @@ MAX_TAKERS = 16
 MAX_TRIED = 128
 """Units tried for one replica, the least important first."""
 
+MAX_FAILURES = 3
+PATIENCE_S = 600.0
+"""A replica that has failed so often waits so long for free room first: each of its attempts costs others their work."""
+
 GROW_AFTER_S = 60.0
 """A gang that was made smaller runs so long before it is stopped to grow again."""
 
@@ -94,8 +98,12 @@ _FOR_ROOM = ("wait.capacity", "wait.partly")
 
 
 def _waiting(job: Job, now: float) -> list[Unit]:
-    units = [unit for unit in job.units.values() if may_start(unit, now)]
+    units = [unit for unit in job.units.values() if may_start(unit, now) and _may_cost(unit, now)]
     return sorted(units, key=lambda unit: int(unit.key.rpartition("-")[2]))
+
+
+def _may_cost(unit: Unit, now: float) -> bool:
+    return unit.failures < MAX_FAILURES or has_passed(now, unit.not_before, PATIENCE_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from tests.unit.control.cloud import imitation, job
 from tests.unit.control.endpoints.city import City, chat
 
 from plenum.control import events as ev
+from plenum.control.reclaim import MAX_FAILURES, PATIENCE_S, PREEMPTED
 from plenum.model import Kind, Request, Role
 
 
@@ -120,3 +121,19 @@ def test_one_endpoint_does_not_take_from_another() -> None:
     city.apply(chat(1, 1, priority=10))
     city.run(20)
     assert city.replicas() == []
+
+
+def test_a_replica_that_fails_again_and_again_seldom_takes_anybodys_place() -> None:
+    city = city_with(training(preemptible=True))
+    city.apply(chat(1, 1, priority=10, arguments=("broken",)))
+    city.run(500)
+    assert preempted(city) == MAX_FAILURES
+    assert trained(city) == 8
+    city.run(PATIENCE_S)
+    assert preempted(city) == MAX_FAILURES + 1
+    assert trained(city) == 8
+
+
+def preempted(city: City) -> int:
+    stops = [e for e in map(ev.event_of, city.store.read(0, 100_000)) if isinstance(e, ev.UnitStopped)]
+    return sum(stop.why == PREEMPTED for stop in stops)
