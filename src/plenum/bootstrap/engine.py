@@ -20,7 +20,7 @@ import msgspec
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
 from plenum.adapters.nodes import files
-from plenum.adapters.weights import Staged, stage
+from plenum.adapters.weights import Staged, WeightsError, stage
 from plenum.adapters.weights.variables import forget_credentials
 from plenum.model.endpoint import SERVE, Endpoint
 from plenum.model.errors import FieldError, PlenumError
@@ -193,6 +193,8 @@ async def _stage(host: Host, reference: str, what: str) -> Staged | None:
 
     try:
         return await asyncio.to_thread(stage, reference, host.cache, progress=progress)
+    except OSError as error:  # such as a full disk, or a cache that is another user's
+        raise WeightsError(f"weights cannot be kept in {host.cache}: {error.strerror or error}") from None
     finally:
         ended = True
 

@@ -27,6 +27,9 @@ async def foresee(service: Service, *, on_error: Callable[[str], None] = lambda 
             except MissingExtraError as error:
                 on_error(f"scaling looks at the present only: {error.sentence}")
                 return
+            except Exception as error:  # the library's own; what it cannot do for one is no reason to end it for all
+                on_error(f"the traffic of {endpoint} cannot be foreseen: {type(error).__name__}")
+                continue
             if math.isfinite(expected):
                 service.controller.loads.forecast_rps[endpoint] = expected
         await asyncio.sleep(BIN_S)

@@ -228,6 +228,16 @@ def test_what_cannot_be_is_said_and_has_its_exit_code(host, endpoint, env, code,
     assert KEY not in errors
 
 
+def test_a_cache_that_cannot_be_written_is_said(host, tmp_path):
+    (tmp_path / "taken").write_text("a file, where the cache would be")
+    it = host(env={"PLENUM_CACHE": str(tmp_path / "taken")}, model="smollm2")
+
+    got, errors = it.ended()
+
+    assert (got, "weights cannot be kept in" in errors) == (NO_WEIGHTS, True), errors
+    assert "weights cannot be kept in" in it.status["message"]
+
+
 @pytest.mark.parametrize(
     ("env", "says"),
     [
