@@ -10,6 +10,7 @@ pipelining as well: no client of this dialect does it, and a client that leaves 
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -24,6 +25,9 @@ from plenum.gateway.app import Gateway, is_loopback
 
 BACKLOG = 2_048
 
+SPARE_FILES = 256
+"""Files that the process has open beside connections of clients and, as many at most, to engines."""
+
 
 @asynccontextmanager
 async def serve(gateway: Gateway, listening: socket.socket) -> AsyncIterator[None]:
@@ -37,7 +41,7 @@ async def serve(gateway: Gateway, listening: socket.socket) -> AsyncIterator[Non
     settings = gateway.settings
     config = uvicorn.Config(
         gateway,
-        http=partial(Guard, gateway=gateway, clients=Counter()),  # pyright: ignore[reportArgumentType]
+        http=partial(Guard, gateway=gateway, clients=Counter(), most=room_for(settings.connections)),  # pyright: ignore[reportArgumentType]
         loop="none",
         lifespan="off",
         ws="none",
@@ -70,6 +74,21 @@ async def serve(gateway: Gateway, listening: socket.socket) -> AsyncIterator[Non
         await gateway.inference.end()
 
 
+def room_for(connections: int) -> int:
+    """Let the process have as many files open as connections need; returns how many connections that is enough for.
+
+    Else clients would take what connections to engines need, and engines that are well would count as lost.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    wanted = 2 * connections + SPARE_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(min(connections, (soft - SPARE_FILES) // 2), 1)
+
+
 class _Quiet(uvicorn.Server):
     """uvicorn without signal handlers of its own: whoever starts it decides when it stops."""
 
@@ -85,12 +104,14 @@ class Guard(HttpToolsProtocol):
     ----------
     clients
         Connections by address, one for all connections.
+    most
+        Connections at once.
     """
 
-    def __init__(self, *args: Any, gateway: Gateway, clients: Counter[str], **named: Any) -> None:
+    def __init__(self, *args: Any, gateway: Gateway, clients: Counter[str], most: int, **named: Any) -> None:
         super().__init__(*args, **named)
         self._gateway, self._settings, self._clients = gateway, gateway.settings, clients
-        self._address = ""
+        self._address, self._most = "", most
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
@@ -103,7 +124,7 @@ class Guard(HttpToolsProtocol):
         self._clients[self._address] += 1
         self._gateway.measures.connections.inc()
         settings = self._settings
-        if len(self.connections) > settings.connections:
+        if len(self.connections) > self._most:
             self._drop("too-many")
         elif self._clients[self._address] > settings.connections_per_client and not is_loopback(self._address):
             self._drop("too-many-of-one")
