@@ -138,7 +138,7 @@ def test_who_does_not_read_is_dropped_and_the_engine_freed(gateway):
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         connection.connect(("127.0.0.1", gateway.port))
-        connection.sendall(raw_chat("chunks=100000", stream=True))
+        connection.sendall(raw_chat("chunks=1000000", stream=True))
         until(lambda: dropped(gateway, "stalled") == before + 1, "the drop")
         until(lambda: gateway.engine_state()["left"] > left, "the engine to be left")
 
