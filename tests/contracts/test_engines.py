@@ -115,6 +115,18 @@ def test_longer_texts_have_more_tokens(loop, engine):
     assert all(type(token) is int for token in short)
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_a_prompts_length_is_what_its_usage_says(loop, bench, path):
+    body = chat("Why is the sky blue?")
+    if path == COMPLETIONS:
+        body = json.dumps({"model": MODEL, "prompt": "Red, green", "max_tokens": 4, "temperature": 0}).encode()
+    if bench.recording is not None:
+        pytest.skip("recordings have one usage for all prompts")
+    usage = loop.run(said(bench.one.open(path, body)))[2]
+
+    assert loop.run(bench.one.prompt_tokens(path, body)) == usage["prompt_tokens"] > 0
+
+
 def test_metrics_count_what_was_done(loop, bench):
     before = loop.run(bench.one.metrics())
     loop.run(said(bench.one.open(CHAT, chat("What is new?"))))

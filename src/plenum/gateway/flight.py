@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
 from plenum.gateway.group import Seat
 from plenum.gateway.request import Ask
+from plenum.model.errors import PlenumError
 from plenum.ports.engine import Answer, EngineError
+
+_LOG = logging.getLogger("plenum.gateway.flight")
 
 BUSY = 429
 """The engine has too much to do: another one may have less; it is no fault."""
@@ -16,6 +21,9 @@ OURS = (401, 403)
 """An engine that does not know us is out of order; the client did nothing wrong."""
 
 MAX_SAID_BYTES = 400
+
+LENGTH_TIMEOUT_S = 1.0
+"""For how long a prompt is, once nobody waits for the answer any more."""
 
 OUTPUT_MEMORY = 0.05
 """How much one request's output moves the mean that the next ones are expected to have."""
@@ -127,6 +135,17 @@ class Flight:
 
     def first_byte(self) -> None:
         """Nothing to do: an answer that has been handed over is never tried again."""
+
+    async def prompt_tokens(self) -> int:
+        """Ask the engine how long the prompt is; 0: it does not say."""
+        try:
+            async with asyncio.timeout(LENGTH_TIMEOUT_S):
+                return max(await self.seat.target.engine.prompt_tokens(self._ask.path, self._ask.raw), 0)
+        except (PlenumError, TimeoutError):
+            return 0
+        except Exception as error:  # a bill by the estimate is better than none, whatever it answers
+            _LOG.warning("%s told no length of a prompt: %r", self.run, error)
+            return 0
 
     def ended(self, *, prompt_tokens: int, cached_tokens: int, output_tokens: int, outcome: str) -> None:
         """Note what it took."""

@@ -113,6 +113,7 @@ class Answering:
         self._whole: bytes | None = None
         self._meter: Meter | None = None
         self._counted: Counted | None = None
+        self._prompt_tokens = 0
         self._outcome = ""
         self._chosen: Chosen | None = None
         self.status, self.content_type = 200, JSON
@@ -270,7 +271,7 @@ class Answering:
         if said is not None:
             return said.prompt_tokens, said.cached_tokens, said.completion_tokens or 0
         if self._meter is not None:
-            return self._ask.prompt_tokens, 0, max(0, self._meter.tokens)
+            return self._prompt_tokens or self._ask.prompt_tokens, 0, max(0, self._meter.tokens)
         return (self._ask.prompt_tokens, 0, 0) if self._whole is not None else (0, 0, 0)
 
     async def _close(self, error: BaseException | None) -> None:
@@ -279,7 +280,15 @@ class Answering:
         context, self._context = self._context, None
         try:
             if dispatched is not None:
-                self._bill(dispatched, self._outcome or self._ended_by(error))
+                outcome = self._outcome or self._ended_by(error)
+                try:
+                    if self._is_cut_short(outcome):
+                        leaving, context = context, None
+                        if leaving is not None:
+                            await leaving.__aexit__(None, None, None)  # the engine stops first
+                        self._prompt_tokens = await dispatched.prompt_tokens()
+                finally:
+                    self._bill(dispatched, outcome)
             elif self._slot is not None:
                 self._slot.drop()
         finally:
@@ -290,6 +299,10 @@ class Answering:
                 self._grant = None
             if context is not None:
                 await context.__aexit__(None, None, None)
+
+    def _is_cut_short(self, outcome: str) -> bool:
+        """Whether the engine was to say at the end how long the prompt is, and did not come to it."""
+        return outcome in ("cancelled", "broken") and self._meter is not None and self._meter.usage is None
 
     def _ended_by(self, error: BaseException | None) -> str:
         if isinstance(error, asyncio.CancelledError) and self._inference.closing:

@@ -119,6 +119,10 @@ class Dispatched(Protocol):
         """Note that the client has been sent something: from here on nothing is tried again elsewhere."""
         ...
 
+    async def prompt_tokens(self) -> int:
+        """Ask the engine how long the prompt is; 0: it does not say."""
+        ...
+
     def ended(self, *, prompt_tokens: int, cached_tokens: int, output_tokens: int, outcome: str) -> None:
         """Note how it ended, as in :class:`~plenum.ports.gateway.Usage`, for load, breakers and predictions."""
         ...

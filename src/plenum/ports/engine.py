@@ -167,6 +167,16 @@ class Engine(Protocol):
         """Return the tokens of a text."""
         ...
 
+    async def prompt_tokens(self, path: str, body: bytes) -> int:
+        """Return how many tokens a request's prompt has, its template included.
+
+        Raises
+        ------
+        EngineError
+            It does not tell.
+        """
+        ...
+
     async def metrics(self) -> EngineMetrics:
         """Return what it tells of itself."""
         ...

@@ -85,6 +85,9 @@ class CannedDispatched:
 
     def first_byte(self) -> None: ...
 
+    async def prompt_tokens(self) -> int:
+        return 0
+
     def ended(self, *, prompt_tokens: int, cached_tokens: int, output_tokens: int, outcome: str) -> None: ...
 
 

@@ -140,6 +140,9 @@ class ScriptedEngine:
     async def tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(text.encode())
 
+    async def prompt_tokens(self, path: str, body: bytes) -> int:
+        return len(body)
+
     async def metrics(self) -> EngineMetrics:
         if self.script.dead:
             raise EngineError("connection refused")

@@ -120,6 +120,11 @@ class Emulated(HandoffClient):
         """Return the tokens of a text."""
         return tuple((await self.ask_json("POST", "/tokenize", {"prompt": text}))["tokens"])
 
+    async def prompt_tokens(self, path: str, body: bytes) -> int:
+        """Return how many tokens a request's prompt has, its template included."""
+        asked = {"path": path, "body": msgspec.json.decode(body, type=dict)}
+        return len((await self.ask_json("POST", "/tokenize", asked))["tokens"])
+
     async def fail(self, faults: Faults) -> None:
         """Let things go wrong from now on."""
         await self.ask_json("POST", "/faults", faults)

@@ -163,7 +163,8 @@ class EmulatedServer:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = msgspec.json.decode(await request.read())
-        return web.json_response({"tokens": tokens_of(body["prompt"])})
+        prompt = _prompt(body["path"], body["body"]) if "path" in body else body["prompt"]
+        return web.json_response({"tokens": tokens_of(prompt)})
 
     async def _set_faults(self, request: web.Request) -> web.Response:
         self._faults = msgspec.json.decode(await request.read(), type=Faults)

@@ -180,6 +180,10 @@ class HttpEngine:
         """Return the tokens of a text."""
         raise EngineError(f"the engine at {self.url} ({self.kind}) tells no tokens of a text")
 
+    async def prompt_tokens(self, path: str, body: bytes) -> int:
+        """Return how many tokens a request's prompt has, its template included."""
+        raise EngineError(f"the engine at {self.url} ({self.kind}) does not tell the length of a prompt")
+
     async def metrics(self) -> EngineMetrics:
         """Return what it tells of itself."""
         status, body = await self.ask("GET", "/metrics")

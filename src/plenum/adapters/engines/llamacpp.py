@@ -21,7 +21,7 @@ from plenum.adapters.engines.server import Command, Server
 from plenum.adapters.weights import gguf_in
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import FieldError
-from plenum.ports.engine import Capabilities, EngineError
+from plenum.ports.engine import CHAT, Capabilities, EngineError
 
 HANDOFF_TAG, DIGEST_TAG = "handoff=", "digest="
 """Of the model in ``/v1/models``: address of the second port, digest of the weights."""
@@ -110,6 +110,17 @@ class LlamaCpp(HandoffClient, HttpEngine):
         """Return the tokens of a text."""
         found = await self.ask_json("POST", "/tokenize", {"content": text, "add_special": False})
         return tuple(found["tokens"])
+
+    async def prompt_tokens(self, path: str, body: bytes) -> int:
+        """Return how many tokens a request's prompt has, its template included."""
+        asked = msgspec.json.decode(body, type=dict)
+        prompt = asked.get("prompt")
+        if path == CHAT:
+            prompt = (await self.ask_json("POST", "/apply-template", asked))["prompt"]
+        if not isinstance(prompt, str):
+            raise EngineError("only one prompt of text is measured")
+        text = {"content": prompt, "add_special": True, "parse_special": True}
+        return len((await self.ask_json("POST", "/tokenize", text))["tokens"])
 
 
 def llamacpp_command(settings: Settings) -> Command:

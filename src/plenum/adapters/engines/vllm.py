@@ -64,6 +64,13 @@ class Vllm(HttpEngine):
         asked = {"model": self._model, "prompt": text, "add_special_tokens": False}
         return tuple((await self.ask_json("POST", "/tokenize", asked))["tokens"])
 
+    async def prompt_tokens(self, path: str, body: bytes) -> int:
+        """Return how many tokens a request's prompt has, its template included."""
+        asked = _object(body)
+        names = ("model", "messages", "prompt", "tools", "chat_template_kwargs", "add_generation_prompt")
+        said = await self.ask_json("POST", "/tokenize", {name: asked[name] for name in names if name in asked})
+        return len(said["tokens"])
+
     async def prefill(self, path: str, body: bytes) -> Handle:
         """Compute a prompt's cache and keep it for another replica."""
         asked = _object(body)
