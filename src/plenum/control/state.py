@@ -895,6 +895,8 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
     run.url, run.weights_digest = event.url, event.weights_digest
     if job.process.notify:  # of others the same records still make the same snapshot as before there was any notice
         run.reported_at = record.at
+    if job.owner and event.phase == RUNNING:
+        job.message = ""
     if event.phase in (STARTING, RUNNING):
         run.started_at = run.started_at or record.at
     else:
@@ -910,6 +912,8 @@ def _released(state: State, event: UnitReleased, record: Record) -> None:
     unit.phase = "waiting" if event.again else "succeeded" if event.outcome == "succeeded" else "failed"
     unit.failures += event.outcome == "failed"
     unit.not_before, unit.stop = event.not_before, ""
+    if job.owner and event.outcome == "failed":
+        job.message = event.why  # a server is started again for ever, so this is the only place to say why
     if event.again:
         unit.runs, unit.inside, unit.given_up, unit.relative_cost = {}, (), (), None
     if unit.generation != job.generation or not is_wanted(job, unit):

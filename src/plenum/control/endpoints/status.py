@@ -101,6 +101,9 @@ def _messages(state: State, found: EndpointRecord) -> Iterator[str]:
                 continue
             if job.waiting is not None:
                 yield job.waiting.sentence
+            if job.message:
+                failures = max((unit.failures for unit in job.units.values()), default=0)
+                yield f"did not start, {failures} times so far; it is tried again. {job.message}"
             yield from (run.message for run in job.runs() if run.phase == "starting" and run.message)
     if found.message:
         yield found.message

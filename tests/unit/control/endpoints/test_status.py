@@ -1,0 +1,22 @@
+"""What is said of an endpoint."""
+
+from __future__ import annotations
+
+from tests.unit.control.endpoints.city import CHAT, City, changed, chat
+
+from plenum.control.endpoints.status import status_of
+
+
+def test_why_replicas_do_not_start_stays_said_between_attempts():
+    city = City(1)
+    city.apply(chat(arguments=("broken",)))
+    said = set()
+    for _ in range(20):
+        city.run(1)
+        said.add(status_of(city.state, city.endpoint()).message)
+    assert any("did not start, 2 times so far" in each and "exit code 1" in each for each in said), said
+    assert status_of(city.state, city.endpoint()).message
+
+    city.apply(changed(chat()))
+    city.run(60)
+    assert "did not start" not in status_of(city.state, city.endpoint(CHAT)).message
