@@ -352,7 +352,8 @@ def _become(launch, shim_pid, out_fd, err_fd, tell_fd):
         null_fd = os.open("/dev/null", os.O_RDONLY)
         for fd, target in ((null_fd, 0), (out_fd, 1), (err_fd, 2)):
             os.dup2(fd, target)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
+        # All of them: what a shell starts in the background ignores SIGQUIT, too.
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         os.umask(0o022)
