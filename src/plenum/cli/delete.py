@@ -84,8 +84,7 @@ def command(
 def _named(kind: Kind, names: tuple[str, ...], tenant: str | None) -> list[Target]:
     if kind.plural not in DELETABLE:
         raise click.UsageError(f"{kind.plural} cannot be deleted; {', '.join(DELETABLE)} can")
-    word = "job" if kind.of_tenant else kind.plural[:-1]
-    return [(f"{word}/{name}", partial(_path, kind=kind, name=name, tenant=tenant)) for name in names]
+    return [(f"{kind.plural[:-1]}/{name}", partial(_path, kind=kind, name=name, tenant=tenant)) for name in names]
 
 
 def _of_files(client: Client, files: tuple[str, ...], tenant: str | None) -> list[Target]:

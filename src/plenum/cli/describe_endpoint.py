@@ -102,7 +102,7 @@ def _revisions(revisions: list[Item], now: float) -> Iterator[str]:
                 age(revision.get("startedAt", ""), now),
                 revision.get("finished", 0),
                 revision.get("failed", 0),
-                *(_ms(latency.get(name)) for name in ("ttftMsP50", "ttftMsP99", "tpotMsP50", "tpotMsP99")),
+                *(ms(latency.get(name)) for name in ("ttftMsP50", "ttftMsP99", "tpotMsP50", "tpotMsP99")),
                 clean(revision.get("why", "")),
             )
         )
@@ -110,8 +110,11 @@ def _revisions(revisions: list[Item], now: float) -> Iterator[str]:
     yield from table_lines(columns, rows, width=terminal_width())
 
 
-def _ms(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g} ms"
+def ms(value: float | None) -> str:
+    """Return milliseconds in three digits that count, and as seconds where they are a thousand or more."""
+    if value is None:
+        return ""
+    return f"{value:.3g} ms" if value < 999.5 else f"{value / 1e3:.3g} s"
 
 
 def _note(run: Item) -> str:

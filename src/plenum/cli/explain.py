@@ -105,6 +105,7 @@ def _found(situation: Situation, job: str) -> Any:
 def _print(out: Any, reason: Any) -> None:
     from rich.table import Table
 
+    from plenum.cli.story import resource_name
     from plenum.model.units import show
 
     out.print(reason.sentence, soft_wrap=True, markup=False)
@@ -120,7 +121,9 @@ def _print(out: Any, reason: Any) -> None:
         )
         for gap in reason.short:
             table.add_row(
-                gap.domain, gap.resource, *(show(v, gap.resource) for v in (gap.free, gap.needed, gap.capacity))
+                gap.domain,
+                resource_name(gap.resource),
+                *(show(v, gap.resource) for v in (gap.free, gap.needed, gap.capacity)),
             )
         out.print(table)
     if reason.blockers:
@@ -130,7 +133,7 @@ def _print(out: Any, reason: Any) -> None:
                 blocker.workload,
                 blocker.tenant,
                 blocker.domain,
-                f"{show(blocker.amount, blocker.resource)} {blocker.resource}",
+                f"{show(blocker.amount, blocker.resource)} {resource_name(blocker.resource)}",
             )
         out.print(table)
     for what_if in reason.counterfactuals:

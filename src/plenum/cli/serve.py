@@ -201,7 +201,11 @@ class _Line:
 def _hint(endpoint: dict[str, Any], patience: Patience) -> str:
     meta, status = endpoint["metadata"], endpoint["status"]
     text = clean(status.get("message") or (status.get("waiting") or {}).get("sentence", ""))
-    ends = f"did not come up: {text}" if status.get("failed") else f"is not ready after {patience}: {text}"
+    ends = (
+        f"did not come up: {text}"
+        if status.get("failed")
+        else f"is not ready after {patience}: {text or 'it is still being tried'}"
+    )
     return f"{meta['tenant']}/{meta['name']} {ends}\nmore: plenum describe endpoint {meta['name']}"
 
 

@@ -20,7 +20,7 @@ def told(event: dict[str, Any]) -> str:
 
 
 def _tenant(body: Body, actor: str) -> str:
-    quota = ", ".join(f"{show(v, _unit(k))} {_short(k)}" for k, v in sorted(body.get("quota", {}).items()))
+    quota = ", ".join(f"{show(v, _unit(k))} {resource_name(k)}" for k, v in sorted(body.get("quota", {}).items()))
     jobs = f", at most {body['max_jobs']:,} jobs" if body.get("max_jobs") else ""
     return f"applied by {actor}, {f'quota {quota}' if quota else 'no quota'}{jobs}"
 
@@ -29,7 +29,8 @@ def _unit(resource: str) -> str:
     return "cpu_milli" if resource == "gpu_milli" else resource
 
 
-def _short(resource: str) -> str:
+def resource_name(resource: str) -> str:
+    """Return what people call a resource."""
     return {"gpu_milli": "GPUs", "cpu_milli": "cores", "memory_bytes": "memory"}.get(resource, resource)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plenum.cli.cloud import choose_context, connected
+from plenum.cli.describe_endpoint import ms
 from plenum.cli.kinds import JOB_KINDS, Item, gpus_text, share_text
 from plenum.cli.tables import Column, clean, table_lines, terminal_width
 from plenum.cli.times import age, clock
@@ -220,7 +221,7 @@ def _model_lines(models: Sequence[Item], width: int) -> Any:
                 sum(pool["running"] for pool in pools),
                 sum(pool["waiting"] for pool in pools),
                 f"{100 * max(pool['cacheUsed'] for pool in pools):.0f} %",
-                *(f"{latency[key]:.3g} ms" if key in latency else "" for key in ("ttftMsP99", "tpotMsP99")),
+                *(ms(latency.get(key)) for key in ("ttftMsP99", "tpotMsP99")),
             )
         )
     return table_lines(columns, rows, width=width)

@@ -130,6 +130,8 @@ def test_an_endpoint_is_described_within_eighty_columns(monkeypatch: pytest.Monk
     assert max(map(len, lines)) <= 80, "\n".join(lines)
     assert any("12.3" in line for line in lines)
     assert any("rolled back" in line for line in lines)
+    assert any("120 ms" in line for line in lines)
+    assert any("1.23 s" in line for line in lines)
 
 
 @pytest.mark.parametrize("width", [80, 120])
