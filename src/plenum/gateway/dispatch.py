@@ -28,11 +28,14 @@ from plenum.gateway.handoff import Handoffs
 from plenum.gateway.incidents import HEDGED, RETRIED, Incidents
 from plenum.gateway.request import Ask, RefusedError
 from plenum.model.errors import PlenumError
-from plenum.ports.engine import EMBEDDINGS, EngineError
+from plenum.ports.engine import CHAT, COMPLETIONS, EMBEDDINGS, EngineError
 from plenum.ports.gateway import LoadReport, Served, Table
 from plenum.serving import admission
 
 _LOG = logging.getLogger("plenum.gateway.dispatch")
+
+_NEEDS = {CHAT: "chat", COMPLETIONS: "completions", EMBEDDINGS: "embeddings"}
+"""Path to the capability that it takes."""
 
 MAX_TRIES = 4
 """Times that one request is sent to replicas before it is given up; each is another one while there are others."""
@@ -126,6 +129,7 @@ class Dispatcher:
     async def _launch(self, ask: Ask) -> Flight:
         """Try until first bytes have come."""
         group = self._group_for(ask, set())
+        _check_able(ask, group)
         ticket = self._ticket(ask, group)
         group.tally.arrived += 1
         group.hedges.earn()
@@ -307,6 +311,15 @@ async def _give_up(flying: set[asyncio.Future[Flight]]) -> None:
     for one in await asyncio.gather(*flying, return_exceptions=True):
         if isinstance(one, Flight):
             await one.close()
+
+
+def _check_able(ask: Ask, group: Group) -> None:
+    """Refuse what no engine of the model does, before it is tried and counted against them."""
+    known = [target.engine.capabilities for target in group.answering if target.learned]
+    if known and not any(getattr(able, _NEEDS[ask.path]) for able in known):
+        does = [path for path, need in _NEEDS.items() if any(getattr(able, need) for able in known)]
+        sentence = f"model {ask.model} has no {ask.path}; it has {' and '.join(does) or 'nothing that is known here'}"
+        raise RefusedError(400, "invalid_request_error", "model.cannot", sentence, field="model")
 
 
 async def _tokens(ask: Ask, group: Group) -> Sequence[int]:

@@ -85,6 +85,20 @@ def test_a_client_error_is_the_clients_and_is_passed_on():
     run(work())
 
 
+def test_what_no_engine_of_a_model_does_is_refused_and_held_against_none():
+    async def work():
+        async with stage({"a": Script()}) as on:
+            await on.take(on.ask())  # the engine has said by now what it can do
+            ask = on.ask()
+            ask.path = "/v1/embeddings"
+            with pytest.raises(RefusedError, match="has no /v1/embeddings; it has /v1/chat/completions") as refused:
+                await on.take(ask)
+            assert (refused.value.status, refused.value.code) == (400, "model.cannot")
+            assert on.dispatcher.loads().pools[0].failed == 0
+
+    run(work())
+
+
 def test_a_single_replica_is_tried_again_after_a_while():
     async def work():
         script = Script(dead=True)
