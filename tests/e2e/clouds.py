@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import psutil
 
 from plenum.adapters.client import Client
@@ -209,6 +210,11 @@ class Cloud:
             return None
 
         return until(look, f"{type_} {body} of {subject}")
+
+    def takes(self, url: str, key: str) -> None:
+        """Wait until a gateway knows a key that was issued just now: it reaches gateways with their next table."""
+        headers = {"Authorization": f"Bearer {key}"}
+        until(lambda: httpx.get(f"{url}/v1/models", headers=headers).status_code == 200, "the gateway to know the key")
 
     def processes(self, data: str) -> dict[str, psutil.Process]:
         """Return the live runs of one job that a data folder knows: slot to process."""

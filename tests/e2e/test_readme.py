@@ -13,7 +13,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from tests.e2e.clouds import until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -89,6 +91,8 @@ def test_the_client_of_the_readme_works(home: dict[str, str]) -> None:
     run("plenum serve smollm2", home)
     key = json.loads(run("plenum key create --output json", home).stdout)["secret"]
     address = json.loads((Path(home["PLENUM_HOME"]) / "gateway" / "address.json").read_bytes())["url"]
+    headers = {"Authorization": f"Bearer {key}"}
+    until(lambda: httpx.get(f"{address}/v1/models", headers=headers).status_code == 200, "the gateway to know the key")
     program = example[1].replace("http://127.0.0.1:8080", address).replace("plk_…", key)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

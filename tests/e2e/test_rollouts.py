@@ -68,8 +68,9 @@ def loaded(cloud: Cloud, clients: int = 6) -> Iterator[Load]:
     """Ask an endpoint of the fast kind all the time."""
     cloud.apply("chat", spec(FAST), kind="Endpoint")
     cloud.comes_to("chat", "Ready", kind="Endpoint")
-    address = json.loads((cloud.data / "gateway" / "address.json").read_bytes())
+    address = until(lambda: found[0] if (found := cloud.ask("/gateways")["items"]) else None, "a gateway")
     key = json.loads(plenum(cloud.folder, "key", "create", "-o", "json"))
+    cloud.takes(address["url"], key["secret"])
     with Load(f"{address['url']}/v1", key["secret"], clients) as load:
         until(lambda: load.codes.count(200) > 20, "requests to be answered")
         yield load

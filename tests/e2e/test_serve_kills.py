@@ -82,6 +82,7 @@ def test_what_is_killed_costs_its_own_streams_alone_and_every_request_is_billed_
         until(lambda: cloud.job("chat", "Endpoint")["replicas"]["running"] == 2, "two replicas")
         key = cloud.do("POST", "/tenants/default/keys", {})["secret"]
         url = until(lambda: found[0]["url"] if (found := cloud.ask("/gateways")["items"]) else "", "a gateway")
+        cloud.takes(url, key)
 
         def round_of(kill: Callable[[], None]) -> list[int]:
             before = sum(billed(cloud)[0].values())
