@@ -64,9 +64,16 @@ class News:
         now = ("gone", "") if job is None else told_of(job)
         if not now[0] or self._told.get(job_id) == now:
             return
-        self._told[job_id] = now
-        if not self._quiet:
-            click.echo(line_of(job_id, *now, at, terminal_width()))
+        before, self._told[job_id] = self._told.get(job_id, ("", "")), now
+        if self._quiet:
+            return
+        if job is not None and job.phase in ("Succeeded", "Failed") and job.started_at and before[0] != "running":
+            # It ran between two looks at it, or within one report: the story is the same as of one that took longer.
+            self._say(job_id, "running", f"on {_places(job)}" if any(job.runs()) else "", job.started_at)
+        self._say(job_id, *now, at)
+
+    def _say(self, job_id: str, phase: str, text: str, at: float) -> None:
+        click.echo(line_of(job_id, phase, text, at, terminal_width()))
 
     def _hint(self) -> None:
         """Say once what to try next: when nothing is left that is still going to happen by itself."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 from urllib.parse import urlsplit
 
 import msgspec
@@ -62,6 +62,9 @@ MAX_CAUSE, MAX_MESSAGE, MAX_INSTANCE, MAX_URL = 100, 500, 200, 300
 """Characters kept of what agents say, so that none of them can fill the log."""
 
 MAX_EXIT_CODE = 2**31 - 1
+
+SHORTEST_S = 1e-6
+"""How long a run went on at least that its node says has run at all."""
 
 NOTE_EVERY_S = 1.0
 """Least time between two facts about how far a run's start has come."""
@@ -573,6 +576,7 @@ class Controller:
                         run=run.id,
                         node=run.node,
                         phase=report.phase,
+                        ran_s=_ran_s(job, run, report, now),
                         exit_code=_exit_code(report),
                         cause=report.cause[:MAX_CAUSE],
                         message=report.message[:MAX_MESSAGE],
@@ -720,6 +724,14 @@ def _got_further(job: Job, run: Run, report: Report, now: float) -> bool:
     ):
         return False
     return not 0 <= now - run.reported_at < NOTE_EVERY_S
+
+
+def _ran_s(job: Job, run: Run, report: Report, now: float) -> float:
+    """Return how long a run went on that was over before it was seen to run, at most since it was asked for; else 0."""
+    if report.phase != EXITED or run.started_at or not report.started_at > 0:
+        return 0.0
+    ran_s = report.ended_at - report.started_at
+    return min(ran_s if isfinite(ran_s) and ran_s > 0 else SHORTEST_S, now - job.submitted_at)
 
 
 def _exit_code(report: Report) -> int | None:

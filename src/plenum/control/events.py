@@ -376,12 +376,19 @@ class UnitStopped(_OfJob, frozen=True, kw_only=True):
 
 
 class RunReported(_OfJob, frozen=True, kw_only=True):
-    """A node said what became of a run (see :class:`plenum.ports.nodes.Report`)."""
+    """A node said what became of a run (see :class:`plenum.ports.nodes.Report`).
+
+    Parameters
+    ----------
+    ran_s
+        Of a run that was over before it was seen to run: how long it ran, by its node's clock. 0: it was seen, or did not run.
+    """
 
     unit: str = ""
     run: str
     node: str
     phase: str
+    ran_s: float = 0.0
     exit_code: int | None = None
     cause: str = ""
     message: str = ""

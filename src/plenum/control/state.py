@@ -901,6 +901,9 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
         run.started_at = run.started_at or record.at
     else:
         run.ended_at = record.at
+        if event.ran_s:
+            run.started_at = record.at - event.ran_s
+            job.started_at = job.started_at or run.started_at
         state.orders.get(state.agent_of(run.node), {}).pop(run.id, None)
     state._settle(job, record)
 

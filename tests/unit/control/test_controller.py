@@ -271,6 +271,28 @@ def test_reports_never_go_back(cloud: Cloud) -> None:
     assert cloud.controller.reported(msgspec.structs.replace(request, reports=(running,))) == []
 
 
+@pytest.mark.parametrize(
+    ("started_at", "ended_at", "ran_s"),
+    [(50.0, 50.25, 0.25), (50.0, 1e12, 3.0), (50.0, 49.0, 1e-6), (50.0, float("nan"), 1e-6), (0.0, 50.0, 0.0)],
+)
+def test_what_was_over_at_the_first_word_of_it_still_ran_for_a_while(
+    cloud: Cloud, started_at: float, ended_at: float, ran_s: float
+) -> None:
+    cloud.submit(job())
+    cloud.work()
+    cloud.clock.advance(3.0)
+    (bound,) = cloud.state.jobs["red/j"].runs()
+    over = Report(run=bound.id, phase="exited", exit_code=0, started_at=started_at, ended_at=ended_at)
+    cloud.controller.append(cloud.controller.reported(SyncRequest(agent="a", nodes=("n0", "n1"), reports=(over,))))
+    known = cloud.state.jobs["red/j"]
+    (run,) = known.runs()
+    if ran_s:
+        assert run.ended_at - run.started_at == pytest.approx(ran_s, abs=1e-6)
+        assert known.started_at == run.started_at
+    else:
+        assert (run.started_at, known.started_at) == (0.0, 0.0)
+
+
 def test_a_node_over_work_that_nobody_knows_of_does_not_come_up() -> None:
     cloud = Cloud(2)
     request = SyncRequest(agent="a", nodes=("n0", "n1"), leftover=("7-1-worker-0",))
