@@ -101,12 +101,23 @@ class Rollout:
         It goes back if its TTFT or TPOT is surely more than so many times the old revision's.
     max_error_ratio
         It goes back if so much more of its requests (as a part of all) surely fail.
+    max_unavailable
+        Replicas of each pool by which the old revision may go short where the new one finds no room beside it; it
+        never goes to fewer than ``min_replicas`` less these, nor to none.
     """
 
     canary: float = 0.1
     hold_s: float = 30.0
     max_latency_ratio: float = 1.5
     max_error_ratio: float = 0.05
+    max_unavailable: int = 1
+
+    def __post_init__(self) -> None:
+        _check(
+            0 <= self.max_unavailable <= MAX_REPLICAS,
+            "spec.rollout.maxUnavailable",
+            f"must be from 0 to {MAX_REPLICAS:,} replicas, not {self.max_unavailable}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +134,8 @@ class Endpoint:
         One of :data:`ENGINES`.
     pools
         Either one ``serve`` or one ``prefill`` and one ``decode``.
+    budget_gpus
+        GPUs that prefill and decode may have together, divided between them by need; 0: as many as their own limits come to.
     priority
         Of its replicas among all workloads, as in :class:`~plenum.model.workload.Workload`.
     weights_format, cache_format
@@ -156,6 +169,7 @@ class Endpoint:
     engine: Engine = "llamacpp"
     pools: tuple[Pool, ...] = (Pool(),)
     promise: Promise = Promise()
+    budget_gpus: int = 0
     priority: int = 0
     weights_format: str = ""
     cache_format: str = ""
@@ -187,6 +201,7 @@ class Endpoint:
             "spec.contextLimit",
             f"must be from 0 to {MAX_CONTEXT_TOKENS:,} tokens, not {self.context_tokens}",
         )
+        _check(self.budget_gpus >= 0, "spec.gpuBudget", f"must not be negative, as {self.budget_gpus} is")
         _check(len(self.adapters) <= MAX_ADAPTERS, "spec.adapters", f"at most {MAX_ADAPTERS}, not {len(self.adapters)}")
         adapters = [name for name, _ in self.adapters]
         _check(len(set(adapters)) == len(adapters), "spec.adapters", f"a name is given twice in {adapters}")

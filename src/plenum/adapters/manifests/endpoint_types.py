@@ -147,13 +147,15 @@ class RolloutSpec(Strict):
     """How a changed endpoint comes into use.
 
     ``canary`` is the part of the requests that goes to the new revision while it is watched for ``hold``. It goes back by itself if its
-    latency is surely more than ``maxLatencyRatio`` times the old one's, or ``maxErrorRatio`` more of its requests surely fail.
+    latency is surely more than ``maxLatencyRatio`` times the old one's, or ``maxErrorRatio`` more of its requests surely fail. Where there
+    is no room for it beside the old one, up to ``maxUnavailable`` replicas of each pool make way first.
     """
 
     canary: Annotated[float, Field(ge=0, le=1)] = 0.1
     hold: Seconds = 30.0
     max_latency_ratio: Annotated[float, Field(gt=1, le=100)] = 1.5
     max_error_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_unavailable: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
 
 
 class TimingSpec(Strict):
@@ -166,14 +168,16 @@ class TimingSpec(Strict):
 class ServedSpec(PoolSpec):
     """A model, on which engine, how many replicas of it, and what is promised.
 
-    ``attach`` names servers that run already: then nothing is started. ``cheaper`` is another endpoint that may answer instead under
-    overload. ``arguments`` are added to the engine's own command line.
+    ``attach`` names servers that run already: then nothing is started. ``gpuBudget`` is how many GPUs prefill and decode may have
+    together. ``cheaper`` is another endpoint that may answer instead under overload. ``arguments`` are added to the
+    engine's own command line.
     """
 
     model: Source
     engine: Engine = "llamacpp"
     served_as: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")] | None = None
     pools: PoolsSpec | None = None
+    gpu_budget: Annotated[int, Field(ge=1, le=8 * MAX_REPLICAS)] | None = None
     slo: SloSpec = Field(default_factory=SloSpec)
     priority: Annotated[int, Field(ge=-(10**9), le=10**9)] = 0
     format: Annotated[str, Field(max_length=64)] = ""

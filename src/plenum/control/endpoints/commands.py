@@ -74,8 +74,23 @@ def _check(spec: Endpoint, state: State) -> None:
             raise FieldError(
                 "spec.replicas", f"a pool has at most {MAX_REPLICAS:,} replicas, not {pool.max_replicas:,}"
             )
+    _check_budget(spec)
     if spec.cheaper == spec.name:
         raise FieldError("spec.cheaper", "names the endpoint itself; name another that is cheaper, or none")
+
+
+def _check_budget(spec: Endpoint) -> None:
+    if not spec.budget_gpus or spec.attached:
+        return
+    if not spec.apart or not all(pool.request.gpus for pool in spec.pools):
+        raise FieldError(
+            "spec.gpuBudget", "is shared by prefill and decode: give it with pools whose replicas take whole GPUs"
+        )
+    least = sum(max(pool.min_replicas, 1) * pool.request.gpus for pool in spec.pools)
+    if spec.budget_gpus < least:
+        raise FieldError(
+            "spec.gpuBudget", f"must hold the fewest replicas of both, {least} GPUs; not {spec.budget_gpus}"
+        )
 
 
 def _check_room(spec: Endpoint, state: State) -> None:

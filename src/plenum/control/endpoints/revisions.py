@@ -13,6 +13,7 @@ _NEW = Endpoint(model="-", name="-")
 _IN_PLACE = (
     "priority",
     "promise",
+    "budget_gpus",
     "routing",
     "idle_s",
     "wake_wait_s",
