@@ -23,10 +23,11 @@ from plenum.gateway import admitting, choosing, foresight, handoff
 from plenum.gateway.admitting import OUTPUT_CAP, Outlook
 from plenum.gateway.fleet import Connect, Fleet, Foresee
 from plenum.gateway.flight import Flight, TurnedAwayError
-from plenum.gateway.group import Group, MovedError, Seat, Ticket
+from plenum.gateway.group import Group
 from plenum.gateway.handoff import Handoffs
 from plenum.gateway.incidents import HEDGED, RETRIED, Incidents
 from plenum.gateway.request import Ask, RefusedError
+from plenum.gateway.seats import MovedError, Seat, Ticket
 from plenum.model.errors import PlenumError
 from plenum.ports.engine import CHAT, COMPLETIONS, EMBEDDINGS, EngineError
 from plenum.ports.gateway import LoadReport, Served, Table

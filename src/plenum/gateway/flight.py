@@ -7,8 +7,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
-from plenum.gateway.group import Seat
 from plenum.gateway.request import Ask
+from plenum.gateway.seats import Seat
 from plenum.model.errors import PlenumError
 from plenum.ports.engine import Answer, EngineError
 

@@ -7,14 +7,15 @@ import math
 from collections.abc import Callable, Sequence
 
 from plenum.gateway.admitting import Outlook, Pressure, Verdict, judge
-from plenum.gateway.choosing import BY_PREFIX, choose, hits_of, policy_of, predicted_ttft_s, session_number
+from plenum.gateway.choosing import choose, hits_of, policy_of, predicted_ttft_s
 from plenum.gateway.fairness import OUTPUT_WEIGHT, PROMPT_WEIGHT, TIERS, FairQueue
 from plenum.gateway.forecast import Forecast
 from plenum.gateway.hedging import HedgeBudget
 from plenum.gateway.incidents import FAILURES, LATE, SHUT_OFF, Incidents
 from plenum.gateway.kv_index import KvIndex
-from plenum.gateway.prefixes import PrefixIndex, blocks_of
+from plenum.gateway.prefixes import PrefixIndex
 from plenum.gateway.request import Ask, RefusedError
+from plenum.gateway.seats import MovedError, Seat, Ticket
 from plenum.gateway.tallies import Tally
 from plenum.gateway.targets import READY, Target, leave_out_the_late
 from plenum.model.endpoint import PREFILL, Endpoint
@@ -32,9 +33,6 @@ TPOT_PART = 0.9
 TTFT_PART = 0.8
 """Part of the promised time to the first token that waiting may take with what follows it; the rest is for what predictions miss."""
 
-DEADLINE_S = 600.0
-"""Of requests that have none."""
-
 FIRST_OUTPUT_TOKENS = 128.0
 """Expected of a request before any has ended."""
 
@@ -44,119 +42,6 @@ TRIED = Verdict(
     sentence="a replica is idle: nobody could do better, and it is seen how it does",
 )
 """Of what would be refused: else a prediction that became too high would never be put right."""
-
-
-class MovedError(Exception):
-    """The revision that a request waited for is gone; it is to look for another."""
-
-
-class Ticket:
-    """A request that wants a replica.
-
-    Attributes
-    ----------
-    tried
-        Runs that failed it already.
-    until_s
-        How long it waits at most.
-    blocks, size_bytes
-        Numbers of its prompt's blocks, and the prompt's bytes.
-    tokens
-        Of its prompt, where engines tell which they have in their caches.
-    hit_tokens
-        Of its prompt, in the cache of the replica last chosen for it.
-    work_s
-        Seconds of a whole replica that it takes.
-    """
-
-    __slots__ = (
-        "ask", "blocks", "hit_tokens", "seat", "session", "size_bytes", "tenant", "tier", "tokens", "tried", "until_s", "work_s",
-    )  # fmt: skip
-
-    def __init__(self, ask: Ask, salt: str, policy: int) -> None:
-        self.ask = ask
-        self.tenant, self.tier = ask.key.tenant, TIERS.index(ask.tier) if ask.tier in TIERS else 0
-        self.tried: set[str] = set()
-        self.until_s = ask.deadline_s or ask.arrived_s + DEADLINE_S
-        self.session = session_number(self.tenant, ask.session)
-        looked_for = policy in BY_PREFIX or ask.served.spec.apart
-        self.blocks: Sequence[int] = blocks_of(ask.prompt, f"{self.tenant}\0{salt}") if looked_for else ()
-        self.size_bytes = len(ask.prompt)
-        self.hit_tokens, self.work_s = 0, 0.0
-        self.tokens: Sequence[int] = ()
-        self.seat: asyncio.Future[Seat] | None = None
-
-
-class Seat:
-    """A place at a replica, from when it is chosen until the request has ended.
-
-    Attributes
-    ----------
-    hit_tokens
-        Of its prompt, expected in the replica's cache.
-    features
-        What :meth:`plenum.gateway.forecast.Forecast.ttft_s` was to predict by when it was sent.
-    """
-
-    __slots__ = (
-        "_began",
-        "_blocks",
-        "_charged",
-        "_firsts",
-        "_left",
-        "features",
-        "group",
-        "hit_tokens",
-        "target",
-        "tenant",
-        "tokens",
-    )
-
-    def __init__(self, group: Group, target: Target, ticket: Ticket, hit_tokens: int, charged: float) -> None:
-        self.group, self.target, self.tenant = group, target, ticket.tenant
-        self.hit_tokens, self._charged, self._blocks = hit_tokens, charged, ticket.blocks
-        self._began = self._left = False
-        self._firsts = target.firsts
-        prompt = ticket.ask.prompt_tokens
-        waiting, running = target.prefilling + target.others_waiting, target.decoding + target.others_running
-        self.features = (float(prompt), float(hit_tokens), float(target.queued_tokens), float(waiting), float(running))
-        self.tokens = max(prompt - hit_tokens, 1)
-        target.prefilling += 1
-        target.queued_tokens += self.tokens
-
-    def began(self) -> None:
-        """Note its first token."""
-        if not self._began:
-            self._began = True
-            self.target.prefilling -= 1
-            self.target.queued_tokens -= self.tokens
-            self.target.decoding += 1
-
-    @property
-    def stuck(self) -> bool:
-        """Whether no first token at all has come from the replica since: else it works, and is only busy."""
-        return self.target.firsts == self._firsts
-
-    def cached(self) -> None:
-        """Note that its prompt is in the replica's cache: from its first token on, not before, as in the simulator."""
-        if self._blocks:
-            self.group.index.note(self.target.replica.run, self._blocks)
-
-    def settle(self, prompt_tokens: int, output_tokens: int) -> None:
-        """Put right what its tenant was charged."""
-        real = PROMPT_WEIGHT * prompt_tokens + OUTPUT_WEIGHT * output_tokens
-        self.group.queue.charge(self.tenant, real - self._charged)
-        self._charged = real
-
-    def leave(self) -> None:
-        """Give it back."""
-        if self._left:
-            return
-        self.began()
-        self._left = True
-        self.target.decoding -= 1
-        self.target.breaker.abandoned()  # no word of how it went: the next one tries
-        self.group.pump()
 
 
 class Group:

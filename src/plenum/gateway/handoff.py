@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from plenum.gateway import incidents
 from plenum.gateway.choosing import choose
-from plenum.gateway.group import Seat, Ticket
 from plenum.gateway.incidents import HANDED, Incidents
+from plenum.gateway.seats import Seat, Ticket
 from plenum.gateway.targets import Target
 from plenum.ports.engine import Answer, EngineError, Handle, HandleError
 from plenum.serving import admission, offload

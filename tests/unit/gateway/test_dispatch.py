@@ -8,6 +8,7 @@ from tests.unit.gateway.scripted import Script, replica, run, stage
 
 from plenum.gateway.breakers import FAILURES
 from plenum.gateway.dispatch import revision_of
+from plenum.gateway.fairness import OUTPUT_WEIGHT, PROMPT_WEIGHT
 from plenum.gateway.request import RefusedError
 from plenum.model.endpoint import Endpoint
 from plenum.ports.engine import EngineError
@@ -45,6 +46,20 @@ def test_what_fails_before_its_first_byte_goes_to_another_replica_once_each():
             asked = on.engines["b"].opened
             assert len(asked) == len(set(asked))
             assert on.dispatcher.loads().pools[0].failed >= 6
+
+    run(work())
+
+
+def test_a_tenant_is_charged_for_what_it_got_not_for_attempts():
+    async def work():
+        async with stage({"a": Script(dead=True), "b": Script(status=500), "c": Script()}) as on:
+            for _ in range(6):
+                await on.take(on.ask())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):  # leaves before anything came
+                    await on.take(on.ask())
+            queue = on.dispatcher._fleet.groups("default/m")[1].queue
+            assert queue.served["default"] == 6 * (100 * PROMPT_WEIGHT + 10 * OUTPUT_WEIGHT)
 
     run(work())
 
