@@ -47,6 +47,21 @@ def test_it_is_said_that_nothing_is_placed_while_the_scheduler_is_compiled(lab: 
     assert "compiling" not in lab.get("/tenants/research/endpoints/chat")["status"].get("message", "")
 
 
+def test_until_a_replica_is_ready_nothing_serves_and_its_events_are_those_of_the_endpoint(lab: Lab):
+    put(lab, model="smollm2")
+    lab.wait(lambda: "research/chat-r1" in lab.service.state.jobs)
+    (revision,) = lab.get("/tenants/research/endpoints/chat")["status"]["revisions"]
+    assert (revision["phase"], revision.get("part", 0.0)) == ("starting", 0.0)
+    for subject in ("endpoint/research/chat", "job/research/chat"):
+        events = lab.get(f"/events?subject={subject}&limit=100", "vera")["items"]
+        assert {event["subject"] for event in events} == {"endpoint/research/chat", "job/research/chat-r1"}
+        positions = [event["position"] for event in events]
+        assert positions == sorted(positions)
+    put(lab, "server", run={"simulate": {}})
+    events = lab.get("/events?subject=endpoint/research/server", "vera")["items"]
+    assert {event["subject"] for event in events} == {"job/research/server"}
+
+
 # -- endpoints --------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,11 @@ PAGES = 20
 """Pages of the log that one request searches; the cursor says where to go on."""
 
 AFTER = Parameter(name="after", about="Only what stands behind this position.", kind="integer", default=0, example=0)
-SUBJECT = Parameter(name="subject", about="Only about this, for example job/research/pretrain.", default="")
+SUBJECT = Parameter(
+    name="subject",
+    about="Only about this, for example job/research/pretrain; of an endpoint, about its replicas too.",
+    default="",
+)
 TYPE = Parameter(name="type", about="Only of one of these types.", choices=tuple(sorted(EVENTS)), many=True)
 WATCH = Parameter(
     name="watch",
@@ -66,11 +70,27 @@ async def events(call: Call) -> Response:
 
 async def _read(call: Call, after: int, limit: int, tenants: Tenants) -> list[Record]:
     """Return records that the tenants may see, asked of the store by tenant: others' never leave it."""
-    service, subject = call.context.service, call.query.get("subject", "")
-    if tenants is None:
-        return await service.read(after, limit, subject=subject)
-    pages = [await service.read(after, limit, subject=subject, tenant=name) for name in sorted(tenants)]
+    service = call.context.service
+    pages = [
+        await service.read(after, limit, subject=subject, tenant=name)
+        for subject in _subjects(call)
+        for name in (sorted(tenants) if tenants is not None else (None,))
+    ]
     return list(heapq.merge(*pages, key=lambda record: record.position))[:limit]
+
+
+def _subjects(call: Call) -> tuple[str, ...]:
+    """Return what is asked about: of an endpoint, also the jobs that hold its replicas."""
+    subject = call.query.get("subject", "")
+    kind, _, name = subject.partition("/")
+    if kind not in ("endpoint", "job"):
+        return (subject,)
+    endpoint, job = call.state.endpoints.get(name), call.state.jobs.get(name)
+    if endpoint is not None:
+        children = [f"job/{endpoint.child(r.number, pool)}" for r in endpoint.listed() for pool in r.pools]
+        return tuple(dict.fromkeys((f"endpoint/{name}", *children)))
+    # One with a command of its own is a job, under whatever kind it is asked for.
+    return (f"job/{name}" if job is not None else subject,)
 
 
 def _start(call: Call) -> int:
@@ -120,7 +140,9 @@ async def _pieces(call: Call, after: int) -> AsyncIterator[bytes]:
     tenants = call.wanted_tenants()
     one = next(iter(tenants)) if tenants is not None and len(tenants) == 1 else None
     types = call.query["type"]
-    watched = call.context.service.watch(after, subject=call.query["subject"], tenant=one)
+    # The jobs of an endpoint come and go, so which they are is looked at anew with each record.
+    several = len(_subjects(call)) > 1
+    watched = call.context.service.watch(after, subject="" if several else _subjects(call)[0], tenant=one)
     try:
         async for record in watched:
             await call.still_allowed()
@@ -129,6 +151,8 @@ async def _pieces(call: Call, after: int) -> AsyncIterator[bytes]:
                 continue
             tenants = call.wanted_tenants()
             if (types and record.type not in types) or (tenants is not None and record.tenant not in tenants):
+                continue
+            if several and record.subject not in _subjects(call):
                 continue
             yield sse(record, views.event(record, call.state, call.visible))
     finally:

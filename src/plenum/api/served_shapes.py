@@ -35,7 +35,10 @@ class Latency(Shape, kw_only=True):
 
 
 class EndpointRevision(Shape, kw_only=True):
-    """A version of an endpoint; ``part`` of the requests goes to it now. ``why`` says why it was rolled back."""
+    """A version of an endpoint; ``part`` of the requests goes to it now. ``why`` says why it was rolled back.
+
+    ``phase`` is starting, canary, serving, idle, replaced (it goes on until the next one is up), retired or rolled-back.
+    """
 
     number: int
     phase: str

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from plenum.api import shapes
+from plenum.api import shapes, views
 from plenum.api.redact import Tenants, text_for
 from plenum.api.served_shapes import (
     Endpoint,
@@ -23,7 +23,7 @@ from plenum.api.shapes import timestamp
 from plenum.control import state as st
 from plenum.control.endpoints import state as es
 from plenum.control.endpoints.loads import Loads
-from plenum.control.endpoints.replicas import job_of, replicas_of
+from plenum.control.endpoints.replicas import READY, job_of, replicas_of
 from plenum.control.endpoints.status import PENDING, PoolStatus, status_of
 from plenum.control.state import State
 from plenum.model.endpoint import Pool
@@ -78,25 +78,15 @@ def endpoint(
             ),
             served_as=found.spec.model_name,
             message=text_for(status.message, visible, state),
-            waiting=None if waiting is None else _waiting(waiting, visible, state),
+            waiting=views.waiting_of(waiting, visible, state),
             revision=status.revision,
             canary=status.canary,
             failed=status.failed,
             pools=[_pool(pool, found, loads) for pool in status.pools],
-            revisions=_revisions(found, status.parts, loads),
+            revisions=_revisions(found, status.parts, replicas, loads),
             runs=list(_runs(state, found, replicas, visible)) if with_runs else [],
             stopping=found.stop,
         ),
-    )
-
-
-def _waiting(waiting: st.Waiting, visible: Tenants, state: State) -> shapes.Waiting:
-    return shapes.Waiting(
-        code=waiting.code,
-        constraint=text_for(waiting.constraint, visible, state),
-        sentence=text_for(waiting.sentence, visible, state),
-        since=timestamp(waiting.since),
-        decision=waiting.decision,
     )
 
 
@@ -139,8 +129,11 @@ def _pool(pool: PoolStatus, found: es.EndpointRecord, loads: Loads) -> EndpointP
     )
 
 
-def _revisions(found: es.EndpointRecord, parts: dict[int, float], loads: Loads) -> list[EndpointRevision]:
+def _revisions(
+    found: es.EndpointRecord, parts: dict[int, float], replicas: Iterable[Replica], loads: Loads
+) -> list[EndpointRevision]:
     shown: list[EndpointRevision] = []
+    ready = {replica.revision for replica in replicas if replica.phase == READY}
     for revision in sorted(found.revisions.values(), key=lambda revision: -revision.number):
         tallies = [loads.tally(found.id, revision.number, pool) for pool in revision.pools]
         latency = Latency(
@@ -152,8 +145,8 @@ def _revisions(found: es.EndpointRecord, parts: dict[int, float], loads: Loads) 
         shown.append(
             EndpointRevision(
                 number=revision.number,
-                phase=revision.phase,
-                part=round(parts.get(revision.number, 0.0), 4),
+                phase=_phase(revision, revision.number in ready),
+                part=round(parts.get(revision.number, 0.0), 4) if revision.number in ready else 0.0,
                 started_at=timestamp(revision.started_at),
                 ended_at=timestamp(revision.ended_at),
                 why=revision.why,
@@ -163,6 +156,13 @@ def _revisions(found: es.EndpointRecord, parts: dict[int, float], loads: Loads) 
             )
         )
     return shown
+
+
+def _phase(revision: es.Revision, is_ready: bool) -> str:
+    """Return a revision's phase: that which is to serve does so only once one of its replicas is ready."""
+    if revision.phase != es.SERVING or is_ready:
+        return revision.phase
+    return "starting" if any(pool.replicas for pool in revision.pools.values()) else "idle"
 
 
 def _quantile(values: list[float], quantile: float) -> float | None:
@@ -182,8 +182,12 @@ def _runs(
             job = job_of(state, found, revision, pool)
             for unit in () if job is None else job.units.values():
                 for run in unit.runs.values():
-                    yield _run(
-                        run, unit, revision.number, pool, told.get(run.id), text_for(run.message, visible, state)
+                    yield EndpointRun(
+                        **msgspec.structs.asdict(views.run_of(run, unit, visible, state)),
+                        revision=revision.number,
+                        pool=pool,
+                        replica=told[run.id].phase if run.id in told else "",
+                        url=run.url,
                     )
     for url in found.spec.attached:
         if url in told:
@@ -191,27 +195,6 @@ def _runs(
             yield EndpointRun(
                 id=url, slot="", node="", phase="running", revision=replica.revision, pool=replica.pool, replica=replica.phase, url=url
             )  # fmt: skip
-
-
-def _run(run: st.Run, unit: st.Unit, revision: int, pool: str, replica: Replica | None, message: str) -> EndpointRun:
-    return EndpointRun(
-        id=run.id,
-        slot=run.slot,
-        node=run.node,
-        phase=run.phase,
-        attempt=unit.attempt,
-        gpus=st.members(run.gpu_mask),
-        numa=st.members(run.numa_mask),
-        exit_code=run.exit_code,
-        cause=run.cause,
-        message=message,
-        started_at=timestamp(run.started_at),
-        ended_at=timestamp(run.ended_at),
-        revision=revision,
-        pool=pool,
-        replica=replica.phase if replica else "",
-        url=run.url,
-    )
 
 
 def key(found: es.InferenceKey, now: float, secret: str = "") -> InferenceKey:

@@ -54,21 +54,15 @@ def _job_status(found: st.Job, state: State, visible: Tenants, with_runs: bool) 
     return shapes.JobStatus(
         phase=found.phase,
         replicas=replicas_of(found),
-        waiting=None
-        if waiting is None
-        else shapes.Waiting(
-            code=waiting.code,
-            constraint=text_for(waiting.constraint, visible, state),
-            sentence=text_for(waiting.sentence, visible, state),
-            since=timestamp(waiting.since),
-            decision=waiting.decision,
-        ),
+        waiting=waiting_of(waiting, visible, state),
         attempt=max((unit.attempt for unit in units.values()), default=0),
         failures=sum(unit.failures for unit in units.values()),
         inside=inside,
         given_up=tuple(text_for(wish, visible, state) for wish in given_up),
         relative_cost=cost,
-        runs=[_run(run, unit) for unit in units.values() for run in unit.runs.values()] if with_runs else [],
+        runs=[run_of(run, unit, visible, state) for unit in units.values() for run in unit.runs.values()]
+        if with_runs
+        else [],
         started_at=timestamp(found.started_at),
         ended_at=timestamp(found.ended_at),
         message=text_for(found.message, visible, state),
@@ -92,7 +86,21 @@ def replicas_of(found: st.Job) -> shapes.Replicas:
     return shapes.Replicas(wanted=wanted, bound=bound, running=running, succeeded=succeeded, failed=failed)
 
 
-def _run(run: st.Run, unit: st.Unit) -> shapes.Run:
+def waiting_of(waiting: st.Waiting | None, visible: Tenants, state: State) -> shapes.Waiting | None:
+    """Return why a job waits, if it does."""
+    if waiting is None:
+        return None
+    return shapes.Waiting(
+        code=waiting.code,
+        constraint=text_for(waiting.constraint, visible, state),
+        sentence=text_for(waiting.sentence, visible, state),
+        since=timestamp(waiting.since),
+        decision=waiting.decision,
+    )
+
+
+def run_of(run: st.Run, unit: st.Unit, visible: Tenants, state: State) -> shapes.Run:
+    """Return one replica of a job."""
     return shapes.Run(
         id=run.id,
         slot=run.slot,
@@ -103,7 +111,7 @@ def _run(run: st.Run, unit: st.Unit) -> shapes.Run:
         numa=st.members(run.numa_mask),
         exit_code=run.exit_code,
         cause=run.cause,
-        message=run.message,
+        message=text_for(run.message, visible, state),
         started_at=timestamp(run.started_at),
         ended_at=timestamp(run.ended_at),
     )
@@ -119,7 +127,12 @@ def tenant(found: st.Tenant, state: State) -> shapes.Tenant:
             resource_version=str(found.version),
             created_at=timestamp(found.created_at),
         ),
-        spec=shapes.TenantSpec(quota=found.quota, max_jobs=found.max_jobs),
+        spec=shapes.TenantSpec(
+            quota=found.quota,
+            max_jobs=found.max_jobs,
+            experiments=found.policy.experiments,
+            moderation=found.policy.moderation,
+        ),
         status=shapes.TenantStatus(
             jobs=sum(1 for job_id in state.live if job_id.startswith(prefix)),
             held={name: held for name, held in sorted(state.usage.get(found.name, {}).items()) if held},

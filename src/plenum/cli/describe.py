@@ -260,8 +260,15 @@ def _story(client: Client, subject: str, most: int) -> Iterator[str]:
     if len(events) > most:
         yield f"  … {len(events) - most:,} earlier; plenum events --for {subject} has them all"
     columns = [Column(head=""), Column(head="TIME"), Column(head="WHAT", fold=True)]
-    rows = [("", clock(event["at"]), told(event)) for event in events[-most:]]
+    rows = [("", clock(event["at"]), _part(event, subject) + told(event)) for event in events[-most:]]
     yield from table_lines(columns, rows, width=terminal_width(), heads=False)
+
+
+def _part(event: Item, subject: str) -> str:
+    """Return which revision an event of an endpoint is about; empty: the whole of it."""
+    _, _, name = subject.partition("/")
+    part = event.get("subject", "").removeprefix(f"job/{name}-")
+    return f"{part}: " if part != event.get("subject", "") else ""
 
 
 def _field(name: str, text: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import click
 
 from plenum.cli.kinds import Item
 from plenum.cli.story import lasted
-from plenum.cli.tables import Column, clean, table_lines, terminal_width
+from plenum.cli.tables import Column, clean, table_lines, terminal_width, without_empty
 from plenum.cli.times import age, clock
 
 Field = Callable[[str, str], Iterator[str]]
@@ -79,7 +79,7 @@ def _pools(pools: list[Item]) -> Iterator[str]:
         for pool in pools
     ]
     yield ""
-    yield from table_lines(columns, rows, width=terminal_width())
+    yield from table_lines(*without_empty(columns, rows), width=terminal_width())
 
 
 def _revisions(revisions: list[Item], now: float) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _revisions(revisions: list[Item], now: float) -> Iterator[str]:
     columns = [
         Column(head="REVISION", right=True),
         Column(head="PHASE"),
-        *(Column(head=head, right=True) for head in ("TRAFFIC", "AGE", "DONE", "FAILED", "TTFT P50", "P99", "TPOT P50", "P99")),
+        *(Column(head=head, right=True) for head in ("TRAFFIC", "AGE", "DONE", "FAILED", "TTFT P50 P99", "TPOT P50 P99")),
         Column(head="WHY", fold=True, below=True),
     ]  # fmt: skip
     rows = []
@@ -102,12 +102,12 @@ def _revisions(revisions: list[Item], now: float) -> Iterator[str]:
                 age(revision.get("startedAt", ""), now),
                 revision.get("finished", 0),
                 revision.get("failed", 0),
-                *(ms(latency.get(name)) for name in ("ttftMsP50", "ttftMsP99", "tpotMsP50", "tpotMsP99")),
+                *(two_ms(latency.get(f"{name}MsP50"), latency.get(f"{name}MsP99")) for name in ("ttft", "tpot")),
                 clean(revision.get("why", "")),
             )
         )
     yield ""
-    yield from table_lines(columns, rows, width=terminal_width())
+    yield from table_lines(*without_empty(columns, rows), width=terminal_width())
 
 
 def ms(value: float | None) -> str:
@@ -115,6 +115,13 @@ def ms(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.3g} ms" if value < 999.5 else f"{value / 1e3:.3g} s"
+
+
+def two_ms(low: float | None, high: float | None) -> str:
+    """Return two durations in milliseconds with their unit once, where both are written in the same."""
+    first, second = ms(low), ms(high)
+    same = first.partition(" ")[2] == second.partition(" ")[2]
+    return f"{first.partition(' ')[0] if same else first} {second}".strip()
 
 
 def _note(run: Item) -> str:
@@ -149,6 +156,6 @@ def _replicas(runs: list[Item], now: float) -> Iterator[str]:
         for run in runs[:RUNS]
     ]
     yield ""
-    yield from table_lines(columns, rows, width=terminal_width())
+    yield from table_lines(*without_empty(columns, rows), width=terminal_width())
     if len(runs) > RUNS:
         yield f"… and {len(runs) - RUNS:,} more; -o json of plenum get has them all"

@@ -29,7 +29,7 @@ LEAST_WIDTHS = (8, 8, 14, 14, 24, 12)
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on as more happens.")
 @click.option(
-    "--for", "subject", metavar="KIND/NAME", help="Only about this: job/research/x, node/n1, tenant/a, decisions."
+    "--for", "subject", metavar="KIND/NAME", help="Only about this: job/research/x, endpoint/chat, node/n1, decisions."
 )
 @click.option("--since", metavar="TIME", help="From this time on: 2030-01-31T12:00:00Z, or how long ago, such as 10m.")
 @click.option(
@@ -83,8 +83,9 @@ def _subject(text: str, tenant: str) -> str:
 
     word, _, name = text.partition("/")
     if word.lower() in JOB_WORDS or word.lower() not in KIND_BY_WORD:
-        _, whose, plain = split_job(text)
-        return "decisions" if text in ("decisions", "decision") else f"job/{whose or tenant}/{plain}"
+        kind, whose, plain = split_job(text)
+        subject = "endpoint" if kind == "endpoints" else "job"
+        return "decisions" if text in ("decisions", "decision") else f"{subject}/{whose or tenant}/{plain}"
     kind = KIND_BY_WORD[word.lower()]
     return "decisions" if kind.plural == "decisions" else f"{kind.plural[:-1]}/{name}"
 

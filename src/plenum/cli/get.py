@@ -12,7 +12,7 @@ import click
 from plenum.cli.cloud import cloud_options, connected, split_job, tenant_of
 from plenum.cli.complete import complete_kind, complete_name
 from plenum.cli.kinds import JOB_KINDS, Item, Kind, job_path, kind_named
-from plenum.cli.tables import Column, clean, column_widths, table_lines, terminal_width, write_table
+from plenum.cli.tables import Column, clean, column_widths, table_lines, terminal_width, without_empty, write_table
 
 if TYPE_CHECKING:
     from plenum.adapters.client import Client
@@ -153,10 +153,8 @@ def columns_of(
         if (wide or not column.wide)
         and (column.head != "TENANT" or tenants)
         and (column.head != "KIND" or not kind.of_tenant or kind.plural == "jobs")
-        # What nobody has is left out, but for what stands first.
-        and (i < 2 or any(str(row[i][1]) for row in rows))
     ]
-    return [heads[i] for i in shown], [[row[i][1] for i in shown] for row in rows]
+    return without_empty([heads[i] for i in shown], [[row[i][1] for i in shown] for row in rows])
 
 
 def _write(kind: Kind, items: Sequence[Item], output: str, tenants: bool) -> None:

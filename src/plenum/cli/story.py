@@ -100,7 +100,8 @@ def _stopped(body: Body, actor: str) -> str:
 def _reported(body: Body, actor: str) -> str:
     slot = _slot_of(body)
     if body["phase"] != "exited":
-        return f"{slot} {body['phase']} on {body['node']}"
+        note = body.get("message", "")
+        return f"{slot} {body['phase']} on {body['node']}" + (f": {note}" if note not in ("", "ready") else "")
     code, cause = body.get("exit_code"), body.get("cause", "")
     how = "ended" if cause or code in (None, -1) else "ended well" if code == 0 else f"failed with exit code {code}"
     return f"{slot} {how} on {body['node']}" + (f" ({cause})" if cause else "") + _message(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -67,14 +68,23 @@ class Column:
 
 
 def terminal_width() -> int | None:
-    """Return the characters of a line of the terminal; None where output goes elsewhere and no line is too long."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else None
+    """Return the characters of a line of the terminal, or of ``$COLUMNS``; None where output goes elsewhere and no line is too long."""
+    asked = os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty()
+    return shutil.get_terminal_size((80, 24)).columns if asked else None
 
 
 def clean(text: object) -> str:
     """Return text on one line that cannot steer the terminal that shows it."""
     plain = str(text)
     return plain if plain.isprintable() else "".join(c if c.isprintable() else " " for c in plain).strip()
+
+
+def without_empty(
+    columns: Sequence[Column], rows: Sequence[Sequence[object]]
+) -> tuple[list[Column], list[list[object]]]:
+    """Return a table without the columns in which no row has anything, but for the two that stand first."""
+    shown = [i for i in range(len(columns)) if i < 2 or any(str(row[i]) for row in rows)]
+    return [columns[i] for i in shown], [[row[i] for i in shown] for row in rows]
 
 
 def write_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], *, width: int | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from plenum.cli.tables import Column, clean, table_lines
+from plenum.cli.tables import Column, clean, table_lines, terminal_width, without_empty
 
 COLUMNS = (
     Column(head="NAME", fold=True),
@@ -70,3 +70,15 @@ def test_text_cannot_steer_the_terminal() -> None:
 def test_later_rows_keep_the_columns_of_the_first() -> None:
     lines = plain(table_lines(COLUMNS[:3], [("a", "Lost", 1)], widths=[10, 9, 4], heads=False))
     assert lines == ["a           Lost          1"]
+
+
+def test_columns_in_which_nobody_has_anything_are_left_out_but_for_the_first_two() -> None:
+    columns, rows = without_empty(COLUMNS, [("", "", "", "soon"), ("", "", "", "")])
+    assert ([column.head for column in columns], rows) == (["NAME", "PHASE", "NOTE"], [["", "", "soon"], ["", "", ""]])
+
+
+def test_what_is_piped_has_no_width_but_that_of_the_environment(monkeypatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert terminal_width() is None
+    monkeypatch.setenv("COLUMNS", "72")
+    assert terminal_width() == 72

@@ -1,0 +1,40 @@
+"""What is said of an endpoint fits eighty characters."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from plenum.cli.describe import _field, _flat, _part
+from plenum.cli.describe_endpoint import endpoint_lines, two_ms
+
+POOL = {
+    "name": "serve", "ready": 1, "wanted": 2, "min": 1, "max": 12, "starting": 1, "draining": 0,
+    "requestsPerS": 12.5, "running": 3, "waiting": 0, "cacheUsed": 0.42,
+}  # fmt: skip
+LATENCY = {"ttftMsP50": 123.4, "ttftMsP99": 987.6, "tpotMsP50": 12.3, "tpotMsP99": 45.6}
+REVISION = {"number": 12, "phase": "replaced", "part": 0.333, "finished": 123_456, "failed": 12, "latency": LATENCY}
+
+
+def test_the_table_of_revisions_fits_eighty_characters(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    status = {"phase": "Updating", "pools": [POOL], "revisions": [REVISION, REVISION | {"phase": "serving"}]}
+    endpoint = {"metadata": {"name": "chat", "tenant": "default"}, "spec": {"model": "smollm2"}, "status": status}
+    lines = [click.unstyle(line) for line in endpoint_lines(endpoint, 0.0, _field, _flat)]
+    assert max(map(len, lines)) <= 80
+    assert any("replaced" in line and "123 988 ms" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(None, None, ""), (12.0, 34.0, "12 34 ms"), (900.0, 1500.0, "900 ms 1.5 s")]
+)
+def test_two_durations_have_their_unit_once(low: float | None, high: float | None, shown: str) -> None:
+    assert two_ms(low, high) == shown
+
+
+@pytest.mark.parametrize(
+    ("subject", "part"),
+    [("endpoint/default/chat", ""), ("job/default/chat-r1", "r1: "), ("job/default/chat-r2-decode", "r2-decode: ")],
+)
+def test_an_event_of_a_replica_says_of_which_revision(subject: str, part: str) -> None:
+    assert _part({"subject": subject}, "endpoint/default/chat") == part
