@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -43,11 +44,11 @@ class News:
         self._quiet = quiet
         self._from = service.state.position
         self._told = {job.id: told_of(job) for job in service.state.jobs.values()}
-        self._hinted = not service.state.live
+        self._hinted = False
 
     async def follow(self, *, until_done: bool = False) -> list[str]:
         """Tell until cancelled or, if asked to, until all that ends by itself has ended; returns the jobs that failed."""
-        self._hinted = self._hinted and not self._service.state.live
+        self._hint()
         async for record in self._service.watch(self._from):
             state = self._service.state
             if record is not None and record.subject.startswith("job/"):
@@ -80,7 +81,7 @@ class News:
         state = self._service.state
         waiting = [job for job in state.live if state.jobs[job].phase == "Pending" and state.jobs[job].waiting]
         serving = [job for job in state.live if _serves(state.jobs[job])]
-        if self._hinted or len(waiting) + len(serving) < len(state.live) or not state.jobs:
+        if self._hinted or len(waiting) + len(serving) < len(state.live):
             return
         self._hinted = True
         if not self._quiet:
@@ -132,18 +133,25 @@ def line_of(job_id: str, phase: str, text: str, at: float, width: int | None) ->
 
 def hint(ended: str, waiting: str) -> str:
     """Return what to try next, given a job that has ended and one that waits, if there are any."""
-    plenum = invocation()
     tries = [
         (f"explain {waiting}", "what it waits for, and what would help") if waiting else None,
         (f"describe job {ended}", "the story of a job") if ended else None,
         (f"logs {ended}", "what its first replica wrote") if ended else None,
+        ("serve smollm2", "a real language model on this machine"),
         ("top", "what is in use, by whom, and what waits"),
-        ("apply -f FILE", "jobs, fleets and tenants of your own"),
+        ("apply -f FILE", "jobs, endpoints, fleets and tenants of your own"),
     ]
-    rows = [(f"{plenum} {words}".replace("default/", ""), about) for row in tries if row for words, about in [row]]
-    width = max(len(words) for words, _ in rows)
-    lines = [f"  {words:<{width}}  {about}" for words, about in rows]
-    return "\n".join(("Try next, in another terminal (Ctrl-C here stops everything):", *lines))
+    return commands_to_try(
+        "Try next, in another terminal (Ctrl-C here stops everything):",
+        [(words.replace("default/", ""), about) for words, about in filter(None, tries)],
+    )
+
+
+def commands_to_try(head: str, tries: Sequence[tuple[str, str]]) -> str:
+    """Return commands of ours and what each is for, a line each under a head."""
+    plenum = invocation()
+    width = max(len(words) for words, _ in tries)
+    return "\n".join((head, *(f"  {plenum} {words:<{width}}  {about}" for words, about in tries)))
 
 
 def invocation() -> str:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from plenum.cli.asking import curl
+from plenum.cli.news import commands_to_try
 
 if TYPE_CHECKING:
+    from plenum.bootstrap.gateway import Address
     from plenum.bootstrap.server import Running
+    from plenum.control.endpoints.state import EndpointRecord
 
 LOOK_S = 0.3
 
@@ -34,10 +37,25 @@ async def tell_how_to_ask(server: Running, context: str) -> None:
             if status_of(state, found).phase in (SERVING, DEGRADED):
                 assert address is not None
                 key = await _key(server, context, found.tenant)
-                text = curl(address.url, key, found.spec.model_name)
-                click.echo(f"\n{click.style(found.spec.model_name, bold=True)} is ready. Ask it:\n\n{text}\n")
+                click.echo("\n" + how_to_ask(found, address, key, server.config.gateway_port or address.port) + "\n")
                 return
         await asyncio.sleep(LOOK_S)
+
+
+def how_to_ask(found: EndpointRecord, address: Address, key: str, wanted_port: int) -> str:
+    """Return how to ask an endpoint's model, what to do with it next, and where the gateway is if not at the port that was wanted."""
+    model, name = found.spec.model_name, found.id.removeprefix("default/")
+    moved = f"Port {wanted_port} was taken, so the gateway listens on port {address.port} instead.\n\n"
+    tries = [
+        ("get endpoints", "what is served, and what goes through it"),
+        (f"bench {name} --rps 0.5 --duration 20s", "traffic on it, and what its users saw"),
+        ("key create --note mine", "a key for a program of yours"),
+    ]
+    return (
+        (moved if address.port != wanted_port else "")
+        + f"{click.style(model, bold=True)} is ready. Ask it:\n\n{curl(address.url, key, model)}\n\n"
+        + commands_to_try("And then:", tries)
+    )
 
 
 async def _key(server: Running, context: str, tenant: str) -> str:
