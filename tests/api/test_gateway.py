@@ -56,6 +56,21 @@ def test_openais_client_streams_and_is_told_usage_only_if_it_asked(gateway, clie
     assert [(r.prompt_tokens, r.cached_tokens, r.output_tokens, r.outcome) for r in rows] == [(11, 3, 5, "done")] * 2
 
 
+def test_who_offers_another_protocol_is_served_in_this_one(gateway):
+    plain = raw_chat("hello")
+    offered = plain.replace(
+        b"host: x\r\n", b"host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n"
+    )
+    body = offered.index(b"\r\n\r\n") + 4
+    for cut in (0, 70, body):
+        with gateway.connect() as connection:
+            connection.sendall(offered[:cut])
+            connection.sendall(offered[cut:])
+            until(lambda here=connection: b"words" in here.recv(65_536), "an answer")
+            connection.sendall(plain)  # and the connection goes on
+            until(lambda here=connection: b"words" in here.recv(65_536), "the next")
+
+
 def test_openais_client_without_a_stream(gateway, client):
     gateway.usage()
     answer = client.chat.completions.create(model="m", messages=messages("hello"), max_tokens=9)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
-from plenum.gateway.meter import usage_of
+from plenum.gateway.meter import UNREADABLE, Details
 
 WINDOW = "24h"
 MAX_LINES = 50_000
@@ -116,6 +117,22 @@ class _Result(msgspec.Struct):
     error: dict[str, str] | None
 
 
+class _Took(msgspec.Struct):
+    """Usage, as chats tell it and as responses do."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: Details | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    input_tokens_details: Details | None = None
+
+
+class _Told(msgspec.Struct):
+    usage: _Took | None = None
+
+
+_told = msgspec.json.Decoder(_Told)
 _line = msgspec.json.Decoder(Line)
 _written = msgspec.json.Decoder(_Written)
 
@@ -172,18 +189,8 @@ class Open:
         return len(self._spans)
 
     def record(self, number: int, line: Line, status: int, body: bytes, request: str) -> None:
-        """Write a line's result; from here on it is done.
-
-        Raises
-        ------
-        msgspec.DecodeError
-            The body is no JSON.
-        """
-        try:
-            told = msgspec.json.decode(body)
-        except (UnicodeDecodeError, RecursionError) as error:
-            raise msgspec.DecodeError(str(error)) from error
-        said = {"status_code": status, "request_id": request, "body": told}
+        """Write a line's result, its body an object in JSON; from here on it is done."""
+        said = {"status_code": status, "request_id": request, "body": msgspec.json.decode(body)}
         ok = status == 200
         self._write("output" if ok else "errors", self._result(number, line, said, None))
         self._count(number, ok, body)
@@ -246,10 +253,12 @@ class Open:
         batch = self.batch
         self.done.add(number)
         batch.completed, batch.failed = batch.completed + ok, batch.failed + (not ok)
-        if ok and (usage := usage_of(body)) is not None:
-            batch.prompt_tokens += usage.prompt_tokens
-            batch.cached_tokens += usage.cached_tokens
-            batch.output_tokens += usage.completion_tokens or 0
+        took = _took(body) if ok else None
+        if took is not None:
+            details = took.prompt_tokens_details or took.input_tokens_details
+            batch.prompt_tokens += took.prompt_tokens or took.input_tokens
+            batch.cached_tokens += (details.cached_tokens or 0) if details else 0
+            batch.output_tokens += took.completion_tokens or took.output_tokens
 
     def _read_results(self, path: Path, name: str) -> None:
         """Count the results of a file, and cut off one that was being written when the process died."""
@@ -265,6 +274,12 @@ class Open:
                 body = bytes(said.response.body) if said.response else b""
                 self._count(int(said.id.removeprefix("batch_req_")), name == "output", body)
             stream.truncate(whole)
+
+
+def _took(body: bytes) -> _Took | None:
+    with suppress(*UNREADABLE):
+        return _told.decode(body).usage
+    return None
 
 
 def _wrong(code: str, message: str, line: int, param: str | None = None) -> Wrong:

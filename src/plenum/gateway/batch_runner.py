@@ -7,8 +7,7 @@ import logging
 import random
 from contextlib import closing
 
-import msgspec
-
+from plenum.gateway import responses
 from plenum.gateway.answers import error_body
 from plenum.gateway.batch_lines import (
     CANCELLED,
@@ -26,6 +25,7 @@ from plenum.gateway.batches import Batches
 from plenum.gateway.inference import Inference
 from plenum.gateway.read import Wishes
 from plenum.gateway.request import RefusedError
+from plenum.ports.engine import CHAT
 from plenum.ports.gateway import Key
 
 PARALLEL = 8
@@ -153,11 +153,16 @@ class Runner:
             return None
         if not self._batches.files.has_room():
             return MAX_PAUSE_S
-        id = f"{batch.id}-{number}-{attempt}"
+        id, path, raw, shape = f"{batch.id}-{number}-{attempt}", batch.endpoint, bytes(line.body), None
         try:
-            async with self._inference.ask(key, batch.endpoint, bytes(line.body), id=id, wishes=_WISHES) as answering:
+            if path == responses.PATH:
+                path, (raw, shape) = CHAT, responses.as_chat(raw, id)
+            async with self._inference.ask(key, path, raw, id=id, wishes=_WISHES) as answering:
+                body = await answering.read()
+                if shape is not None:
+                    body = responses.response_of(shape, answering, body)
                 # Within the context: the result is there before the bill is final.
-                holder.record(number, line, answering.status, await answering.read(), id)
+                holder.record(number, line, answering.status, body, id)
             return None
         except RefusedError as error:
             comes_back = error.status in (429, 503) and error.retry_after_s > 0
@@ -167,11 +172,6 @@ class Runner:
                 holder.record(number, line, error.status, error_body(error), id)
                 return None
             return -max(1.0, error.retry_after_s)
-        except msgspec.DecodeError:
-            if last:
-                holder.give_up(number, line, "engine.answer", "the engine's answers were no JSON")
-                return None
-            return -1.0
 
     def _key(self, id: str) -> Key | None:
         now = self._batches.now()

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from plenum.adapters.nodes.files import make_folder, replace, sync_folder
+from plenum.gateway import responses
 from plenum.gateway.answers import invalid
 from plenum.gateway.batch_lines import CANCELLING, FINALIZING, OVER, WINDOW, Batch, Open
 from plenum.gateway.files import Files, Kept
@@ -25,7 +26,7 @@ from plenum.gateway.request import RefusedError
 from plenum.ports.engine import CHAT, COMPLETIONS, EMBEDDINGS
 from plenum.ports.gateway import Key, Usage
 
-PATHS = (CHAT, COMPLETIONS, EMBEDDINGS)
+PATHS = (CHAT, COMPLETIONS, EMBEDDINGS, responses.PATH)
 WINDOW_S = 86_400.0
 MAX_OPEN = 20
 """Batches of one tenant that are not over."""

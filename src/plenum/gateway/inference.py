@@ -98,6 +98,8 @@ class Answering:
         For whoever asked.
     usage
         What it is billed, once it has ended.
+    spoiled
+        Set by whoever asked, if what came cannot be used: it counts as broken.
     """
 
     def __init__(self, inference: Inference, key: Key, path: str, raw: bytes, id: str, wishes: Wishes) -> None:
@@ -119,6 +121,7 @@ class Answering:
         self.status, self.content_type = 200, JSON
         self.headers: Headers = []
         self.usage: Usage | None = None
+        self.spoiled = False
 
     async def __aenter__(self) -> Answering:
         """Have it begin.
@@ -228,11 +231,16 @@ class Answering:
     async def _take_whole(self) -> None:
         assert self._slot is not None
         try:
-            self._whole = await self._read_whole(self._inference.settings.answer_bytes)
+            whole = await self._read_whole(self._inference.settings.answer_bytes)
         except EngineError as error:
             self._outcome = "broken"
             raise _broken(error) from error
-        self._counted = usage_of(self._whole)
+        try:
+            self._counted = usage_of(whole)
+        except EngineError as error:
+            self._outcome = "broken"
+            raise unusable() from error
+        self._whole = whole
         self._slot.count(*self._counts())
 
     async def _read_whole(self, most_bytes: int) -> bytes:
@@ -259,15 +267,29 @@ class Answering:
             prompt_tokens=ask.prompt_tokens if ask.stream else 0,
             cached_tokens=0,
             output_tokens=0,
+            estimated=ask.stream and self._reckoned,
         )
 
     def _first(self, dispatched: Dispatched) -> None:
         dispatched.first_byte()
         self._ttft_s = time.monotonic() - self._started_s
 
+    @property
+    def _said(self) -> Counted | None:
+        """What the engine said that it took."""
+        return self._counted or (self._meter.usage if self._meter else None)
+
+    @property
+    def _reckoned(self) -> bool:
+        """Whether the prompt's length is reckoned here: neither was it given as tokens, nor has the engine counted it."""
+        given = self._reading is not None and not self._reading.size_bytes
+        return not (given or self._prompt_tokens or self._said is not None)
+
     def _counts(self) -> tuple[int, int, int]:
         """Return prompt, cached and output tokens: what the engine said, else what was seen."""
-        said = self._counted or (self._meter.usage if self._meter else None)
+        if self.spoiled and self._meter is None:
+            return 0, 0, 0
+        said = self._said
         if said is not None:
             return said.prompt_tokens, said.cached_tokens, said.completion_tokens or 0
         if self._meter is not None:
@@ -280,7 +302,7 @@ class Answering:
         context, self._context = self._context, None
         try:
             if dispatched is not None:
-                outcome = self._outcome or self._ended_by(error)
+                outcome = "broken" if self.spoiled else self._outcome or self._ended_by(error)
                 try:
                     if self._is_cut_short(outcome):
                         leaving, context = context, None
@@ -319,7 +341,8 @@ class Answering:
                 prompt_tokens=0, cached_tokens=0, output_tokens=0, outcome="done" if outcome == "refused" else outcome
             )
             return
-        self.usage = slot.finish(prompt_tokens, cached_tokens, output_tokens, outcome)
+        estimated = bool(prompt_tokens) and self._reckoned
+        self.usage = slot.finish(prompt_tokens, cached_tokens, output_tokens, outcome, estimated=estimated)
         dispatched.ended(
             prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, output_tokens=output_tokens, outcome=outcome
         )
@@ -340,6 +363,12 @@ class Answering:
 def _broken(error: EngineError | None) -> RefusedError:
     sentence = "the engine broke off in its answer; what came before is billed, ask again for the rest"
     return RefusedError(502, "server_error", error.code if error else "engine.incomplete", sentence, retry_after_s=1.0)
+
+
+def unusable() -> RefusedError:
+    """Return the refusal of a request whose answer is none of the kind that was asked for."""
+    sentence = "what the engine answered cannot be read; it is not billed, ask again"
+    return RefusedError(502, "server_error", "engine.answer", sentence, retry_after_s=1.0)
 
 
 def _of_engine(status: int, body: bytes) -> RefusedError:

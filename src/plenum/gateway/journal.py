@@ -71,7 +71,9 @@ class Slot:
         """Note what it comes to so far."""
         self._journal.slots.count(self._place, prompt_tokens, cached_tokens, output_tokens)
 
-    def finish(self, prompt_tokens: int, cached_tokens: int, output_tokens: int, outcome: str) -> Usage:
+    def finish(
+        self, prompt_tokens: int, cached_tokens: int, output_tokens: int, outcome: str, *, estimated: bool = False
+    ) -> Usage:
         """Bill it, and give the slot back; returns the bill."""
         assert self._usage is not None
         assert not self.ended
@@ -82,6 +84,7 @@ class Slot:
             cached_tokens=cached_tokens,
             output_tokens=output_tokens,
             outcome=outcome,
+            estimated=estimated,
         )
         self._journal.bill(usage)
         self._journal.give_back(self._place)

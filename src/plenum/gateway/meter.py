@@ -1,10 +1,12 @@
 """Counts what a streamed answer comes to while it is passed on, without reading each of its events.
 
-Sans I/O: bytes in, bytes out. Events are told by their ends alone; only one that names ``usage`` is parsed, which is the last.
+Sans I/O: bytes in, bytes out. Events are told by their ends alone; only one that names ``usage`` is parsed, which is the last. Lines may
+end in CR, LF or both, as the standard of server-sent events has it; on they go with LF.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -17,8 +19,11 @@ _END = b"\n\n"
 _DATA = b"data:"
 _USAGE = b'"usage":'
 _ROLE = b'"role":'
-_DONE = b"data: [DONE]\n\n"
+_DONE = (b"data: [DONE]\n\n", b"data:[DONE]\n\n")
 _ERROR = b'data: {"error"'
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading somebody's JSON may raise."""
 
 MAX_TOKENS = 2**40
 """Of one answer: an engine that says more, or less than none, says nothing."""
@@ -69,11 +74,20 @@ _whole = msgspec.json.Decoder(_Whole)
 
 
 def usage_of(body: bytes) -> Counted | None:
-    """Return the usage that an answer which is no stream says; None: it says none."""
+    """Return the usage that an answer which is no stream says; None: it says none.
+
+    Raises
+    ------
+    EngineError
+        It is no object in JSON.
+    """
     try:
         return _whole.decode(body).usage
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+    except UNREADABLE:
+        with suppress(*UNREADABLE):
+            if isinstance(msgspec.json.decode(body), dict):
+                return None
+        raise EngineError("the engine's answer is no JSON object") from None
 
 
 class Meter:
@@ -96,11 +110,11 @@ class Meter:
         Whether it said that something went wrong, after a status that said otherwise.
     """
 
-    __slots__ = ("_tail", "_wants_usage", "done", "failed", "tokens", "usage")
+    __slots__ = ("_after_cr", "_tail", "_wants_usage", "done", "failed", "tokens", "usage")
 
     def __init__(self, *, wants_usage: bool) -> None:
         self._wants_usage = wants_usage
-        self._tail = b""
+        self._tail, self._after_cr = b"", False
         self.tokens = 0
         self.usage: Counted | None = None
         self.done = self.failed = False
@@ -113,6 +127,8 @@ class Meter:
         EngineError
             An event is longer than :data:`MAX_EVENT_BYTES`.
         """
+        if self._after_cr or b"\r" in data:
+            data = self._with_plain_ends(data)
         if self._tail:
             data = self._tail + data
             self._tail = b""
@@ -146,6 +162,13 @@ class Meter:
         rest, self._tail = self._tail, b""
         return rest
 
+    def _with_plain_ends(self, data: bytes) -> bytes:
+        # In JSON a CR is written \r: one that stands here ends a line, alone or with the LF that may come next.
+        if self._after_cr and data:
+            data, self._after_cr = data.removeprefix(b"\n"), False
+        self._after_cr = self._after_cr or data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
     def _read_usage(self, data: bytes) -> bytes:
         events = data.split(_END)[:-1]
         return b"".join([event + _END for event in events if _USAGE not in event or self._passes(event)])
@@ -154,7 +177,7 @@ class Meter:
         """Read an event that tells usage; returns whether the client gets it."""
         try:
             said = _event.decode(event.partition(_DATA)[2])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return True
         if said.usage is None:
             return True
@@ -168,6 +191,6 @@ class Meter:
 def _tells_only_role(event: bytes) -> bool:
     try:
         choices = _first.decode(event.partition(_DATA)[2]).choices
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return True
     return not any(said for choice in choices for name, said in choice.delta.items() if name != "role")

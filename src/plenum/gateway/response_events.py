@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from plenum.gateway.meter import UNREADABLE
+
 Shape = dict[str, Any]
 
 _ECHOED = (
@@ -111,6 +113,8 @@ class Events:
     ----------
     shape
         The response so far.
+    unreadable
+        Whether something came that is no part of a chat's answer.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -125,7 +129,7 @@ class Events:
         self._finish = ""
         self._usage: _Usage | None = None
         self._error: _Error | None = None
-        self._over = False
+        self._over = self.unreadable = False
 
     def begin(self) -> bytes:
         """Return the first events."""
@@ -146,8 +150,8 @@ class Events:
                 continue
             try:
                 self.take(_read(said))
-            except msgspec.DecodeError:
-                self._error = _Error("the engine's answer could not be read")
+            except UNREADABLE:
+                self.unreadable, self._error = True, _Error("the engine's answer could not be read")
             if self._error:
                 self.finish(now)
         return self._taken()

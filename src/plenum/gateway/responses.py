@@ -1,6 +1,6 @@
 """OpenAI's Responses, as chats: what a client sends is translated for engines, and their answer back. Nothing is stored.
 
-Sans I/O, but for the one route at the end.
+Sans I/O, but for the one route at the end. Batches come this way too.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import msgspec
 
 from plenum.gateway.answers import EVENTS, JSON, invalid
 from plenum.gateway.call import Call
+from plenum.gateway.inference import Answering, unusable
+from plenum.gateway.meter import UNREADABLE
 from plenum.gateway.read import read_object
 from plenum.gateway.response_events import Events, answered, shape_of
 from plenum.gateway.routes import Route
 from plenum.ports.engine import CHAT
 
+PATH = "/v1/responses"
 MAX_ITEMS = 8_192
 MAX_PARTS = 1_024
 MAX_TOOLS = 256
@@ -193,17 +196,41 @@ _FIELDS: dict[str, Callable[[Body, Any], None]] = {
 }
 
 
+def as_chat(raw: bytes, id: str) -> tuple[bytes, Body]:
+    """Return the chat that a request's body comes to, and the response to it before anything has come.
+
+    Raises
+    ------
+    RefusedError
+        As :func:`chat_of`.
+    """
+    said = read_object(raw)
+    return msgspec.json.encode(chat_of(said)), shape_of(said, id, time.time())
+
+
+def response_of(shape: Body, answering: Answering, whole: bytes) -> bytes:
+    """Return the response for a chat's whole answer.
+
+    Raises
+    ------
+    RefusedError
+        It is none: the engine's fault.
+    """
+    try:
+        return answered(shape, whole, time.time())
+    except UNREADABLE as error:
+        answering.spoiled = True
+        raise unusable() from error
+
+
 async def _respond(call: Call) -> None:
-    said = read_object(await call.body())
-    chat = chat_of(said)
-    shape = shape_of(said, call.id, time.time())
-    raw = msgspec.json.encode(chat)
+    raw, shape = as_chat(await call.body(), call.id)
     async with (
         call.while_there(),
         call.gateway.inference.ask(call.key, CHAT, raw, id=call.id, wishes=call.wishes()) as answering,
     ):
         if answering.content_type != EVENTS:
-            body = answered(shape, await answering.read(), time.time())
+            body = response_of(shape, answering, await answering.read())
             await call.begin(answering.status, JSON, [(b"content-length", b"%d" % len(body)), *answering.headers])
             await call.write(body)
         else:
@@ -215,7 +242,8 @@ async def _respond(call: Call) -> None:
                     await call.write(told)
             if told := events.end(time.time()):
                 await call.write(told)
+            answering.spoiled = events.unreadable
     await call.end()
 
 
-RESPONSES = (Route(method="POST", path="/v1/responses", handler=_respond),)
+RESPONSES = (Route(method="POST", path=PATH, handler=_respond),)

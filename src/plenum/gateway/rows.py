@@ -28,8 +28,8 @@ ROW_BYTES = 896
 
 _COUNTS = struct.Struct("<qqq")
 _COUNTS_AT = 16
-_FIXED = struct.Struct("<BBxxI8xqqqdq")
-"""State, outcome, checksum of what follows once it is final, (state of its own line), three counts, time, revision."""
+_FIXED = struct.Struct("<BBBxI8xqqqdq")
+"""State, outcome, whether it is estimated, checksum of what follows once it is final, (its own line), three counts, time, revision."""
 
 _TEXTS = {"request": 128, "tenant": 96, "key": 96, "endpoint": 192, "model": 300}
 """Names in a row, in this order, and the bytes that each may have."""
@@ -105,7 +105,7 @@ class Rows:
         """
         at = HEAD_BYTES + place * ROW_BYTES
         row = self._map[at : at + ROW_BYTES]
-        _, outcome, checksum, prompt, cached, output, when, revision = _FIXED.unpack_from(row)
+        _, outcome, estimated, checksum, prompt, cached, output, when, revision = _FIXED.unpack_from(row)
         if row[0] == FINISHED and checksum != _checksum(row):
             raise ValueError(f"row {place} of {self.path} is damaged")
         texts: dict[str, str] = {}
@@ -122,6 +122,7 @@ class Rows:
             cached_tokens=cached,
             output_tokens=output,
             outcome=OUTCOMES[outcome],
+            estimated=bool(estimated),
         )
 
     def sync(self) -> None:
@@ -139,6 +140,7 @@ def _packed(usage: Usage) -> bytearray:
         _FIXED.pack(
             0,
             OUTCOMES.index(usage.outcome),
+            usage.estimated,
             0,
             usage.prompt_tokens,
             usage.cached_tokens,
@@ -168,7 +170,7 @@ def _text(field: str, text: str) -> bytes:
 
 
 def _checksum(row: bytes | bytearray) -> int:
-    return zlib.crc32(memoryview(row)[8:], row[1])
+    return zlib.crc32(memoryview(row)[8:], row[1] | row[2] << 8)
 
 
 def _make(path: Path, size: int) -> None:

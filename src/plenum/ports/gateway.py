@@ -171,6 +171,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         Its id, unique for ever.
     outcome
         ``done``, ``cancelled`` (by the client), ``broken`` (by the engine) or ``interrupted`` (the gateway died).
+    estimated
+        Whether the prompt's tokens are reckoned from its length, as the engine did not come to say them.
     """
 
     request: str
@@ -184,6 +186,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     cached_tokens: int
     output_tokens: int
     outcome: str = "done"
+    estimated: bool = False
 
 
 class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):

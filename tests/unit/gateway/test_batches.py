@@ -47,10 +47,10 @@ def line(number: int, **more: Any) -> str:
     return json.dumps({"custom_id": f"c{number}", "method": "POST", "url": "/v1/chat/completions", "body": body} | more)
 
 
-async def submit(asking: openai.AsyncOpenAI, lines: list[str]) -> Any:
+async def submit(asking: openai.AsyncOpenAI, lines: list[str], endpoint: Any = "/v1/chat/completions") -> Any:
     file = await asking.files.create(file=("in.jsonl", "\n".join(lines).encode()), purpose="batch")
     return await asking.batches.create(
-        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"for": "tests"}
+        input_file_id=file.id, endpoint=endpoint, completion_window="24h", metadata={"for": "tests"}
     )
 
 
@@ -115,6 +115,25 @@ def test_a_batch_answers_every_line_in_openais_format(tmp_path: Path) -> None:
     asyncio.run(go())
 
 
+def test_a_batch_of_responses(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with canned_gateway(tmp_path, CannedDispatch()) as (url, _), client(url) as asking:
+            path = "/v1/responses"
+            lines = [
+                line(0, url=path, body={"model": "chat", "input": "Hi"}),
+                line(1, url=path, body={"model": "chat"}),
+            ]
+            batch = await over(asking, (await submit(asking, lines, path)).id)
+            (good,) = await results(asking, batch.output_file_id)
+            said = good["response"]["body"]
+            assert (said["object"], said["output"][0]["content"][0]["text"]) == ("response", "echo: Hi")
+            assert (batch.usage.input_tokens, batch.usage.output_tokens) == (7, 3)
+            (wrong,) = await results(asking, batch.error_file_id)
+            assert (wrong["custom_id"], wrong["response"]["body"]["error"]["param"]) == ("c1", "input")
+
+    asyncio.run(go())
+
+
 def test_lines_that_are_put_off_come_again_and_those_that_break_have_a_limit(tmp_path: Path) -> None:
     tries: Counter[str] = Counter()
 
@@ -133,7 +152,10 @@ def test_lines_that_are_put_off_come_again_and_those_that_break_have_a_limit(tmp
             assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
             assert tries == {"say 0": 3, "say 1": 4}
             (wrong,) = await results(asking, batch.error_file_id)
-            assert wrong["error"]["code"] == "engine.answer"
+            assert (wrong["response"]["status_code"], wrong["response"]["body"]["error"]["code"]) == (
+                502,
+                "engine.answer",
+            )
 
     asyncio.run(go())
 

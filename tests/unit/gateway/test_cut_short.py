@@ -66,6 +66,7 @@ def test_the_prompt_is_billed_as_the_engine_counts_it(tmp_path, chunks, leave, o
             assert answering.usage is not None
             assert answering.usage.outcome == outcome
             assert answering.usage.prompt_tokens == (9 if outcome == "done" else LENGTH)
+            assert not answering.usage.estimated
             assert dispatch.order == order
 
     asyncio.run(work())
@@ -79,6 +80,7 @@ def test_where_the_engine_does_not_say_the_estimate_is_billed(tmp_path):
                 await answering.read()
             assert answering.usage is not None
             assert 0 < answering.usage.prompt_tokens < LENGTH
+            assert answering.usage.estimated
 
     asyncio.run(work())
 

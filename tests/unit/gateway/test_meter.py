@@ -34,9 +34,14 @@ def streams(draw):
     return texts, events, usage, pieces
 
 
-@given(streams(), st.booleans())
-def test_any_cutting_gives_the_same_bytes_counts_and_usage(stream, wants_usage):
+@given(streams(), st.booleans(), st.sampled_from([b"\n", b"\r\n", b"\r"]))
+def test_any_cutting_and_ends_of_lines_give_the_same_bytes_counts_and_usage(stream, wants_usage, end):
     texts, events, usage, pieces = stream
+    pieces = (
+        [bytes([byte]) for byte in b"".join(pieces).replace(b"\n", end)]
+        if end == b"\r\n"
+        else [piece.replace(b"\n", end) for piece in pieces]
+    )
     meter = Meter(wants_usage=wants_usage)
     out = b"".join(meter.feed(piece) for piece in pieces) + meter.rest()
     assert out == b"".join([*events, usage if wants_usage else b"", b"data: [DONE]\n\n"])
@@ -80,9 +85,14 @@ def test_an_event_without_end_is_the_engines_fault(monkeypatch):
         meter.feed(b"data: aaaaaaaa")
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"usage": 5}', b"\xff", b"[" * 100_000])
-def test_an_answer_without_usage_says_none(body):
-    assert usage_of(body) is None
+def test_an_answer_without_usage_says_none():
+    assert usage_of(b'{"usage": 5}') is None
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"usage": 5', b"\xff", b"[" * 100_000, b"<html>"])
+def test_what_is_no_object_is_no_answer(body):
+    with pytest.raises(EngineError):
+        usage_of(body)
 
 
 def test_usage_of_a_whole_answer():

@@ -100,6 +100,26 @@ def test_a_response_comes_whole_and_streamed(tmp_path: Path) -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("said", [b"<html>", b'{"choices":null}', b'{"choices":[{"message":"\xff"}]}'])
+def test_an_answer_that_is_none_is_the_engines_fault_and_not_billed(tmp_path: Path, said: bytes) -> None:
+    async def html(ask: Ask) -> CannedAnswer:
+        return CannedAnswer([said])
+
+    async def go() -> None:
+        async with (
+            canned_gateway(tmp_path, CannedDispatch(html), routes=routes) as (url, gateway),
+            openai.AsyncOpenAI(base_url=url + "/v1", api_key=SECRET, max_retries=0) as asking,
+        ):
+            with pytest.raises(openai.InternalServerError) as refused:
+                await asking.responses.create(model="chat", input="Hi")
+            assert (refused.value.status_code, refused.value.code) == (502, "engine.answer")
+            billed = gateway.journal.pending()
+            assert billed
+            assert [(row.outcome, row.prompt_tokens, row.output_tokens) for row in billed.rows] == [("broken", 0, 0)]
+
+    asyncio.run(go())
+
+
 def test_functions_are_called_and_answered(tmp_path: Path) -> None:
     call = {"id": "call_1", "type": "function", "index": 0, "function": {"name": "weather", "arguments": ""}}
     more = [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in ('{"at":', '"Oslo"}')]
