@@ -22,6 +22,30 @@ def test_an_operator_makes_a_tenant_and_changes_it(lab: Lab) -> None:
     assert lab.ask("GET", "/tenants/sales").status_code == 404
 
 
+def test_an_admin_sets_their_tenants_experiments_and_nothing_else_of_it(lab: Lab) -> None:
+    attached = {"model": "x", "engine": "vllm", "attach": ["http://127.0.0.1:9"]}
+    lab.submit("chat", plural="endpoints", **attached)
+    tone = {"name": "tone", "model": "helper", "goodEnough": 0.7, "arms": [{"name": "plain", "model": "chat"}]}
+    moderation = {"url": "http://127.0.0.1:9/v1/moderations"}
+    assert lab.ask("PUT", "/tenants/research", json={"spec": {"quota": {"gpu": 8}}}).status_code == 200
+    spec = lab.get("/tenants/research")["spec"]
+
+    changed = lab.ask("PUT", "/tenants/research", "ada", json={"spec": {**spec, "experiments": [tone]}})
+
+    assert changed.status_code == 200, changed.text
+    assert changed.json()["spec"] == {**spec, "experiments": [tone]}
+    for more in ({"maxJobs": 9}, {"quota": {}}, {"moderation": moderation}):
+        refused = lab.ask("PUT", "/tenants/research", "ada", json={"spec": {**spec, "experiments": [tone], **more}})
+        assert (refused.status_code, problem(refused)["code"]) == (403, "auth.forbidden")
+    assert lab.ask("PUT", "/tenants/research", "max", json={"spec": spec}).status_code == 403
+    assert lab.ask("PUT", "/tenants/vision", "ada", json={"spec": {"experiments": [tone]}}).status_code == 404
+    moderated = lab.ask("PUT", "/tenants/research", json={"spec": {**spec, "moderation": moderation}}).json()["spec"]
+    assert moderated == {**spec, "moderation": moderation}
+    wrong = {**tone, "arms": [{"name": "a", "model": "gone"}]}
+    refused = lab.ask("PUT", "/tenants/research", "ada", json={"spec": {**moderated, "experiments": [wrong]}})
+    assert problem(refused)["field"] == "spec.experiments[0].arms[0].model"
+
+
 def test_a_tenant_with_live_jobs_stays(lab: Lab) -> None:
     lab.ask("PUT", "/tenants/full", json={"spec": {}})
     lab.submit("job", "full")

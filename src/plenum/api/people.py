@@ -12,15 +12,16 @@ from plenum.adapters.manifests.resources import TenantResource, UserResource, pa
 from plenum.api import lists, shapes, views
 from plenum.api.authorise import CLUSTER, account
 from plenum.api.call import LONG_BYTES, Call
-from plenum.api.errors import HiddenError, SecretGoneError
+from plenum.api.errors import ForbiddenError, HiddenError, SecretGoneError
 from plenum.api.identity import new_secret
 from plenum.api.parameters import NAME, Parameter
 from plenum.control import commands
 from plenum.control.commands import AbsentError, check_name
 from plenum.control.controller import Outcome
 from plenum.control.events import Grant
-from plenum.control.state import Token, User
+from plenum.control.state import Tenant, Token, User
 from plenum.model.errors import FieldError
+from plenum.ports.policy import Policy
 
 NOTE_CHARACTERS = 200
 LONGEST_S = 10 * 366 * 86_400
@@ -47,16 +48,21 @@ async def get_tenant(call: Call) -> Response:
 
 
 async def put_tenant(call: Call) -> Response:
-    """Make a tenant or change it."""
+    """Make a tenant or change it; an admin changes its experiments alone."""
     name = call.path["tenant"]
     manifest = await _manifest(call, "Tenant", name)
     assert isinstance(manifest, TenantResource)
     old = call.state.tenants.get(name)
     version = call.if_version(manifest.version, old.version if old else None)
-    command = commands.apply_tenant(name, manifest.quota, manifest.max_jobs, manifest.labels, if_version=version)
+    if not call.context.policies.allows(call.principal, "tenants:write", CLUSTER):
+        _check_own(manifest, old)
+        # What only operators change is taken over from now: it must not come back as it was.
+        version = version if version is not None else old.version if old else 0
+    values = manifest.quota, manifest.max_jobs, manifest.labels, manifest.policy
+    command = commands.apply_tenant(name, *values, if_version=version)
     if call.dry:
-        before = None if old is None else _tenant_values(old.quota, old.max_jobs, old.labels)
-        return call.would(command, before, _tenant_values(manifest.quota, manifest.max_jobs, manifest.labels))
+        before = None if old is None else _tenant_values(old.quota, old.max_jobs, old.labels, old.policy)
+        return call.would(command, before, _tenant_values(*values))
     outcome = await call.execute(command)
     found = call.state.tenants.get(name)
     if found is None:
@@ -66,8 +72,19 @@ async def put_tenant(call: Call) -> Response:
     )
 
 
-def _tenant_values(quota: dict[str, int], max_jobs: int, labels: dict[str, str]) -> dict[str, Any]:
-    return {"metadata": {"labels": labels}, "spec": {"quota": quota, "maxJobs": max_jobs}}
+def _check_own(manifest: TenantResource, old: Tenant | None) -> None:
+    """Raise unless a change is of a tenant's experiments alone, which are its admins' to set."""
+    wanted = manifest.quota, manifest.max_jobs, manifest.labels, manifest.policy.moderation
+    if old is None or wanted != (old.quota, old.max_jobs, old.labels, old.policy.moderation):
+        raise ForbiddenError(
+            "admins of a tenant change its spec.experiments, and operators the rest; start from "
+            f"`plenum get tenant {manifest.name} -o yaml`, which shows the rest as it is"
+        )
+
+
+def _tenant_values(quota: dict[str, int], max_jobs: int, labels: dict[str, str], policy: Policy) -> dict[str, Any]:
+    spec = {"quota": quota, "maxJobs": max_jobs, **msgspec.to_builtins(policy)}
+    return {"metadata": {"labels": labels}, "spec": spec}
 
 
 async def delete_tenant(call: Call) -> Response:

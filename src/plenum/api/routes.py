@@ -172,9 +172,9 @@ ROUTES: tuple[Route, ...] = (
         handler=people.get_tenant, tag="people", about="Show a tenant.", gives=shapes.Tenant,
     ),
     Route(
-        method="PUT", path=f"{BASE}/tenants/{{tenant}}", name="putTenant", action="tenants:write", reach=Reach.CLUSTER,
-        handler=people.put_tenant, tag="people", about="Make a tenant, or change it.", parameters=(DRY_RUN,), takes=TenantManifest,
-        gives=shapes.Tenant, creates=True, headers=_RESOURCE_CHANGE,
+        method="PUT", path=f"{BASE}/tenants/{{tenant}}", name="putTenant", action="experiments:write", reach=Reach.TENANT,
+        handler=people.put_tenant, tag="people", about="Make a tenant, or change it; an admin changes its experiments alone.",
+        parameters=(DRY_RUN,), takes=TenantManifest, gives=shapes.Tenant, creates=True, headers=_RESOURCE_CHANGE,
     ),
     Route(
         method="DELETE", path=f"{BASE}/tenants/{{tenant}}", name="deleteTenant", action="tenants:write", reach=Reach.CLUSTER,

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from plenum.ports.policy import Experiment, Hook
+
 API_VERSION = "plenum.dev/v1alpha1"
 
 
@@ -113,10 +115,12 @@ class Job(Shape, kw_only=True):
 
 
 class TenantSpec(Shape, kw_only=True, omit_defaults=False):
-    """What a tenant may hold, in base units."""
+    """What a tenant may hold, in base units, and what gateways do with its requests."""
 
     quota: dict[str, int] = {}
     max_jobs: int = 0
+    experiments: tuple[Experiment, ...] | msgspec.UnsetType = msgspec.UNSET
+    moderation: Hook | msgspec.UnsetType = msgspec.UNSET
 
 
 class TenantStatus(Shape, kw_only=True, omit_defaults=False):

@@ -130,8 +130,8 @@ def tenant(found: st.Tenant, state: State) -> shapes.Tenant:
         spec=shapes.TenantSpec(
             quota=found.quota,
             max_jobs=found.max_jobs,
-            experiments=found.policy.experiments,
-            moderation=found.policy.moderation,
+            experiments=found.policy.experiments or msgspec.UNSET,
+            moderation=found.policy.moderation or msgspec.UNSET,
         ),
         status=shapes.TenantStatus(
             jobs=sum(1 for job_id in state.live if job_id.startswith(prefix)),

@@ -71,7 +71,7 @@ def command_of(resource: Resource) -> Command:
         text = msgspec.json.encode(resource.manifest).decode()
         return commands.apply_fleet(resource.name, text, node_facts(resource.fleet))
     if isinstance(resource, TenantResource):
-        return commands.apply_tenant(resource.name, resource.quota, resource.max_jobs, resource.labels)
+        return commands.apply_tenant(resource.name, resource.quota, resource.max_jobs, resource.labels, resource.policy)
     if isinstance(resource, UserResource):
         return commands.apply_user(resource.name, [Grant(role, tenant) for role, tenant in resource.grants])
     if isinstance(resource, ServedResource):

@@ -16,6 +16,7 @@ from plenum.control.state import DELETED, ENDED, Job, State
 from plenum.model.errors import FieldError, PlenumError
 from plenum.model.process import Process
 from plenum.model.workload import Workload
+from plenum.ports.policy import NOTHING, Policy
 
 MAX_LIVE_JOBS = 100_000
 """Live jobs of all tenants together."""
@@ -29,6 +30,8 @@ MAX_TOKENS_EACH = 200
 
 MAX_USERS = 10_000
 MAX_TENANTS = 10_000
+MAX_EXPERIMENTS = 1_000
+"""Of all tenants together: every gateway holds them."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
 ROLES = ("operator", "admin", "member", "viewer")
@@ -127,6 +130,7 @@ def apply_tenant(
     quota: dict[str, int],
     max_jobs: int = 0,
     labels: dict[str, str] | None = None,
+    policy: Policy = NOTHING,
     *,
     if_version: int | None = None,
 ) -> Command:
@@ -138,12 +142,32 @@ def apply_tenant(
         check_at(old.version if old else 0, if_version, f"tenant {name}")
         if old is None and len(state.tenants) >= MAX_TENANTS:
             raise LimitError(f"there are {MAX_TENANTS:,} tenants already; delete one first")
-        event = ev.TenantApplied(name=name, quota=quota, max_jobs=max_jobs, labels=labels or {})
-        if old and (old.quota, old.max_jobs, old.labels) == (event.quota, event.max_jobs, event.labels):
+        event = ev.TenantApplied(name=name, quota=quota, max_jobs=max_jobs, labels=labels or {}, policy=policy)
+        if old and (old.quota, old.max_jobs, old.labels, old.policy) == (quota, max_jobs, event.labels, policy):
             return ()
+        if policy.experiments != (old.policy if old else NOTHING).experiments:
+            _check_experiments(name, policy, state)
         return (event,)
 
     return Command(subject=f"tenant/{name}", run=run)
+
+
+def _check_experiments(tenant: str, policy: Policy, state: State) -> None:
+    """Raise unless every model that a tenant's experiments ask is one of the tenant's."""
+    others = sum(len(found.policy.experiments) for found in state.tenants.values() if found.name != tenant)
+    if others + len(policy.experiments) > MAX_EXPERIMENTS:
+        raise LimitError(f"tenants have {others:,} experiments, and there may be {MAX_EXPERIMENTS:,}; end some first")
+    own = [found.spec for found in state.endpoints.values() if found.tenant == tenant and not found.stop]
+    names = {spec.model_name for spec in own} | {adapter for spec in own for adapter, _ in spec.adapters}
+    for i, experiment in enumerate(policy.experiments):
+        at = f"spec.experiments[{i}]"
+        asked = {f"{at}.arms[{k}].model": arm.model or experiment.model for k, arm in enumerate(experiment.arms)}
+        if experiment.judge is not None:
+            asked[f"{at}.judge.model"] = experiment.judge.model
+        for field, model in asked.items():
+            if model not in names:
+                there = f"there is {', '.join(sorted(names)[:20])}" if names else "there is none yet"
+                raise FieldError(field, f"no endpoint of {tenant} serves {model!r}; {there}: apply the endpoint first")
 
 
 def delete_tenant(name: str, *, if_version: int | None = None) -> Command:

@@ -15,6 +15,7 @@ from plenum.control.fact import Event as Event
 from plenum.model.errors import InvariantError
 from plenum.model.process import Process
 from plenum.model.workload import Request, Workload
+from plenum.ports.policy import NOTHING, Policy
 from plenum.ports.store import Record
 
 
@@ -58,6 +59,8 @@ class TenantApplied(Event, frozen=True, kw_only=True):
         Resource to the most that may be held at once, in base units (``gpu_milli``, ``cpu_milli``, ``memory_bytes``).
     max_jobs
         Live jobs at once.
+    policy
+        What gateways do with its requests.
     """
 
     audit = True
@@ -65,6 +68,7 @@ class TenantApplied(Event, frozen=True, kw_only=True):
     quota: dict[str, int] = msgspec.field(default_factory=dict)
     max_jobs: int = 0
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+    policy: Policy = NOTHING
 
     def subject(self) -> str:
         """Return ``tenant/name``."""

@@ -50,6 +50,7 @@ from plenum.model.fleet import CPU, GPU_MILLI, MEMORY
 from plenum.model.process import Process
 from plenum.model.workload import Parallelism, Request, Workload
 from plenum.ports.nodes import EXITED, RUNNING, STARTING, Assignment
+from plenum.ports.policy import NOTHING, Policy
 from plenum.ports.store import TERM_GAP, Record, Snapshot
 
 BOUND = "bound"
@@ -85,6 +86,7 @@ class Tenant(msgspec.Struct, kw_only=True):
     quota: dict[str, int] = {}
     max_jobs: int = 0
     labels: dict[str, str] = {}
+    policy: Policy = NOTHING
 
 
 class User(msgspec.Struct, kw_only=True):
@@ -641,6 +643,7 @@ def _tenant(state: State, event: TenantApplied, record: Record) -> None:
         quota=event.quota,
         max_jobs=event.max_jobs,
         labels=event.labels,
+        policy=event.policy,
     )
 
 

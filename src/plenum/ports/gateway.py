@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from plenum.model.endpoint import Endpoint
+from plenum.ports.policy import Policy
 
 MAX_USAGE_ROWS = 2_000
 """Rows of one batch of usage; the rest follow in the next."""
@@ -103,6 +104,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
         From which the key of each engine is derived (:func:`engine_key`); never logged.
     salts
         Tenant to what keeps its prefixes apart from other tenants' in shared caches.
+    policies
+        Tenant to what it has gateways do; those that want nothing are left out.
     """
 
     version: int
@@ -110,6 +113,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[Key, ...] = ()
     engine_secret: str = ""
     salts: dict[str, str] = {}
+    policies: dict[str, Policy] = {}
 
 
 class PoolLoad(msgspec.Struct, frozen=True, kw_only=True):

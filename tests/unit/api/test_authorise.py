@@ -13,6 +13,7 @@ POLICIES = Policies()
 
 VIEW = {"tenants:read", "jobs:read", "events:read", "decisions:read", "usage:read", "keys:read"}
 WORK = {"jobs:write", "logs:read", "keys:write"}
+POLICY = {"experiments:write"}
 PEOPLE = {"users:read", "users:write", "tokens:read", "tokens:write"}
 OWN = {"users:read", "tokens:read", "tokens:write", "self:read"}
 CLUSTERS = {
@@ -21,7 +22,7 @@ CLUSTERS = {
 }  # fmt: skip
 AGENTS = {"agents:join", "agents:sync"}
 GATEWAYS = {"gateways:speak"}
-ACTIONS = VIEW | WORK | PEOPLE | OWN | CLUSTERS | AGENTS | GATEWAYS | {"users:grant"}
+ACTIONS = VIEW | WORK | POLICY | PEOPLE | OWN | CLUSTERS | AGENTS | GATEWAYS | {"users:grant"}
 
 
 def user(*grants: tuple[str, str], name: str = "ada") -> Principal:
@@ -34,7 +35,7 @@ def allowed(principal: Principal, target: Target) -> set[str]:
 
 @pytest.mark.parametrize(
     ("role", "may"),
-    [("viewer", VIEW), ("member", VIEW | WORK), ("admin", VIEW | WORK)],
+    [("viewer", VIEW), ("member", VIEW | WORK), ("admin", VIEW | WORK | POLICY)],
     ids=["viewer", "member", "admin"],
 )
 def test_roles_reach_as_far_as_their_tenant(role: str, may: set[str]) -> None:
@@ -47,7 +48,7 @@ def test_roles_reach_as_far_as_their_tenant(role: str, may: set[str]) -> None:
 
 def test_an_operator_does_everything_but_speak_for_agents() -> None:
     operator = user(("operator", "*"))
-    assert allowed(operator, tenant("any")) == VIEW | WORK
+    assert allowed(operator, tenant("any")) == VIEW | WORK | POLICY
     assert allowed(operator, CLUSTER) >= CLUSTERS
     assert PEOPLE | {"users:grant"} <= allowed(operator, account("any", frozenset()))
     assert allowed(operator, Target(kind="Agent", name="any")) == set()

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from plenum.adapters.manifests.fields import Budgets, Labels, Name, Strict
+from plenum.adapters.manifests.policy_types import PolicySpec
 
 MAX_GRANTS = 1000
 
@@ -19,8 +20,9 @@ class TenantMetadata(Strict):
     labels: Labels = Field(default_factory=dict)
 
 
-class TenantSpec(Strict):
-    """``quota`` is the most of each resource that the tenant may hold at once, ``maxJobs`` its live jobs (0: no limit)."""
+class TenantSpec(PolicySpec):
+    """``quota`` is the most of each resource that the tenant may hold at once, ``maxJobs`` its live jobs (0: no limit); the rest is for
+    gateways."""
 
     quota: Budgets = Field(default_factory=dict)
     max_jobs: Annotated[int, Field(ge=0, le=1_000_000)] = 0

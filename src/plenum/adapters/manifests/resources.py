@@ -13,9 +13,11 @@ from plenum.adapters.manifests.endpoints import ServedResource, is_served, serve
 from plenum.adapters.manifests.fields import check_head, validated, written
 from plenum.adapters.manifests.fleet import fleet_of
 from plenum.adapters.manifests.people_types import TenantManifest, UserManifest
+from plenum.adapters.manifests.policy_types import policy_of
 from plenum.adapters.manifests.workload_types import MANIFESTS
 from plenum.adapters.manifests.workloads import JobManifest, job_of
 from plenum.model.fleet import Fleet
+from plenum.ports.policy import NOTHING, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ class TenantResource(_Read):
     quota: dict[str, int]
     max_jobs: int
     labels: dict[str, str]
+    policy: Policy = NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +167,7 @@ def _tenant(document: Document, version: str) -> TenantResource:
         quota=dict(manifest.spec.quota),
         max_jobs=manifest.spec.max_jobs,
         labels=dict(manifest.metadata.labels),
+        policy=policy_of(manifest.spec),
         manifest=plain(document.value),
         version=version,
         document=document,

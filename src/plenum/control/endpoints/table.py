@@ -13,6 +13,7 @@ from plenum.control.endpoints.revisions import kept_up
 from plenum.control.endpoints.state import ACTIVE, CANARY, REPLACED, EndpointRecord, Revision
 from plenum.control.state import State
 from plenum.ports.gateway import Replica, Served, Table
+from plenum.ports.policy import NOTHING
 
 
 def table_of(state: State, secret: str = "", salts: Mapping[str, str] | None = None) -> Table:
@@ -32,6 +33,7 @@ def table_of(state: State, secret: str = "", salts: Mapping[str, str] | None = N
         keys=tuple(state.keys[name].key for name in sorted(state.keys)),
         engine_secret=secret,
         salts={name: salt_of(secret, name) for name in tenants} if salts is None else dict(salts),
+        policies={name: tenant.policy for name, tenant in sorted(state.tenants.items()) if tenant.policy != NOTHING},
     )
 
 

@@ -17,6 +17,7 @@ from plenum.adapters.manifests.resources import (
 )
 from plenum.adapters.manifests.workloads import JobManifest
 from plenum.model import FieldError
+from plenum.ports.policy import Hook, Judge
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 V = "apiVersion: plenum.dev/v1alpha1"
@@ -50,6 +51,56 @@ def test_several_kinds_in_one_file() -> None:
     assert user.grants == (("admin", "research"), ("operator", "*"))
     assert isinstance(task, JobManifest)
     assert (task.kind, task.tenant, task.name) == ("Task", "research", "hello")
+
+
+POLICY = f"""
+{V}
+kind: Tenant
+metadata: {{name: red}}
+spec:
+  moderation: {{url: "http://127.0.0.1:9/v1/moderations", timeout: 500ms}}
+  experiments:
+  - name: tone
+    model: helper
+    goodEnough: 0.7
+    judge: {{model: chat}}
+    arms:
+    - {{name: plain, model: chat, weight: 3, promptPrice: 1, outputPrice: 2}}
+    - {{name: kind, model: chat, system: Be kind}}
+"""
+
+
+def test_what_gateways_do_for_a_tenant_is_read() -> None:
+    (tenant,) = parse_manifests(POLICY, "red.yaml")
+    assert isinstance(tenant, TenantResource)
+    (tone,) = tenant.policy.experiments
+    assert [(arm.name, arm.model, arm.weight, arm.priced) for arm in tone.arms] == [
+        ("plain", "chat", 3.0, True),
+        ("kind", "chat", 1.0, False),
+    ]
+    assert tone.judge == Judge(model="chat")
+    assert tenant.policy.moderation == Hook(url="http://127.0.0.1:9/v1/moderations", timeout_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "instead", "field"),
+    [
+        ("weight: 3", "weight: 0", "spec.experiments[0].arms[0].weight"),
+        ("weight: 3", "weight: .inf", "spec.experiments[0].arms[0].weight"),
+        ("name: kind", "name: plain", "spec.experiments[0]"),
+        ("name: kind", "name: Kind X", "spec.experiments[0].arms[1].name"),
+        (", outputPrice: 2", "", "spec.experiments[0].arms[0]"),
+        ("system: Be kind", f"system: {'x' * 20_000}", "spec.experiments[0].arms[1].system"),
+        ("system: Be kind", "template: no place", "spec.experiments[0].arms[1].template"),
+        ("goodEnough: 0.7", "goodEnough: 70", "spec.experiments[0].goodEnough"),
+        ("judge: {model: chat}", "judge: {model: chat, sample: 2}", "spec.experiments[0].judge.sample"),
+        ("http://127.0.0.1:9", "http://me:secret@127.0.0.1", "spec.moderation.url"),
+    ],
+)
+def test_what_gateways_cannot_do_is_refused_by_its_field(given: str, instead: str, field: str) -> None:
+    with pytest.raises(FieldError) as refused:
+        parse_manifests(POLICY.replace(given, instead), "red.yaml")
+    assert refused.value.where.field == field
 
 
 @pytest.mark.parametrize("name", ["fleet-lab.yaml", "jobs.yaml"])

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+import pytest
 from tests.unit.control.cloud import read_fleet
 from tests.unit.control.endpoints.city import City, chat
 
 from plenum.control import commands as c
+from plenum.control.endpoints.table import table_of
 from plenum.control.hardware import node_facts
+from plenum.control.state import State
 from plenum.graph.build import FleetBuilder
 from plenum.model import Fleet
+from plenum.model.errors import FieldError
+from plenum.ports.gateway import Table
+from plenum.ports.policy import Arm, Experiment, Judge, Policy
 
 
 def test_a_node_stands_at_the_site_above_it_however_far():
@@ -30,6 +38,46 @@ def test_replicas_stand_where_their_nodes_do():
 
     assert [replica.site for replica in city.replicas()] == ["zurich"]
     assert city.state.served_version > version
+
+
+def test_what_tenants_have_gateways_do_reaches_them():
+    city = City(1)
+    city.apply(chat())
+    version = city.state.served_version
+    arms = (Arm(name="plain", model="chat"), Arm(name="kind", model="chat", system="Be kind."))
+    policy = Policy(experiments=(Experiment(name="tone", model="helper", arms=arms, judge=Judge(model="chat")),))
+
+    city.execute(c.apply_tenant("red", {}, policy=policy))
+
+    assert city.state.served_version > version
+    assert msgspec.json.decode(msgspec.json.encode(table_of(city.state)), type=Table).policies == {"red": policy}
+    assert State.from_snapshot(city.state.snapshot()).tenants["red"].policy == policy
+    assert c.apply_tenant("red", {}, policy=policy).decide(city.state, 0.0) == ()
+    city.execute(c.apply_tenant("red", {}))
+    assert table_of(city.state).policies == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"arms": (Arm(name="a", model="chat"), Arm(name="b", model="gone"))}, "spec.experiments[0].arms[1].model"),
+        (
+            {"arms": (Arm(name="a"),)},
+            "spec.experiments[0].arms[0].model",
+        ),  # which is the experiment's own, no endpoint's
+        ({"judge": Judge(model="gone")}, "spec.experiments[0].judge.model"),
+    ],
+)
+def test_experiments_ask_models_of_their_tenant_alone(change: dict[str, Any], field: str):
+    city = City(1)
+    city.apply(chat())
+    tone = Experiment(name="tone", model="helper", arms=(Arm(name="a", model="chat"),))
+
+    command = c.apply_tenant("red", {}, policy=Policy(experiments=(msgspec.structs.replace(tone, **change),)))
+    with pytest.raises(FieldError, match="apply the endpoint first") as refused:
+        command.decide(city.state, 0.0)
+
+    assert refused.value.where.field == field
 
 
 def _sites() -> Fleet:
