@@ -11,18 +11,18 @@ from plenum.control.endpoints import events as ep
 from plenum.control.endpoints.loads import Loads
 from plenum.control.endpoints.scale import EVERY_S, scaled
 from plenum.control.state import State
-from plenum.model.endpoint import Endpoint, Pool, Promise
+from plenum.model.endpoint import DECODE, PREFILL, SERVE, Endpoint, Pool, Promise
+from plenum.model.workload import Request
 from plenum.ports.gateway import LoadReport, PoolLoad
 
 
 class Scaled:
-    """One endpoint of one pool whose replicas are there as soon as they are wanted; only the numbers move."""
+    """One endpoint whose replicas are there as soon as they are wanted; only the numbers move."""
 
-    def __init__(self, low: int, high: int, slots: int) -> None:
+    def __init__(self, *pools: Pool, slots: int, budget: int = 0) -> None:
         self.state, self.loads, self.now_s = State(), Loads(), 0.0
-        spec = Endpoint(
-            name="chat", model="m", pools=(Pool(min_replicas=low, max_replicas=high),), slots=slots, promise=Promise()
-        )
+        spec = Endpoint(name="chat", model="m", pools=pools, slots=slots, promise=Promise(), budget_gpus=budget)
+        self.spec = spec
         self.write(ep.EndpointApplied(endpoint=spec.id, spec=spec), ep.RevisionStarted(endpoint=spec.id, revision=1))
         self.changes: list[tuple[float, int]] = []
 
@@ -32,14 +32,22 @@ class Scaled:
             self.state.apply(msgspec.structs.replace(record, position=self.state.position + 1))
 
     def run(self, seconds: float, loads: list[tuple[int, int, int]]) -> None:
-        """Let time pass; of each step what arrived, waits and runs, over and over."""
+        """Let time pass; of each step what arrived, waits and runs in each pool, over and over."""
         end_s, step = self.now_s + seconds, 0
         while self.now_s < end_s:
-            arrived, waiting, running = loads[step % len(loads)]
-            pool = PoolLoad(
-                endpoint="default/chat", revision=1, pool="serve", arrived=arrived, waiting=waiting, running=running
-            )
-            self.loads.take(LoadReport(gateway="g", seconds=EVERY_S, table=0, pools=(pool,)), self.now_s)
+            turn = loads[step * len(self.spec.pools) % len(loads) :]
+            seen = [
+                PoolLoad(
+                    endpoint="default/chat",
+                    revision=1,
+                    pool=pool.name,
+                    arrived=arrived,
+                    waiting=waiting,
+                    running=running,
+                )
+                for pool, (arrived, waiting, running) in zip(self.spec.pools, turn, strict=False)
+            ]
+            self.loads.take(LoadReport(gateway="g", seconds=EVERY_S, table=0, pools=tuple(seen)), self.now_s)
             for event in list(scaled(self.state, self.state.endpoints["default/chat"], self.loads)):
                 assert isinstance(event, ep.EndpointScaled)
                 assert event.before != event.after
@@ -47,6 +55,10 @@ class Scaled:
                 self.changes.append((self.now_s, event.after))
             self.now_s += EVERY_S
             step += 1
+
+
+def one(limit: tuple[int, int], name: str = SERVE, gpus: int = 1) -> Pool:
+    return Pool(name=name, min_replicas=limit[0], max_replicas=limit[1], request=Request(gpus=gpus))
 
 
 limits = st.tuples(st.integers(0, 3), st.integers(1, 12)).filter(lambda pair: pair[0] <= pair[1])
@@ -58,7 +70,7 @@ counts = st.integers(0, 60)
 def test_constant_load_settles_at_one_number(
     limit: tuple[int, int], slots: int, waiting: int, running: int, arrived: int
 ) -> None:
-    it = Scaled(*limit, slots)
+    it = Scaled(one(limit), slots=slots)
     it.run(600, [(arrived, waiting, running)])
     settled = len(it.changes)
     it.run(1800, [(arrived, waiting, running)])
@@ -71,7 +83,7 @@ def test_constant_load_settles_at_one_number(
 def test_load_that_goes_up_and_down_while_as_much_arrives_turns_around_only_so_often(
     limit: tuple[int, int], slots: int, loads: list[tuple[int, int, int]]
 ) -> None:
-    it = Scaled(*limit, slots)
+    it = Scaled(one(limit), slots=slots)
     it.run(7200, loads)
     sizes = [after for _, after in it.changes]
     turns = sum(b < a and c > b for a, b, c in zip(sizes, sizes[1:], sizes[2:], strict=False))
@@ -81,10 +93,39 @@ def test_load_that_goes_up_and_down_while_as_much_arrives_turns_around_only_so_o
 
 @given(limits, st.integers(1, 8), counts)
 def test_none_are_left_where_nothing_is_asked_and_one_wakes(limit: tuple[int, int], slots: int, running: int) -> None:
-    it = Scaled(*limit, slots)
+    it = Scaled(one(limit), slots=slots)
     it.run(120, [(5, 0, running)])
     it.run(1200, [(0, 0, 0)])
     wanted = it.state.endpoints["default/chat"].wanted
     assert wanted["serve"] == limit[0]
     it.run(EVERY_S, [(1, 1, 0)])
     assert wanted["serve"] >= 1
+
+
+sizes = st.tuples(st.integers(1, 4), st.integers(1, 4))
+pairs = st.lists(st.tuples(st.just(10), counts, counts), min_size=2, max_size=8).filter(
+    lambda loads: len(loads) % 2 == 0
+)
+
+
+@settings(max_examples=60)
+@given(limits, limits, sizes, st.integers(0, 20), st.integers(1, 8), pairs)
+def test_pools_never_have_more_than_their_budget_together_and_settle_under_constant_load(
+    first: tuple[int, int],
+    second: tuple[int, int],
+    gpus: tuple[int, int],
+    spare: int,
+    slots: int,
+    loads: list[tuple[int, int, int]],
+) -> None:
+    pools = one(first, PREFILL, gpus[0]), one(second, DECODE, gpus[1])
+    budget = spare + sum(max(pool.min_replicas, 1) * pool.request.gpus for pool in pools)
+    it = Scaled(*pools, slots=slots, budget=budget)
+    wanted = it.state.endpoints["default/chat"].wanted
+    for _ in range(120):
+        it.run(EVERY_S, loads)
+        assert sum(wanted[pool.name] * pool.request.gpus for pool in pools) <= budget
+    it.run(2400, loads[:2])
+    settled = len(it.changes)
+    it.run(1800, loads[:2])
+    assert len(it.changes) == settled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plenum.control.endpoints import events as ep
 from plenum.control.endpoints.capacity import replica_rps
@@ -57,7 +57,7 @@ class Want:
 def scaled(state: State, found: EndpointRecord, loads: Loads) -> Iterator[Event]:
     """Yield the changes of numbers that are due; remembers in ``loads`` what was recommended before."""
     spec = found.spec
-    if spec.attached:
+    if spec.attached or not _has_their_shape(found):
         return
     beyond = [
         pool for pool in spec.pools if not pool.min_replicas <= found.wanted.get(pool.name, 0) <= pool.max_replicas
@@ -66,20 +66,61 @@ def scaled(state: State, found: EndpointRecord, loads: Loads) -> Iterator[Event]
         before = found.wanted.get(pool.name, 0)
         after = min(max(before, pool.min_replicas), pool.max_replicas)
         yield _event(found, pool, before, after, LIMITS, {})
+    if not beyond:
+        beyond = list(_cut(found))
+        yield from beyond
     if beyond or not loads.heard or all(pool.min_replicas == pool.max_replicas for pool in spec.pools):
         return
     asleep = any(found.wanted.get(pool.name, 0) == 0 for pool in spec.pools)
     called = asleep and any(loads.now(found.id, pool.name).waiting for pool in spec.pools)
     if not loads.is_due(found.id, EVERY_S) and not called:
         return
-    wants = _within_budget(state, spec, [_want(state, found, pool, loads) for pool in spec.pools])
+    budget = _budget_gpus(state, found)
+    wants = _shared(spec, [_want(state, found, pool, loads) for pool in spec.pools], budget)
     rate_rps = max(want.now.rate_rps for want in wants)
     quiet_s = min(want.now.quiet_s for want in wants)
-    for want in wants:
-        yield from _decided(found, want, loads, rate_rps, quiet_s)
+    targets = [_target(found, want, loads, rate_rps, quiet_s) for want in wants]
+    for want, target, after in zip(wants, targets, _that_fit(wants, targets, budget), strict=True):
+        if after != want.current:
+            why = WOKEN if want.current == 0 else IDLE if after == 0 else BUDGET if after != target else want.why
+            signals = {**want.signals, "rate_rps": rate_rps, "quiet_s": min(quiet_s, 1e9)}
+            if why == BUDGET:
+                signals = {"right": want.replicas, **signals, "budget_gpus": float(budget)}
+            yield _event(found, want.pool, want.current, after, why, signals)
 
 
-def _decided(found: EndpointRecord, want: Want, loads: Loads, rate_rps: float, quiet_s: float) -> Iterator[Event]:
+def limited(found: EndpointRecord) -> Iterator[str]:
+    """Yield what keeps an endpoint from more replicas than it has, a sentence each."""
+    spec = found.spec
+    most = [pool for pool in spec.pools if pool.max_replicas <= found.wanted.get(pool.name, 0)]
+    for pool in most if not spec.attached else ():
+        if pool.min_replicas < pool.max_replicas:
+            yield f"{pool.name} has the {pool.max_replicas} replicas that it may have at most (replicas.max)"
+    held, gpus = _held_gpus(found), [pool.request.gpus for pool in spec.pools if pool not in most]
+    if spec.budget_gpus and gpus and held + min(gpus) > spec.budget_gpus:
+        yield f"prefill and decode have {held} of the {spec.budget_gpus} GPUs that they may have together (gpuBudget)"
+
+
+def _has_their_shape(found: EndpointRecord) -> bool:
+    """Whether the revision that serves has the pools that are asked for; until it has, its replicas tell nothing of theirs."""
+    serving = found.revisions.get(found.serving)
+    return serving is None or set(serving.pools) == {pool.name for pool in found.spec.pools}
+
+
+def _cut(found: EndpointRecord) -> Iterator[Event]:
+    """Yield what brings the pools within a budget that is less than they have, as much from each as it has too much."""
+    spec = found.spec
+    if not spec.budget_gpus or len(spec.pools) < 2 or _held_gpus(found) <= spec.budget_gpus:
+        return
+    wants = [float(found.wanted.get(pool.name, 0)) for pool in spec.pools]
+    for pool, share in zip(spec.pools, _shares(spec, wants, spec.budget_gpus), strict=True):
+        before = found.wanted.get(pool.name, 0)
+        if share < before:
+            yield _event(found, pool, before, share, BUDGET, {"budget_gpus": float(spec.budget_gpus), "right": before})
+
+
+def _target(found: EndpointRecord, want: Want, loads: Loads, rate_rps: float, quiet_s: float) -> int:
+    """Return how many replicas a pool is to have by itself."""
     pool, current = want.pool, want.current
     limit = scaling.limits(
         pool.min_replicas, pool.max_replicas, window_s=WINDOW_S, max_step=MAX_STEP, idle_s=found.spec.idle_s
@@ -90,11 +131,23 @@ def _decided(found: EndpointRecord, want: Want, loads: Loads, rate_rps: float, q
     elif math.isinf(quiet_s):
         quiet_s = loads.now_s - loads.began_s
     history = loads.history(found.id, pool.name, limit)
-    target = int(scaling.desired(limit, history, loads.now_s, current, want.replicas, rate_rps, quiet_s))
-    if target != current:
-        why = WOKEN if current == 0 else IDLE if target == 0 else want.why
-        signals = {**want.signals, "rate_rps": rate_rps, "quiet_s": min(quiet_s, 1e9)}
-        yield _event(found, pool, current, target, why, signals)
+    return int(scaling.desired(limit, history, loads.now_s, current, want.replicas, rate_rps, quiet_s))
+
+
+def _that_fit(wants: list[Want], targets: list[int], budget: int) -> list[int]:
+    """Return what each pool gets now: those that shrink do so, and what that leaves of the budget goes to those that grow.
+
+    On constant load this ends as each pool by itself does (:func:`~plenum.serving.scaling.desired`): it only ever makes a step up smaller,
+    and a step up that is put off marks the number before as too few just as one that is taken.
+    """
+    if len(wants) < 2:
+        return targets
+    after = [min(want.current, target) for want, target in zip(wants, targets, strict=True)]
+    gpus = [max(want.pool.request.gpus, 1) for want in wants]
+    for i in sorted(range(len(wants)), key=lambda i: after[i] / max(wants[i].replicas, 1e-9)):
+        left = budget - sum(n * g for n, g in zip(after, gpus, strict=True))
+        after[i] += min(max(targets[i] - after[i], 0), max(left, 0) // gpus[i])
+    return after
 
 
 def _want(state: State, found: EndpointRecord, pool: Pool, loads: Loads) -> Want:
@@ -127,35 +180,44 @@ def _want(state: State, found: EndpointRecord, pool: Pool, loads: Loads) -> Want
     return Want(pool, found.wanted.get(pool.name, 0), float(wanted[why]), why, now, signals)
 
 
-def _within_budget(state: State, spec: Endpoint, wants: list[Want]) -> list[Want]:
+def _shared(spec: Endpoint, wants: list[Want], budget: int) -> list[Want]:
     """Divide the GPUs that there are for both pools between them, so that neither is short while the other has some to spare."""
     if len(wants) < 2:
         return wants
-    gpus = [max(want.pool.request.gpus, 1) for want in wants]
-    budget = _budget_gpus(state, spec, wants)
-    least = (wants[0].pool.min_replicas, wants[1].pool.min_replicas)
-    need = [max(math.ceil(want.replicas - 1e-9), 1) for want in wants]
-    if sum(n * g for n, g in zip(need, gpus, strict=True)) <= budget:
+    need = sum(max(math.ceil(w.replicas - 1e-9), 1) * max(w.pool.request.gpus, 1) for w in wants)
+    shares = _shares(spec, [want.replicas for want in wants], budget)
+    if need <= budget or not sum(shares):
         return wants
-    shares = scaling.share_budget(wants[0].replicas, wants[1].replicas, gpus[0], gpus[1], budget, least)
     return [
-        Want(w.pool, w.current, float(share), BUDGET, w.now, {**w.signals, "budget_gpus": float(budget)})
-        if sum(shares)
-        else w
+        replace(w, replicas=float(share), why=BUDGET, signals={**w.signals, "right": w.replicas})
         for w, share in zip(wants, shares, strict=True)
     ]
 
 
-def _budget_gpus(state: State, spec: Endpoint, wants: list[Want]) -> int:
-    """Return the GPUs that an endpoint's pools may have together: by their limits, and by what is left of the tenant's quota."""
-    most = sum(want.pool.max_replicas * max(want.pool.request.gpus, 1) for want in wants)
+def _shares(spec: Endpoint, wants: list[float], budget: int) -> tuple[int, int]:
+    """Return the replicas of prefill and decode that a budget allows; each pool keeps room for one, also while it has none."""
+    first, second = spec.pools
+    least = (max(first.min_replicas, 1), max(second.min_replicas, 1))
+    return scaling.share_budget(
+        wants[0], wants[1], max(first.request.gpus, 1), max(second.request.gpus, 1), budget, least
+    )
+
+
+def _held_gpus(found: EndpointRecord) -> int:
+    return sum(found.wanted.get(pool.name, 0) * pool.request.gpus for pool in found.spec.pools)
+
+
+def _budget_gpus(state: State, found: EndpointRecord) -> int:
+    """Return the GPUs that an endpoint's pools may have together: by its budget, their limits, and what is left of the tenant's quota."""
+    spec = found.spec
+    most = sum(pool.max_replicas * max(pool.request.gpus, 1) for pool in spec.pools)
+    most = min(most, spec.budget_gpus or most)
     tenant = state.tenants.get(spec.tenant)
     quota = tenant.quota.get(GPU_MILLI) if tenant is not None else None
-    if quota is None or not any(want.pool.request.gpus for want in wants):
+    if quota is None or not any(pool.request.gpus for pool in spec.pools):
         return most
     held = state.usage.get(spec.tenant, {}).get(GPU_MILLI, 0) // GPU
-    mine = sum(want.current * want.pool.request.gpus for want in wants)
-    return max(min(most, quota // GPU - max(held - mine, 0)), 0)
+    return max(min(most, quota // GPU - max(held - _held_gpus(found), 0)), 0)
 
 
 _SENTENCES = {
@@ -166,7 +228,7 @@ _SENTENCES = {
     IDLE: "nothing was asked for {quiet_s:.0f} s",
     WOKEN: "{waiting:.0f} requests wait for a first replica",
     LIMITS: "the endpoint allows no other number",
-    BUDGET: "prefill and decode share {budget_gpus:.0f} GPUs",
+    BUDGET: "{right:.3g} would be right, and prefill and decode share {budget_gpus:.0f} GPUs",
 }
 
 
