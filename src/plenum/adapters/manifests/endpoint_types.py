@@ -91,6 +91,10 @@ class ReplicasSpec(Strict):
 def _read_replicas(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return {"min": value, "max": max(value, 1)}
+    if not isinstance(value, (dict, ReplicasSpec)):
+        raise _wrong(
+            f"must be a whole number such as 2, or from how many to how many, {{min: 1, max: 4}}, not {value!r:.60}"
+        )
     return value
 
 
@@ -194,6 +198,14 @@ class ServedSpec(PoolSpec):
     attach: Annotated[list[str], Field(min_length=1, max_length=MAX_URLS), AfterValidator(_check_urls)] | None = None
     arguments: Annotated[list[Words], Field(max_length=MAX_ARGUMENTS)] = Field(default_factory=list)
     timing: TimingSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "run" in data:
+            sentence = "is of a server of your own, and model has one started for you; keep one of the two"
+            raise PydanticCustomError("unknown_field", "{sentence}", {"sentence": sentence, "key": "run"})
+        return data
 
     @model_validator(mode="after")
     def _agree(self) -> ServedSpec:

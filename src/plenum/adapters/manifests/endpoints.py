@@ -8,7 +8,8 @@ from typing import Any
 
 from plenum.adapters.manifests.document import Document, document_of, plain
 from plenum.adapters.manifests.endpoint_types import PoolSpec, ServedManifest, ServedSpec
-from plenum.adapters.manifests.fields import check_head, validated, written
+from plenum.adapters.manifests.fields import check_head, names_in, nearest, validated, written
+from plenum.adapters.manifests.workload_types import WorkloadSpec
 from plenum.adapters.manifests.workloads import request_of
 from plenum.model.endpoint import DECODE, PREFILL, SERVE, Endpoint, Pool, Promise, Rollout
 from plenum.model.errors import FieldError
@@ -20,8 +21,9 @@ SMALL = {
 }
 """What a replica takes where the manifest does not say, of the engines that need no accelerator."""
 
-_OWN = ("model", "engine", "servedAs", "pools", "slo", "attach", "timing", "routing", "rollout")
-"""Fields of a spec that tell that a model is meant, should ``model`` be missing."""
+_COMMAND = frozenset(names_in(WorkloadSpec))
+"""Fields of a spec that may stand beside a command of one's own."""
+_EITHER = (*names_in(ServedSpec), *_COMMAND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,12 @@ class ServedResource:
 def is_served(value: object) -> bool:
     """Return whether a manifest of kind ``Endpoint`` is of a model, not of replicas with a command of their own."""
     spec = value.get("spec") if isinstance(value, dict) and value.get("kind") == "Endpoint" else None
-    return isinstance(spec, dict) and "run" not in spec and any(name in spec for name in _OWN)
+    if not isinstance(spec, dict):
+        return False
+    if "model" in spec or "run" in spec:
+        return "model" in spec
+    # A field that is misspelt tells which is meant as well as one that is not.
+    return any((name if name in _COMMAND else nearest(str(name), _EITHER) or "run") not in _COMMAND for name in spec)
 
 
 def parse_served(value: object, *, tenant: str = "default") -> ServedResource:

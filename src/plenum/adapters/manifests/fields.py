@@ -37,6 +37,9 @@ ALIASES: dict[str, str] = {
 """Short names of resources in manifests; any other resource goes by its own name, unit last."""
 
 MAX_NAME = 253
+MOST_NAMED = 8
+"""Fields of a mapping that the sentence names which says that it must be one."""
+
 _NAME = re.compile(r"[^\s{}]([^{}]*[^\s{}])?")
 
 
@@ -48,22 +51,37 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, data: Any) -> Any:
+        names = names_in(cls)
         if isinstance(data, dict):
-            names = [f.alias or name for name, f in cls.model_fields.items()]
             for key in data:
                 if key not in names:
                     sentence = (
                         f"there is no such field{did_you_mean(key, names)}; the fields here are {', '.join(names)}"
                     )
                     raise PydanticCustomError("unknown_field", "{sentence}", {"sentence": sentence, "key": key})
+        elif not isinstance(data, cls):
+            listed = f" with {', '.join(names)}" if len(names) <= MOST_NAMED else ""
+            sentence = f"must be a mapping{listed}, not {_shown(data)}"
+            raise PydanticCustomError("wrong", "{sentence}", {"sentence": sentence})
         return data
+
+
+def names_in(part: type[Strict]) -> list[str]:
+    """Return the names of a part's fields, as they are written."""
+    return [field.alias or name for name, field in part.model_fields.items()]
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return the choice that a word is, or may be meant to be; empty: none is close."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return by_lower[close[0]] if close else ""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest choice, or nothing."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
+    close = nearest(word, choices)
+    return f" (did you mean {close!r}?)" if close else ""
 
 
 def one_of(word: str, choices: Iterable[str], what: str) -> str:
@@ -311,7 +329,8 @@ def _sentence(details: ErrorDetails, context: dict[str, Any]) -> str:
     bound = next((f"{word} {context[key]:,g}" for key, word in _BOUNDS.items() if key in context), None)
     if bound:
         return f"must be {bound}, not {_shown(given)}"
-    return f"must be {_WANTED.get(kind, details['msg'])}, not {_shown(given)}"
+    such = f" such as [{given}]," if kind == "list_type" and isinstance(given, str) and len(given) <= MAX_NAME else ","
+    return f"must be {_WANTED.get(kind, details['msg'])}{such} not {_shown(given)}"
 
 
 _BOUNDS = {

@@ -117,7 +117,13 @@ WRONG = [
     ("model: x\n  attach: ['http://10.0.0.1:99999']", "spec.attach", "is no address"),
     ("model: x\n  attach: [http://a, http://a]", "spec.attach", "twice"),
     ("model: x\n  attach: [http://a]\n  replicas: 2", "spec", "do not go with it"),
-    ("model: x\n  run: {command: [a]}", "spec.model", "no such field"),
+    ("model: x\n  run: {command: [a]}", "spec.run", "keep one of the two"),
+    ("modle: x", "spec.modle", "did you mean 'model'?"),
+    ("replcas: 2", "spec.replcas", "did you mean 'replicas'?"),
+    ("model: x\n  replicas: three", "spec.replicas", "a whole number such as 2, or"),
+    ("model: x\n  replicas: true", "spec.replicas", "{min: 1, max: 4}, not True"),
+    ("model: x\n  slo: fast", "spec.slo", "must be a mapping with ttft, tpot, quantile, not 'fast'"),
+    ("model: x\n  gpuModels: H100", "spec.gpuModels", "must be a list such as [H100], not 'H100'"),
     ("model: x\n  idle: soon", "spec.idle", "is not a duration"),
 ]
 
