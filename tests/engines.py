@@ -1,8 +1,11 @@
 """Engines for tests: real ones on free ports, and servers that answer as they were recorded."""
 
+import array
 import asyncio
 import json
+import random
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,11 +28,23 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def new_llamacpp(folder: Path, *, slots: int = 2, context_tokens: int = 1024, arguments: tuple[str, ...] = ()):
+def new_llamacpp(
+    folder: Path,
+    *,
+    slots: int = 2,
+    context_tokens: int = 1024,
+    arguments: tuple[str, ...] = (),
+    adapters: tuple[tuple[str, str], ...] = (),
+):
     """A llama.cpp with SmolLM2, not started; its caches lie in ``folder / "caches"``."""
     staged = stage("smollm2", folder / "weights")
     endpoint = Endpoint(
-        name=MODEL, model="smollm2", slots=slots, context_tokens=context_tokens, arguments=("--threads=1", *arguments)
+        name=MODEL,
+        model="smollm2",
+        slots=slots,
+        context_tokens=context_tokens,
+        arguments=("--threads=1", *arguments),
+        adapters=adapters,
     )
     caches = folder / "caches"
     caches.mkdir(parents=True, exist_ok=True)
@@ -37,6 +52,26 @@ def new_llamacpp(folder: Path, *, slots: int = 2, context_tokens: int = 1024, ar
         endpoint=endpoint, weights=staged.path, digest=staged.digest, port=free_port(), key=KEY, caches=caches
     )
     return engine_to_start(start)
+
+
+def smollm2_adapter(path: Path, seed: int) -> Path:
+    """A GGUF with a LoRA adapter of SmolLM2 135M: noise on what its first layer adds, so that nothing it says is as before."""
+    noise = random.Random(seed)
+    shapes = {"blk.0.ffn_down.weight.lora_a": (1536, 1), "blk.0.ffn_down.weight.lora_b": (1, 576)}
+    settings = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
+    head, data = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(settings) + 1), b""
+    for name, value in settings.items():
+        head += _counted(name) + struct.pack("<I", 8) + _counted(value)
+    head += _counted("adapter.lora.alpha") + struct.pack("<If", 6, 1.0)
+    for name, shape in shapes.items():
+        head += _counted(name) + struct.pack("<IQQIQ", 2, *shape, 0, len(data))  # offsets are of multiples of 32
+        data += array.array("f", (noise.gauss(0, 2) for _ in range(shape[0] * shape[1]))).tobytes()
+    path.write_bytes(head + bytes(-len(head) % 32) + data)
+    return path
+
+
+def _counted(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
 
 
 def new_emulated(*, scale: float = 0.02, faults: Faults | None = None, **settings: Any) -> Emulated:
@@ -53,48 +88,6 @@ def new_emulated(*, scale: float = 0.02, faults: Faults | None = None, **setting
             **settings,
         )
     )
-
-
-def tiny_model(folder: Path) -> Path:
-    """A model of two layers without weights, and a tokenizer of single bytes: enough for vLLM's ``--load-format dummy``."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    vocab = (
-        {chr(byte): byte for byte in shown} | {chr(256 + k): byte for k, byte in enumerate(hidden)} | {"<|end|>": 256}
-    )
-    split = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    end = {"id": 256, "content": "<|end|>", "special": True} | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
-    tokenizer = {
-        "version": "1.0",
-        "added_tokens": [end | {"normalized": False}],
-        "pre_tokenizer": split,
-        "decoder": split,
-        "model": {"type": "BPE", "vocab": vocab, "merges": []},
-    } | dict.fromkeys(("truncation", "padding", "normalizer", "post_processor"))
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "num_hidden_layers": 2,
-        "vocab_size": 512,
-        "max_position_embeddings": 2048,
-        "torch_dtype": "bfloat16",
-        "tie_word_embeddings": True,
-        "bos_token_id": 256,
-        "eos_token_id": 256,
-        "rms_norm_eps": 1e-5,
-        "hidden_act": "silu",
-        "rope_theta": 10000.0,
-    }
-    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
-    own = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "chat_template": template}
-    for name, content in {"tokenizer": tokenizer, "config": config, "tokenizer_config": own}.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return folder
 
 
 class Recorded:
@@ -201,5 +194,6 @@ __all__ = [
     "new_llamacpp",
     "recorded",
     "said",
+    "smollm2_adapter",
     "until",
 ]

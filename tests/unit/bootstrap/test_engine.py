@@ -268,7 +268,7 @@ def test_where_it_listens_comes_from_the_assignment():
         ({**EMULATED, "arguments": ("--scale", "fast")}, "numbers"),
         ({"arguments": ("--rope", "1")}, "--threads"),
         ({"arguments": ("--threads", "many")}, "whole number"),
-        ({"adapters": (("law", "/tmp"),)}, "adapters"),
+        ({"adapters": (("law", "/tmp"),), "arguments": ("--embeddings",)}, "adapters"),
     ],
 )
 def test_what_an_engine_does_not_have_is_refused_before_it_is_started(tmp_path, endpoint, says):

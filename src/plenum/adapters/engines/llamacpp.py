@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ from typing import Any
 import msgspec
 
 from plenum.adapters.engines.handoff import HandoffClient
-from plenum.adapters.engines.http import HttpEngine
+from plenum.adapters.engines.http import HttpEngine, Opening
 from plenum.adapters.engines.server import Command, Server
-from plenum.adapters.weights import gguf_in
+from plenum.adapters.weights import WeightsError, gguf_in
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import FieldError
-from plenum.ports.engine import CHAT, Capabilities, EngineError
+from plenum.ports.engine import CHAT, COMPLETIONS, Capabilities, EngineError
 
-HANDOFF_TAG, DIGEST_TAG = "handoff=", "digest="
-"""Of the model in ``/v1/models``: address of the second port, digest of the weights."""
+HANDOFF_TAG, DIGEST_TAG, ADAPTER_TAG = "handoff=", "digest=", "adapter="
+"""Of the model in ``/v1/models``: address of the second port, digest of the weights, number and name of an adapter (``adapter=0=poet``)."""
 
 DEFAULT_SLOTS = 4
 DEFAULT_CONTEXT_TOKENS = 4_096
@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Of the weights: caches are bound to it.
     caches
         Folder for saved caches; empty: no hand-offs.
+    adapters
+        Names, and GGUF files.
     """
 
     path: str
@@ -66,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_tokens: int = BATCH_TOKENS
     cache_mib: int = CACHE_MIB
     embeddings: bool = False
-    pooling: str = "mean"
+    adapters: tuple[tuple[str, str], ...] = ()
 
 
 class LlamaCpp(HandoffClient, HttpEngine):
@@ -81,6 +83,7 @@ class LlamaCpp(HandoffClient, HttpEngine):
         "cached_tokens": ("llamacpp:prompt_tokens_cached_total",),
         "output_tokens": ("llamacpp:tokens_predicted_total",),
     }
+    adapters: tuple[str, ...] = ()
 
     async def learn(self) -> None:
         """Ask for slots, context, and where hand-offs are spoken of."""
@@ -95,6 +98,7 @@ class LlamaCpp(HandoffClient, HttpEngine):
         tags = [str(tag) for tag in model.get("tags", ())]
         self.handoff_url = next((tag[len(HANDOFF_TAG) :] for tag in tags if tag.startswith(HANDOFF_TAG)), "")
         self.weights_digest = next((tag[len(DIGEST_TAG) :] for tag in tags if tag.startswith(DIGEST_TAG)), "")
+        self.adapters = tuple(name for _, name in sorted(_numbered(tags)))
         embeds = "embeddings" in tags
         self.capabilities = Capabilities(
             chat=not embeds,
@@ -102,9 +106,33 @@ class LlamaCpp(HandoffClient, HttpEngine):
             embeddings=embeds,
             tokenize=True,
             handoff=bool(self.handoff_url) and not embeds,
+            adapters=bool(self.adapters),
             slots=int(props.get("total_slots", 0)),
             context_tokens=int(props.get("default_generation_settings", {}).get("n_ctx", 0)),
         )
+
+    async def models(self) -> tuple[str, ...]:
+        """Return the names that it serves, adapters among them."""
+        return (*await super().models(), *self.adapters)
+
+    def open(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Opening:
+        """Send a request and give its answer while the context is open."""
+        if self.adapters and path in (CHAT, COMPLETIONS):
+            body = body.rstrip().removesuffix(b"}") + b',"lora":' + msgspec.json.encode(self.lora(body)) + b"}"
+        return super().open(path, body, headers)
+
+    def lora(self, body: bytes) -> list[dict[str, float]]:
+        """Return which adapter a request is for, as the server wants it said; of a request for the model, that none is.
+
+        Unsaid, the server would go on from what an adapter's request left in the slot, as if the model itself had computed it.
+        """
+        if not self.adapters:
+            return []
+        try:
+            name = msgspec.json.decode(body, type=_Named).model
+        except msgspec.DecodeError:
+            name = ""  # what is wrong with it, the server says
+        return [{"id": k, "scale": float(each == name)} for k, each in enumerate(self.adapters)]
 
     async def tokenize(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text."""
@@ -121,6 +149,17 @@ class LlamaCpp(HandoffClient, HttpEngine):
             raise EngineError("only one prompt of text is measured")
         text = {"content": prompt, "add_special": True, "parse_special": True}
         return len((await self.ask_json("POST", "/tokenize", text))["tokens"])
+
+
+class _Named(msgspec.Struct):
+    model: str = ""
+
+
+def _numbered(tags: Sequence[str]) -> Iterator[tuple[int, str]]:
+    for tag in tags:
+        if tag.startswith(ADAPTER_TAG):
+            number, _, name = tag[len(ADAPTER_TAG) :].partition("=")
+            yield int(number), name
 
 
 def llamacpp_command(settings: Settings) -> Command:
@@ -148,11 +187,11 @@ def llamacpp_settings(
     Raises
     ------
     FieldError
-        Arguments that are not known, or adapters, which this driver does not load.
+        Arguments that are not known, or adapters that it cannot load.
     """
-    if endpoint.adapters:
-        raise FieldError("spec.adapters", "llama.cpp serves one model here; adapters need vLLM or SGLang")
     given = _arguments(endpoint.arguments)
+    if endpoint.adapters and "embeddings" in given:
+        raise FieldError("spec.adapters", "llama.cpp computes embeddings without adapters; leave one of both out")
     return Settings(
         path=str(gguf_in(weights)),
         host=host,
@@ -167,8 +206,10 @@ def llamacpp_settings(
         context_tokens=endpoint.context_tokens or DEFAULT_CONTEXT_TOKENS,
         threads=given.get("threads", threads_of(endpoint)),
         batch_tokens=given.get("batch", BATCH_TOKENS),
-        cache_mib=given.get("cache-mib", CACHE_MIB),
+        # It does not tell prompts of one adapter from those of another in that cache (llama.cpp, issue 26207).
+        cache_mib=0 if endpoint.adapters else given.get("cache-mib", CACHE_MIB),
         embeddings=bool(given.get("embeddings", 0)),
+        adapters=tuple((name, str(_adapter(name, Path(place)))) for name, place in endpoint.adapters),
     )
 
 
@@ -177,6 +218,14 @@ def threads_of(endpoint: Endpoint) -> int:
     given = os.environ.get("OMP_NUM_THREADS", "")
     cores = max(pool.request.cpu_milli for pool in endpoint.pools) // 1000
     return max(int(given) if given.isdigit() else cores, 1)
+
+
+def _adapter(name: str, place: Path) -> Path:
+    try:
+        return gguf_in(place)
+    except WeightsError as error:
+        hint = "llama.cpp takes adapters as GGUF; its convert_lora_to_gguf.py makes one of PEFT's files"
+        raise FieldError("spec.adapters", f"{name}: {error.sentence}. {hint}") from None
 
 
 _KNOWN = ("embeddings", "threads", "batch", "cache-mib")

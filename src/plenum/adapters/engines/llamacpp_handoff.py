@@ -125,7 +125,7 @@ class Handoffs:
     async def _prefill(self, request: web.Request) -> web.Response:
         order = msgspec.json.decode(await request.read(), type=Order)
         body = _body(order)
-        settings = sampling(body)
+        settings = self._settings(order, body)
         tokens = await self._tokens(order.path, body)
         async with self._slot(tokens) as slot:
             told = await self._engine.ask_json(
@@ -160,7 +160,7 @@ class Handoffs:
         order = msgspec.json.decode(await request.read(), type=Order)
         body = _body(order)
         handle, saved, first = self._read(order.handle)
-        settings = sampling(body)
+        settings = self._settings(order, body)
         writer = Writer(order.path, body, prompt_tokens=len(saved.tokens), cached_tokens=first.cached_tokens)
         left = writer.limit - 1 if writer.limit else -1
         if first.stop or left == 0:
@@ -179,6 +179,12 @@ class Handoffs:
                     return await writer.answer(request, first_of(first.text, answer.chunks()))
         finally:
             path.unlink(missing_ok=True)
+
+    def _settings(self, order: Order, body: dict[str, Any]) -> dict[str, Any]:
+        adapters = self._engine.lora(order.body)
+        if any(each["scale"] for each in adapters):  # the server takes whatever is restored for the model's own
+            raise HandleError("requests of adapters are not split")
+        return {**sampling(body), "lora": adapters}
 
     async def _give(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
@@ -281,7 +287,8 @@ class Handoffs:
             with suppress(FileNotFoundError):
                 if path.name not in self._kept and path.stat().st_mtime < time.time() - LEFT_S:
                     path.unlink()
-        while (
+        # The newest stays, however large it is: it is what was asked for.
+        while len(self._kept) > 1 and (
             len(self._kept) > MAX_KEPT
             or sum(size for _, size in self._kept.values()) > MAX_KEPT_BYTES
             or next(iter(self._kept.values()))[0] < now - KEPT_S

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from plenum.adapters.engines.leash import leash
-from plenum.adapters.engines.llamacpp import DIGEST_TAG, HANDOFF_TAG, LlamaCpp, Settings
+from plenum.adapters.engines.llamacpp import ADAPTER_TAG, DIGEST_TAG, HANDOFF_TAG, LlamaCpp, Settings
 from plenum.model.errors import MissingExtraError
 
 MAX_SETTINGS_BYTES = 64 * 1024
@@ -73,6 +73,9 @@ def _serve(settings: Settings, listener: socket.socket | None) -> Any:
     if listener is not None:
         params.slot_save_path = os.path.join(settings.caches, "")
         tags.add(HANDOFF_TAG + _url(listener))
+    # Loaded and not applied: each request says which of them it is for.
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for _, path in settings.adapters]
+    tags |= {f"{ADAPTER_TAG}{k}={name}" for k, (name, _) in enumerate(settings.adapters)}
     params.model_alias, params.model_tags = {settings.name}, tags
     return xllamacpp.Server(params)
 
@@ -87,6 +90,7 @@ async def _run(settings: Settings, url: str, listener: socket.socket | None) -> 
         from plenum.adapters.engines.llamacpp_handoff import Handoffs
 
         engine = LlamaCpp(url, key=settings.key)
+        engine.adapters = tuple(name for name, _ in settings.adapters)
         handoffs = Handoffs(
             engine, Path(settings.caches), settings.digest, settings.slots, url=_url(listener), key=settings.key
         )
