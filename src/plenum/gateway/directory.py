@@ -54,8 +54,13 @@ class Directory:
             raise _unproven("key.expired", "this API key has expired; ask for another")
         return key
 
-    def served(self, key: Key, model: str) -> Served:
+    def served(self, key: Key, model: str, named: str = "") -> Served:
         """Return what a key's holder means by a model.
+
+        Parameters
+        ----------
+        named
+            What they named, where an experiment made ``model`` of it; empty: the same.
 
         Raises
         ------
@@ -63,7 +68,7 @@ class Directory:
             Nothing: there is none, another tenant has it, or the key may not use it. Which of these is told to nobody.
         """
         found = self._served.get((key.tenant, model))
-        if found is None or (key.models and model not in key.models):
+        if found is None or (key.models and (named or model) not in key.models):
             shown = model if len(model) <= 100 else f"{model[:100]}…"
             raise RefusedError(
                 404,
@@ -73,6 +78,10 @@ class Directory:
                 field="model",
             )
         return found
+
+    def has(self, tenant: str, model: str) -> bool:
+        """Return whether a tenant has a model."""
+        return (tenant, model) in self._served
 
     def endpoint(self, id: str) -> Served | None:
         """Return an endpoint by ``tenant/name``."""

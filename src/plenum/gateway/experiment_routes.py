@@ -23,7 +23,7 @@ async def _score(call: Call) -> None:
     if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
         raise invalid("score", "score must be a number from 0 to 1")
     chosen = call.gateway.inference.variants.score(call.key.tenant, request, float(score))
-    body = {"object": "score", "experiment": chosen.experiment, "arm": chosen.arm}
+    body = {"object": "score", "experiment": chosen.experiment, "arm": chosen.arm.name}
     await call.answer(200, msgspec.json.encode(body))
 
 

@@ -20,6 +20,7 @@ from plenum.gateway.answers import EVENTS, JSON, Headers, error_event, word
 from plenum.gateway.directory import Directory
 from plenum.gateway.estimates import Estimates
 from plenum.gateway.journal import Journal, Slot
+from plenum.gateway.judging import MAX_ANSWER_BYTES, Judging
 from plenum.gateway.limits import Grant, Limits
 from plenum.gateway.measures import Measures
 from plenum.gateway.meter import Counted, Meter, usage_of
@@ -27,8 +28,8 @@ from plenum.gateway.moderation import Moderation
 from plenum.gateway.read import Reading, Wishes, read_ask
 from plenum.gateway.request import Ask, Dispatch, Dispatched, RefusedError
 from plenum.gateway.settings import GatewaySettings
-from plenum.gateway.variants import Chosen, Variants
-from plenum.ports.engine import EngineError
+from plenum.gateway.variants import Chosen, Variants, note
+from plenum.ports.engine import CHAT, EngineError
 from plenum.ports.gateway import Key, Table, Usage
 
 MAX_SAID_CHARACTERS = 400
@@ -52,17 +53,19 @@ class Inference:
         self.directory = Directory(Table(version=0))
         self.estimates, self.limits = Estimates(), Limits()
         self.closing = False
-        self.variants = Variants(settings.experiments)
-        self.moderation = Moderation(settings.moderation) if settings.moderation else None
+        self.variants, self.judging = Variants(), Judging(self._judge)
+        self.moderation = Moderation(settings.moderation)
 
     def use(self, table: Table) -> None:
         """Go by another table from the next request on."""
         self.directory = Directory(table)
+        self.variants.use(table.policies, self.directory.has)
+        self.moderation.use({name: each.moderation for name, each in table.policies.items() if each.moderation})
 
     async def end(self) -> None:
         """Close what it has open to others than engines."""
-        if self.moderation is not None:
-            await self.moderation.close()
+        await self.judging.close()
+        await self.moderation.close()
 
     def ask(self, key: Key, path: str, raw: bytes, *, id: str = "", wishes: Wishes = NO_WISHES) -> Answering:
         """Give a request's answer while the context is open; leaving it early cancels it.
@@ -82,6 +85,13 @@ class Inference:
             On entering: it is not served, for a reason that its sender can be told.
         """
         return Answering(self, key, path, raw, id or new_id(), wishes)
+
+    async def _judge(self, key: Key, raw: bytes) -> bytes:
+        async with self.ask(key, CHAT, raw, wishes=_JUDGES) as answering:
+            return await answering.read()
+
+
+_JUDGES = Wishes(judges=True)
 
 
 def new_id() -> str:
@@ -118,6 +128,7 @@ class Answering:
         self._prompt_tokens = 0
         self._outcome = ""
         self._chosen: Chosen | None = None
+        self._kept: bytearray | None = None
         self.status, self.content_type = 200, JSON
         self.headers: Headers = []
         self.usage: Usage | None = None
@@ -150,6 +161,7 @@ class Answering:
         assert slot is not None
         if self._whole is not None:
             self._first(dispatched)
+            self._keep(self._whole)
             yield self._whole
             self._outcome = "done"
             return
@@ -161,6 +173,8 @@ class Answering:
                 if data:
                     if not self._ttft_s:
                         self._first(dispatched)
+                    if self._kept is not None:
+                        self._keep(data)
                     yield data
                     slot.count(prompt_tokens, 0, meter.tokens)
         except EngineError as error:
@@ -202,7 +216,7 @@ class Answering:
         )
         self._raw = b""
         ask = self._ask
-        if inference.moderation is not None:
+        if not self._wishes.judges:
             await inference.moderation.check(ask)
         self._grant = inference.limits.take(self._key, ask.prompt_tokens + ask.output_tokens, self._started_s)
         self._slot = inference.journal.claim()
@@ -226,7 +240,18 @@ class Answering:
             self.headers = [*self.headers, (b"x-plenum-verdict", word(ask.verdict))]
 
     def _rewrite(self, body: dict[str, Any]) -> None:
+        if self._wishes.judges:
+            return
         self._chosen = self._inference.variants.apply(self._key, self._path, body, self._wishes.session, self._id)
+        if self._chosen is not None and self._chosen.judge is not None:
+            self._kept = bytearray()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what is sent for the judge; nothing of what is too long for it."""
+        if self._kept is not None:
+            self._kept += data
+            if len(self._kept) > MAX_ANSWER_BYTES:
+                self._kept = None
 
     async def _take_whole(self) -> None:
         assert self._slot is not None
@@ -357,7 +382,9 @@ class Answering:
         }
         inference.measures.answered(dispatched.endpoint, outcome, **figures)
         if self._chosen is not None:
-            inference.variants.note(self._chosen, **figures, failed=outcome != "done")
+            note(self._chosen, **figures, failed=outcome != "done")
+            if self._kept and outcome == "done" and not inference.closing:
+                inference.judging.offer(self._chosen, bytes(self._kept))
 
 
 def _broken(error: EngineError | None) -> RefusedError:

@@ -6,7 +6,7 @@ What it says of, it is told in full, so it is for servers that the operator trus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -14,12 +14,14 @@ import msgspec
 
 from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.settings import ModerationSettings
+from plenum.ports.policy import Hook
 
 MAX_PROMPT_CHARACTERS = 1_000_000
 """Of one question to the hook."""
 
 MAX_ANSWER_BYTES = 1 << 20
 MAX_CATEGORIES = 16
+MAX_TIMEOUT_S = 600.0
 
 Judge = Callable[[str, str], Awaitable[tuple[str, ...]]]
 """Takes tenant and prompt; gives the categories that it objects by, none where it does not. May raise anything."""
@@ -30,34 +32,55 @@ class Moderation:
 
     Parameters
     ----------
+    settings
+        Of the hook that the gateway has for everybody, or for the tenants that it names; None: there is none.
     judge
-        None: the server that the settings name.
+        None: the servers that settings and tenants name.
     """
 
-    def __init__(self, settings: ModerationSettings, judge: Judge | None = None) -> None:
-        self._settings, self._judge = settings, judge or self._ask
-        self._places = asyncio.Semaphore(settings.parallel)
+    def __init__(self, settings: ModerationSettings | None = None, judge: Judge | None = None) -> None:
+        self._own, self._judge = settings, judge
+        self._hooks: dict[str, ModerationSettings] = {}
+        self._places: dict[str, asyncio.Semaphore] = {}
         self._session: aiohttp.ClientSession | None = None
         self.failures = 0
 
+    def use(self, hooks: Mapping[str, Hook]) -> None:
+        """Ask about tenants' prompts as they wish, from the next one on."""
+        self._hooks = {
+            tenant: ModerationSettings(url=hook.url, timeout_s=hook.timeout_s, fail_open=hook.fail_open)
+            for tenant, hook in hooks.items()
+        }
+        self._places = {url: places for url, places in self._places.items() if places.locked()}
+
     async def check(self, ask: Ask) -> None:
-        """Pass if a request's prompt may.
+        """Pass if a request's prompt may: by the gateway's hook, and by its tenant's.
 
         Raises
         ------
         RefusedError
             It may not, or nobody could say and that is not enough.
         """
-        settings, tenant = self._settings, ask.key.tenant
-        if settings.tenants and tenant not in settings.tenants:
-            return
+        own, tenant = self._own, ask.key.tenant
+        if own is not None and (not own.tenants or tenant in own.tenants):
+            await self._check(ask, own)
+        if (hook := self._hooks.get(tenant)) is not None:
+            await self._check(ask, hook)
+
+    async def close(self) -> None:
+        """Close connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _check(self, ask: Ask, settings: ModerationSettings) -> None:
         given = ask.body.get("prompt") or ask.body.get("input")
         if isinstance(given, list) and type(given[0]) is not str:
             sentence = "prompts are moderated here, so they must be text: nobody can read tokens"
             raise RefusedError(400, "invalid_request_error", "moderation.tokens", sentence, field="prompt")
+        places = self._places.setdefault(settings.url, asyncio.Semaphore(settings.parallel))
         try:
-            async with asyncio.timeout(settings.timeout_s), self._places:
-                objections = await self._judged(tenant, ask.prompt)
+            async with asyncio.timeout(settings.timeout_s), places:
+                objections = await self._judged(settings, ask.key.tenant, ask.prompt)
         except Exception:
             # Whatever a hook can raise: it must not be what decides whether requests are served.
             self.failures += 1
@@ -70,24 +93,22 @@ class Moderation:
             sentence = f"the prompt was refused by this service's moderation: {named}"
             raise RefusedError(400, "invalid_request_error", "moderation.flagged", sentence)
 
-    async def close(self) -> None:
-        """Close connections."""
-        if self._session is not None:
-            await self._session.close()
-
-    async def _judged(self, tenant: str, prompt: str) -> tuple[str, ...]:
+    async def _judged(self, settings: ModerationSettings, tenant: str, prompt: str) -> tuple[str, ...]:
         """Ask about all of a prompt, in pieces where it is long, until one is objected to."""
         for start in range(0, max(len(prompt), 1), MAX_PROMPT_CHARACTERS):
-            if objections := await self._judge(tenant, prompt[start : start + MAX_PROMPT_CHARACTERS]):
+            piece = prompt[start : start + MAX_PROMPT_CHARACTERS]
+            if objections := await (
+                self._judge(tenant, piece) if self._judge else self._ask(settings.url, tenant, piece)
+            ):
                 return objections
         return ()
 
-    async def _ask(self, tenant: str, prompt: str) -> tuple[str, ...]:
+    async def _ask(self, url: str, tenant: str, prompt: str) -> tuple[str, ...]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s))
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=MAX_TIMEOUT_S))
         body = msgspec.json.encode({"input": prompt, "tenant": tenant})
         async with self._session.post(
-            self._settings.url, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+            url, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
         ) as answer:
             answer.raise_for_status()
             return objections_of(await answer.content.read(MAX_ANSWER_BYTES))

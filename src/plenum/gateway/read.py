@@ -43,11 +43,14 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         ``batch`` for what can wait; empty: as its key says.
     session
         What belongs together, by ``x-session-id``.
+    judges
+        Whether it judges an answer: it is in no experiment, and nobody moderates it.
     """
 
     timeout_s: float = 0.0
     tier: str = ""
     session: str = ""
+    judges: bool = False
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,9 +97,10 @@ def read_ask(
         It cannot be meant, is not allowed, or names a model that is not there.
     """
     body = read_object(raw)
+    named = check_text(body.get("model"), "model")
     rewrite(body)
     model = check_text(body.get("model"), "model")
-    served = directory.served(key, model)
+    served = directory.served(key, model, named)
     check_fields(path, body)
     prompt = _prompt(path, body)
     choices = _choices(body, prompt, settings)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from plenum.gateway.experiments import Experiment
-
 
 class ModerationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How prompts are moderated.
@@ -40,6 +38,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         As the control plane knows it.
     body_bytes, body_s
         Largest request, and longest that one may take to arrive.
+    bodies_bytes, tenant_bodies_bytes
+        What the bodies of all requests that are open may come to, and those of one tenant.
     headers_bytes, headers_s
         The same of its head.
     idle_s
@@ -63,14 +63,14 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     metrics_hash
         SHA-256, in hexadecimal, of the token that reads ``/metrics`` from elsewhere; empty: loopback alone reads it.
     moderation
-        Who says which prompts may pass; None: all may.
-    experiments
-        Variants of prompts and models, of all tenants.
+        Who says which prompts may pass, whatever tenants have of their own; None: nobody.
     """
 
     name: str = "gateway"
     body_bytes: int = 8 * 2**20
     body_s: float = 30.0
+    bodies_bytes: int = 512 * 2**20
+    tenant_bodies_bytes: int = 256 * 2**20
     headers_bytes: int = 32 * 2**10
     headers_s: float = 10.0
     idle_s: float = 75.0
@@ -86,4 +86,3 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     failures_per_minute: int = 60
     metrics_hash: str = ""
     moderation: ModerationSettings | None = None
-    experiments: tuple[Experiment, ...] = ()

@@ -1,100 +1,88 @@
 """Experiments: what one name of a model stands for differs from user to user, and what each variant costs and is worth is measured.
 
-A tenant's experiment has arms: another model, a system prompt, a template around what the user says. Who gets which is told by a hash, so a
-user keeps an arm, and gateways agree on it without talking. Beside tokens and latencies stand the scores that clients report.
+A tenant's experiment has arms: another model, a system prompt, a template around what the user says. Who gets which is told by a hash,
+so a user keeps an arm, and gateways agree on it without talking. Beside tokens, latencies and prices stand scores: those that clients
+report, and those of a judge.
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from plenum.gateway.experiments import PROMPT, Arm, Experiment
+from plenum.gateway.figures import Figures, verdict
 from plenum.gateway.request import RefusedError
-from plenum.model.errors import FieldError
 from plenum.ports.engine import CHAT
 from plenum.ports.gateway import Key
+from plenum.ports.policy import PROMPT, Arm, Experiment, Judge, Policy, arm_of, part_of
 
-MAX_EXPERIMENTS = 256
 MAX_REMEMBERED = 100_000
 """Requests whose arm is remembered, so that they can be scored."""
 
 
-class Figures(msgspec.Struct, kw_only=True):
-    """Running means of one arm.
+class Chosen(msgspec.Struct, frozen=True):
+    """A request's arm.
 
     Parameters
     ----------
-    score, score_error
-        Mean of what was reported, from 0 to 1, and its standard error; NaN: too few.
+    judge
+        Who is to score its answer; None: nobody.
+    question
+        What the user said last, for the judge.
     """
 
-    requests: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    ttft_s: float = 0.0
-    total_s: float = 0.0
-    scores: int = 0
-    score_sum: float = 0.0
-    score_squares: float = 0.0
-
-    def shown(self) -> dict[str, Any]:
-        """Return means; null where there is nothing to take one of."""
-        done, scores = max(self.requests - self.failed, 0), self.scores
-        mean = self.score_sum / scores if scores else 0.0
-        squares = max(self.score_squares - scores * mean**2, 0.0)
-        return {
-            "requests": self.requests,
-            "failed": self.failed,
-            "prompt_tokens": self.prompt_tokens / done if done else None,
-            "cached_tokens": self.cached_tokens / done if done else None,
-            "output_tokens": self.output_tokens / done if done else None,
-            "ttft_s": self.ttft_s / done if done else None,
-            "total_s": self.total_s / done if done else None,
-            "scores": scores,
-            "score": mean if scores else None,
-            "score_error": math.sqrt(squares / (scores - 1) / scores) if scores > 1 else None,
-        }
-
-
-class Chosen(msgspec.Struct, frozen=True):
-    """A request's arm."""
-
-    experiment: str
-    arm: str
     tenant: str
+    experiment: str
+    arm: Arm
+    figures: Figures
+    judge: Judge | None = None
+    question: str = ""
 
     @property
     def label(self) -> str:
         """For a header."""
-        return f"{self.experiment}.{self.arm}"
+        return f"{self.experiment}.{self.arm.name}"
+
+
+class _Running(msgspec.Struct, frozen=True):
+    """An experiment, those of its arms that are served, and the figures of all."""
+
+    experiment: Experiment
+    arms: tuple[Arm, ...]
+    figures: dict[str, Figures]
 
 
 class Variants:
     """The experiments of all tenants, and what was measured since this gateway started.
 
-    Raises
-    ------
-    FieldError
-        Two of a tenant's experiments have one name, or stand for one model.
+    A change of an arm begins its figures anew; a change of its weight does not.
     """
 
-    def __init__(self, experiments: Iterable[Experiment] = ()) -> None:
-        found = tuple(experiments)
-        self._by_model = {(each.tenant, each.model): each for each in found}
-        self._by_name = {(each.tenant, each.name): each for each in found}
-        if len(found) > MAX_EXPERIMENTS or not len(found) == len(self._by_model) == len(self._by_name):
-            raise FieldError(
-                "experiments", f"at most {MAX_EXPERIMENTS}, and of a tenant one for each name and each model"
-            )
-        self._figures = {(each.tenant, each.name, arm.name): Figures() for each in found for arm in each.arms}
+    def __init__(self) -> None:
+        self._running: dict[tuple[str, str], _Running] = {}
+        self._figures: dict[tuple[str, Experiment], Figures] = {}
         self._remembered: OrderedDict[str, Chosen] = OrderedDict()
+
+    def use(self, policies: Mapping[str, Policy], is_served: Callable[[str, str], bool]) -> None:
+        """Go by other experiments from the next request on.
+
+        Parameters
+        ----------
+        is_served
+            Tells of a tenant and a model whether it is there; arms without one get nobody.
+        """
+        before, self._figures, self._running = self._figures, {}, {}
+        for tenant, policy in policies.items():
+            for each in policy.experiments:
+                figures: dict[str, Figures] = {}
+                for arm in each.arms:
+                    key = _identity(tenant, each, arm)
+                    figures[arm.name] = self._figures[key] = before.get(key) or Figures()
+                arms = tuple(arm for arm in each.arms if is_served(tenant, arm.model or each.model))
+                self._running[tenant, each.model] = _Running(each, arms or each.arms, figures)
 
     def apply(self, key: Key, path: str, body: dict[str, Any], session: str, id: str) -> Chosen | None:
         """Make a request its arm's; returns the arm, or None where there is no experiment.
@@ -105,43 +93,29 @@ class Variants:
             What keeps an arm, where the body names no user.
         """
         model = body.get("model")
-        found = self._by_model.get((key.tenant, model)) if type(model) is str else None
+        found = self._running.get((key.tenant, model)) if type(model) is str else None
         if found is None:
             return None
+        name, judge = found.experiment.name, found.experiment.judge
         who = body.get("user") or body.get("prompt_cache_key") or session or id
-        arm = found.arm_of(str(who))
+        arm = arm_of(name, found.arms, str(who))
+        if judge is not None and part_of("judge", id) >= judge.sample:
+            judge = None
+        question = _question(body) if judge else ""
+        chosen = Chosen(key.tenant, name, arm, found.figures[arm.name], judge, question)
         if arm.model:
             body["model"] = arm.model
         if path == CHAT:
             _rewrite(body, arm)
         elif arm.template and type(body.get("prompt")) is str:
             body["prompt"] = arm.template.replace(PROMPT, body["prompt"])
-        chosen = Chosen(found.name, arm.name, key.tenant)
         self._remember(id, chosen)
         return chosen
 
-    def note(
-        self,
-        chosen: Chosen,
-        *,
-        prompt_tokens: int,
-        cached_tokens: int,
-        output_tokens: int,
-        ttft_s: float,
-        total_s: float,
-        failed: bool,
-    ) -> None:
-        """Note what a request came to."""
-        figures = self._figures[chosen.tenant, chosen.experiment, chosen.arm]
-        figures.requests += 1
-        figures.failed += failed
-        if failed:
-            return
-        figures.prompt_tokens += prompt_tokens
-        figures.cached_tokens += cached_tokens
-        figures.output_tokens += output_tokens
-        figures.ttft_s += ttft_s
-        figures.total_s += total_s
+    def models(self, tenant: str) -> dict[str, str]:
+        """Return the names that a tenant's experiments stand for, each with a model that may answer instead."""
+        running = {name: found for (whose, name), found in self._running.items() if whose == tenant}
+        return {name: found.arms[0].model or name for name, found in running.items()}
 
     def score(self, tenant: str, request: str, score: float) -> Chosen:
         """Note what somebody thought of an answer; once for each request.
@@ -161,37 +135,92 @@ class Variants:
                 field="request_id",
             )
         del self._remembered[request]
-        figures = self._figures[chosen.tenant, chosen.experiment, chosen.arm]
-        figures.scores += 1
-        figures.score_sum += score
-        figures.score_squares += score**2
+        chosen.figures.scores += 1
+        chosen.figures.score += score
         return chosen
 
     def shown(self, tenant: str) -> list[dict[str, Any]]:
         """Return a tenant's experiments with what was measured of each arm."""
-        return [
-            {
-                "id": each.name,
-                "object": "experiment",
-                "model": each.model,
-                "arms": [
-                    {
-                        "name": arm.name,
-                        "weight": arm.weight,
-                        "model": arm.model or each.model,
-                        **self._figures[each.tenant, each.name, arm.name].shown(),
-                    }
-                    for arm in each.arms
-                ],
-            }
-            for each in self._by_name.values()
-            if each.tenant == tenant
-        ]
+        return [_shown(found) for (whose, _), found in self._running.items() if whose == tenant]
 
     def _remember(self, id: str, chosen: Chosen) -> None:
-        self._remembered[id] = chosen
+        self._remembered[id] = msgspec.structs.replace(chosen, question="")
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
+
+
+def note(
+    chosen: Chosen,
+    *,
+    prompt_tokens: int,
+    cached_tokens: int,
+    output_tokens: int,
+    ttft_s: float,
+    total_s: float,
+    failed: bool,
+) -> None:
+    """Note what a request came to."""
+    figures = chosen.figures
+    figures.requests += 1
+    figures.failed += failed
+    if failed:
+        return
+    cost = chosen.arm.cost(prompt_tokens, output_tokens)
+    figures.prompt_tokens += prompt_tokens
+    figures.cached_tokens += cached_tokens
+    figures.output_tokens += output_tokens
+    figures.ttft_s += ttft_s
+    figures.total_s += total_s
+    figures.cost += cost
+    figures.cost_squares += cost**2
+
+
+def summary(figures: Mapping[str, Figures], good_enough: float, *, judged: bool, priced: bool) -> dict[str, Any]:
+    """Return what figures say of which arm to take."""
+    cheapest, sentence = verdict(figures, good_enough, judged=judged, priced=priced)
+    return {"cheapest_good_enough": cheapest or None, "verdict": sentence}
+
+
+def _shown(found: _Running) -> dict[str, Any]:
+    each = found.experiment
+    arms = [
+        {
+            "name": arm.name,
+            "weight": arm.weight,
+            "model": arm.model or each.model,
+            "priced": arm.priced,
+            "sums": msgspec.structs.asdict(found.figures[arm.name]),
+        }
+        for arm in each.arms
+    ]
+    return {
+        "id": each.name,
+        "object": "experiment",
+        "model": each.model,
+        "good_enough": each.good_enough,
+        "judge": each.judge.model if each.judge else None,
+        "arms": arms,
+        **summary(
+            found.figures, each.good_enough, judged=bool(each.judge), priced=all(arm.priced for arm in each.arms)
+        ),
+    }
+
+
+def _identity(tenant: str, each: Experiment, arm: Arm) -> tuple[str, Experiment]:
+    """What figures are of: an arm as it was written, whatever part of the users it has, judged as it is."""
+    same = msgspec.structs.replace(arm, weight=1.0)
+    return tenant, msgspec.structs.replace(each, arms=(same,), good_enough=0.0)
+
+
+def _question(body: dict[str, Any]) -> str:
+    """Return what the user said last, where that is text."""
+    if type(body.get("prompt")) is str:
+        return body["prompt"]
+    messages = body.get("messages")
+    for message in reversed(messages if type(messages) is list else ()):
+        if type(message) is dict and message.get("role") == "user":
+            return message["content"] if type(message.get("content")) is str else ""
+    return ""
 
 
 def _rewrite(body: dict[str, Any], arm: Arm) -> None:

@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import openai
 import pytest
 from aiohttp import web
-from tests.unit.gateway.canned import SECRET, CannedDispatch, canned_gateway
+from tests.unit.gateway.canned import SECRET, CannedDispatch, canned_gateway, table
 
 from plenum.gateway.moderation import objections_of
 from plenum.gateway.settings import GatewaySettings, ModerationSettings
+from plenum.ports.policy import Hook, Policy
 
 
 @asynccontextmanager
@@ -77,9 +79,7 @@ def test_prompts_are_asked_about_before_any_engine_sees_them(tmp_path: Path, fai
                     assert failed.value.status_code == 503
                     assert "retry-after" in failed.value.response.headers
                 assert len(dispatch.asked) == (3 if fail_open else 1)
-                moderation = gateway.inference.moderation
-                assert moderation
-                assert moderation.failures == 2
+                assert gateway.inference.moderation.failures == 2
 
     asyncio.run(go())
 
@@ -94,6 +94,30 @@ def test_only_tenants_that_are_named_are_asked_about(tmp_path: Path) -> None:
             ):
                 assert await say(asking, "bad") == "echo: bad"
             assert asked == []
+
+    asyncio.run(go())
+
+
+def test_a_tenants_own_hook_is_asked_beside_the_gateways_from_one_table_to_the_next(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with moderator() as (everybodys, all_asked), moderator() as (own, asked):
+            settings = GatewaySettings(moderation=ModerationSettings(url=everybodys))
+            async with (
+                canned_gateway(tmp_path, CannedDispatch(), settings=settings) as (url, gateway),
+                openai.AsyncOpenAI(base_url=url + "/v1", api_key=SECRET, max_retries=0) as asking,
+            ):
+                for tenants, seen in (("rival", 0), ("acme", 1), ("rival", 1)):
+                    policies = {tenants: Policy(moderation=Hook(url=own))}
+                    gateway.use(msgspec.structs.replace(table(), policies=policies))
+                    assert await say(asking, "good") == "echo: good"
+                    assert len(asked) == seen
+                assert len(all_asked) == 3
+                gateway.use(
+                    msgspec.structs.replace(table(), policies={"acme": Policy(moderation=Hook(url=own + "/gone"))})
+                )
+                with pytest.raises(openai.InternalServerError) as failed:
+                    await say(asking, "good")
+                assert failed.value.status_code == 503
 
     asyncio.run(go())
 

@@ -1,48 +1,70 @@
-"""Experiments: who gets which arm, what becomes of a request, and what is measured."""
+"""Experiments: who gets which arm, what becomes of a request, what is measured and judged, and which arm is to be taken."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 import pytest
-from tests.unit.gateway.canned import RIVAL, SECRET, CannedDispatch, canned_gateway
+from tests.unit.gateway.canned import (
+    RIVAL,
+    SECRET,
+    CannedAnswer,
+    CannedDispatch,
+    canned_gateway,
+    completion,
+    echo,
+    table,
+)
 
-from plenum.gateway.experiments import Arm, Experiment
-from plenum.gateway.settings import GatewaySettings
-from plenum.gateway.variants import Chosen, Variants
-from plenum.model.errors import FieldError
+from plenum.gateway.app import Gateway
+from plenum.gateway.figures import Figures, quality_of, verdict
+from plenum.gateway.judging import MAX_WAITING, said_in, score_in
+from plenum.gateway.request import Ask
+from plenum.gateway.variants import Variants
 from plenum.ports.engine import CHAT, COMPLETIONS
 from plenum.ports.gateway import Key
+from plenum.ports.policy import Arm, Experiment, Judge, Policy, arm_of
 
 KEY = Key(id="k", hash="", tenant="acme")
-TONE = Experiment(
-    name="tone",
-    tenant="acme",
-    model="helper",
-    arms=(
-        Arm(name="plain", model="chat", weight=3.0),
-        Arm(name="kind", model="chat", system="Be kind.", template="Dear model, {prompt}"),
-    ),
-)
+PLAIN = Arm(name="plain", model="chat", weight=3.0)
+KIND = Arm(name="kind", model="chat", system="Be kind.", template="Dear model, {prompt}")
+TONE = Experiment(name="tone", model="helper", arms=(PLAIN, KIND))
+
+
+def running(*experiments: Experiment, gone: str = "") -> Variants:
+    variants = Variants()
+    variants.use({"acme": Policy(experiments=experiments)}, lambda tenant, model: model != gone)
+    return variants
+
+
+def arm(who: str) -> str:
+    return arm_of("tone", TONE.arms, who).name
 
 
 def test_a_user_keeps_an_arm_and_arms_have_their_share() -> None:
-    found = Counter(TONE.arm_of(f"user-{n}").name for n in range(4_000))
+    found = Counter(arm(f"user-{n}") for n in range(4_000))
     assert 0.72 < found["plain"] / 4_000 < 0.78
-    other = Experiment(name="other", tenant="acme", model="x", arms=TONE.arms)
-    together = sum(TONE.arm_of(f"u{n}").name == other.arm_of(f"u{n}").name for n in range(1_000))
+    together = sum(arm(f"u{n}") == arm_of("other", TONE.arms, f"u{n}").name for n in range(1_000))
     assert 500 < together < 750  # experiments are dealt out apart: 3/4 · 3/4 + 1/4 · 1/4
-    assert {TONE.arm_of("ann").name for _ in range(5)} == {TONE.arm_of("ann").name}
+    here, there = running(TONE), running(TONE)  # two gateways that never spoke
+    for n in range(20):
+        bodies = [{"model": "helper", "prompt": "x"} for _ in range(2)]
+        pair = [v.apply(KEY, COMPLETIONS, b, f"s{n}", f"{n}") for v, b in zip((here, there), bodies, strict=True)]
+        assert pair[0].label == pair[1].label  # type: ignore[union-attr]
 
 
 def test_an_arm_rewrites_a_request_and_nobody_elses() -> None:
-    variants = Variants([TONE])
-    user = next(f"u{n}" for n in range(100) if TONE.arm_of(f"u{n}").name == "kind")
+    variants = running(TONE)
+    user = next(f"u{n}" for n in range(100) if arm(f"u{n}") == "kind")
     asked = [
         {"role": "system", "content": "Be rude"},
         {"role": "user", "content": "hi"},
@@ -50,7 +72,8 @@ def test_an_arm_rewrites_a_request_and_nobody_elses() -> None:
     ]
     body: dict[str, Any] = {"model": "helper", "messages": asked, "user": user}
     chosen = variants.apply(KEY, CHAT, body, "", "req-1")
-    assert chosen == Chosen("tone", "kind", "acme")
+    assert chosen
+    assert (chosen.label, chosen.tenant, chosen.judge) == ("tone.kind", "acme", None)
     assert body["model"] == "chat"
     assert body["messages"] == [
         {"role": "system", "content": "Be kind."},
@@ -67,31 +90,99 @@ def test_an_arm_rewrites_a_request_and_nobody_elses() -> None:
         assert other == {"model": model, "prompt": "hi"}
 
 
+def test_experiments_change_while_requests_come_and_keep_what_was_measured() -> None:
+    variants = running(TONE)
+    user = next(f"u{n}" for n in range(100) if arm(f"u{n}") == "kind")
+
+    def asked(id: str) -> str:
+        chosen = variants.apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "hi", "user": user}, "", id)
+        return chosen.label if chosen else ""
+
+    def scores() -> list[int]:
+        return [each["sums"]["scores"] for each in variants.shown("acme")[0]["arms"]]
+
+    assert asked("a") == "tone.kind"
+    variants.score("acme", "a", 1.0)
+    arms = (msgspec.structs.replace(PLAIN, weight=1e-9), KIND)
+    variants.use({"acme": Policy(experiments=(msgspec.structs.replace(TONE, arms=arms),))}, lambda *_: True)
+    assert scores() == [0, 1], "another weight is the same arm"
+    asked("b")
+    arms = (PLAIN, msgspec.structs.replace(KIND, system="Be very kind."))
+    variants.use({"acme": Policy(experiments=(msgspec.structs.replace(TONE, arms=arms),))}, lambda *_: True)
+    assert scores() == [0, 0], "another prompt is another arm"
+    variants.score("acme", "b", 1.0)  # of the arm that is no more
+    assert scores() == [0, 0]
+    variants.use({}, lambda *_: True)
+    assert (asked("c"), variants.shown("acme")) == ("", [])
+
+
+def test_arms_without_a_model_get_nobody() -> None:
+    experiment = Experiment(name="tone", model="helper", arms=(PLAIN, Arm(name="gone", model="gone", weight=1e6)))
+    variants = running(experiment, gone="gone")
+    chosen = variants.apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "hi"}, "", "r")
+    assert chosen
+    assert chosen.arm == PLAIN
+
+
+def test_scores_of_another_tenants_requests_are_refused() -> None:
+    variants = running(TONE)
+    variants.apply(KEY, CHAT, {"model": "helper", "messages": []}, "", "req-1")
+    with pytest.raises(Exception, match="no such request"):
+        variants.score("rival", "req-1", 0.0)
+    assert variants.score("acme", "req-1", 1.0).experiment == "tone"
+
+
+# -- through a gateway ------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def asking(
+    folder: Path, experiment: Experiment, answer: Callable[[Ask], Awaitable[CannedAnswer]] = echo
+) -> AsyncIterator[tuple[openai.AsyncOpenAI, httpx.AsyncClient, CannedDispatch, Gateway]]:
+    dispatch = CannedDispatch(answer)
+    async with (
+        canned_gateway(folder, dispatch) as (url, gateway),
+        openai.AsyncOpenAI(base_url=url + "/v1", api_key=SECRET, max_retries=0) as client,
+        httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {SECRET}"}) as plain,
+    ):
+        gateway.use(msgspec.structs.replace(table(), policies={"acme": Policy(experiments=(experiment,))}))
+        yield client, plain, dispatch, gateway
+
+
+async def say(client: openai.AsyncOpenAI, text: str, user: str) -> Any:
+    return await client.chat.completions.with_raw_response.create(
+        model="helper", messages=[{"role": "user", "content": text}], user=user
+    )
+
+
 def test_what_an_arm_costs_and_is_worth_is_measured(tmp_path: Path) -> None:
+    priced = msgspec.structs.replace(
+        TONE,
+        good_enough=0.2,
+        arms=tuple(msgspec.structs.replace(each, prompt_price=1.0, output_price=2.0) for each in TONE.arms),
+    )
+
     async def go() -> None:
-        settings = GatewaySettings(experiments=(TONE,))
-        dispatch = CannedDispatch()
-        async with (
-            canned_gateway(tmp_path, dispatch, settings=settings) as (url, _),
-            openai.AsyncOpenAI(base_url=url + "/v1", api_key=SECRET, max_retries=0) as asking,
-            httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {SECRET}"}) as plain,
-        ):
+        async with asking(tmp_path, priced) as (client, plain, _, _):
             for number in range(20):
-                answer = await asking.chat.completions.with_raw_response.create(
-                    model="helper", messages=[{"role": "user", "content": "hi"}], user=f"u{number}"
-                )
-                arm = TONE.arm_of(f"u{number}").name
-                assert answer.headers["x-plenum-variant"] == f"tone.{arm}"
-                score = {"request_id": answer.headers["x-request-id"], "score": 1.0 if arm == "kind" else 0.5}
-                assert (await plain.post("/v1/scores", json=score)).json()["arm"] == arm
+                answer = await say(client, "hi", f"u{number}")
+                chosen = arm(f"u{number}")
+                assert answer.headers["x-plenum-variant"] == f"tone.{chosen}"
+                score = {"request_id": answer.headers["x-request-id"], "score": 1.0 if chosen == "kind" else 0.5}
+                assert (await plain.post("/v1/scores", json=score)).json()["arm"] == chosen
                 assert (await plain.post("/v1/scores", json=score)).status_code == 404
             (shown,) = (await plain.get("/v1/experiments")).json()["data"]
-            arms = {arm["name"]: arm for arm in shown["arms"]}
+            arms = {each["name"]: each["sums"] for each in shown["arms"]}
             assert arms["plain"]["requests"] + arms["kind"]["requests"] == 20
-            assert (arms["kind"]["score"], arms["plain"]["score"]) == (1.0, 0.5)
-            assert arms["kind"]["score_error"] == 0.0
-            assert arms["kind"]["output_tokens"] == 3
-            assert arms["plain"]["total_s"] > 0
+            assert arms["plain"]["score"] == arms["plain"]["scores"] / 2
+            assert arms["kind"]["score"] == arms["kind"]["scores"] == arms["kind"]["requests"]
+            assert arms["kind"]["output_tokens"] == 3 * arms["kind"]["requests"]
+            tokens = arms["kind"]["prompt_tokens"] + 2 * arms["kind"]["output_tokens"]
+            assert arms["kind"]["cost"] == pytest.approx(tokens / 1e6)
+            assert shown["cheapest_good_enough"] is None
+            assert "not enough yet" in shown["verdict"]
+            names = [each["id"] for each in (await plain.get("/v1/models")).json()["data"]]
+            assert "helper" in names
             theirs = await plain.get("/v1/experiments", headers={"Authorization": f"Bearer {RIVAL}"})
             assert theirs.json()["data"] == []
             for wrong in (
@@ -104,30 +195,105 @@ def test_what_an_arm_costs_and_is_worth_is_measured(tmp_path: Path) -> None:
     asyncio.run(go())
 
 
-def test_scores_of_another_tenants_requests_are_refused() -> None:
-    variants = Variants([TONE])
-    variants.apply(KEY, CHAT, {"model": "helper", "messages": []}, "", "req-1")
-    with pytest.raises(Exception, match="no such request"):
-        variants.score("rival", "req-1", 0.0)
-    assert variants.score("acme", "req-1", 1.0).experiment == "tone"
+def test_a_judge_scores_answers_after_they_were_sent_and_is_billed_by_itself(tmp_path: Path) -> None:
+    free = asyncio.Event()
+
+    async def judge(ask: Ask) -> CannedAnswer:
+        if ask.key.id != "judge":
+            return await echo(ask)
+        await free.wait()
+        return CannedAnswer([completion("none at all" if "echo: bad" in ask.prompt else "8")])
+
+    experiment = msgspec.structs.replace(TONE, judge=Judge(model="chat", sample=1.0, criteria="It echoes."))
+
+    async def go() -> None:
+        async with asking(tmp_path, experiment, judge) as (client, _, dispatch, gateway):
+            variants = gateway.inference.variants
+            for text in ("good", "bad", *["more"] * (MAX_WAITING + 1)):
+                await say(client, text, "ann")  # none of which waits for the judge
+
+            def sums() -> dict[str, Any]:
+                return next(a["sums"] for a in variants.shown("acme")[0]["arms"] if a["name"] == arm("ann"))
+
+            assert (sums()["judged"], sums()["unjudged"]) == (0, 2), (
+                "one is with the judge, the rest waits up to a limit"
+            )
+            free.set()
+            async with asyncio.timeout(20):
+                while sums()["judged"] + sums()["unjudged"] < MAX_WAITING + 3:
+                    await asyncio.sleep(0.01)
+            assert sums()["judgement"] == pytest.approx(0.8 * sums()["judged"])
+            assert sums()["unjudged"] == 3
+            asked = next(ask for ask in dispatch.asked if ask.key.id == "judge")
+            assert (asked.key.tenant, asked.tier, asked.model) == ("acme", "batch", "chat")
+            assert "It echoes." in asked.prompt
+            assert "Question:\ngood" in asked.prompt, "what the user said, not what the arm made of it"
+            assert sums()["requests"] == MAX_WAITING + 3, "the judge is in no experiment"
+
+    asyncio.run(go())
+
+
+def test_answers_and_grades_are_read_as_far_as_they_can_be() -> None:
+    stream = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: {"choices":[{"delta":{"content":"b"}}]}\n\ndata: [DONE]\n\n'
+    assert said_in(stream) == "ab"
+    assert said_in(b'{"choices":[{"text":"c"},{"text":"d"}]}') == "c"
+    assert said_in(b"\xff") == said_in(b"[]") == ""
+    grades = {"8": 0.8, "10": 1.0, "Grade: 7/10": 0.7, "7.5": 0.75, "0": 0.0, "100": None, "-3": None, "good": None}
+    assert {text: score_in(text) for text in grades} == grades
+
+
+# -- which to take ----------------------------------------------------------------------------------
+
+
+def test_intervals_of_scores_hold_however_often_they_are_looked_at() -> None:
+    missed = 0
+    for seed in range(200):
+        chance, truth = random.Random(seed), 0.2 + 0.6 * seed / 200
+        total = 0
+        for count in range(1, 400):
+            total += chance.random() < truth
+            found = quality_of(count, total, 0.1)
+            if not found.low <= truth <= found.high:
+                missed += 1
+                break
+    assert missed <= 20  # 10 % at most
+    assert quality_of(0, 0, 0.1).mean is None
+
+
+def measured(score: float, scores: int, cost: float, answers: int = 1_000) -> Figures:
+    return Figures(
+        requests=answers,
+        cost=cost * answers,
+        cost_squares=cost**2 * answers * 1.01,
+        scores=scores,
+        score=score * scores,
+    )
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("arms", "best", "says"),
     [
-        {"arms": ()},
-        {"arms": (Arm(name="a"), Arm(name="a"))},
-        {"arms": (Arm(name="a", weight=0.0),)},
-        {"arms": (Arm(name="a", weight=float("nan")),)},
-        {"arms": (Arm(name="a", template="no place"),)},
-        {"name": "A b"},
+        ({"a": measured(0.9, 1_000, 1.0), "b": measured(0.9, 1_000, 2.0)}, "a", "a is the cheapest"),
+        ({"a": measured(0.5, 1_000, 1.0), "b": measured(0.9, 1_000, 2.0)}, "b", "b is the only arm"),
+        (
+            {"a": measured(0.7, 20, 1.0), "b": measured(0.9, 1_000, 2.0)},
+            "",
+            "not enough yet: b is good enough, and a may",
+        ),
+        ({"a": measured(0.7, 20, 3.0), "b": measured(0.9, 1_000, 2.0)}, "b", "b is the cheapest"),
+        ({"a": measured(0.7, 20, 1.0), "b": measured(0.7, 20, 1.0)}, "", "more scores are needed of a, b"),
+        ({"a": measured(0.3, 1_000, 1.0), "b": measured(0.2, 1_000, 2.0)}, "", "no arm is good enough"),
+        (
+            {"a": measured(0.9, 1_000, 1.0, 5), "b": measured(0.9, 1_000, 2.0)},
+            "",
+            "not enough yet: b is good enough, and a",
+        ),
     ],
 )
-def test_experiments_that_cannot_be_meant_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(FieldError):
-        Experiment(**({"name": "a", "tenant": "acme", "model": "m", "arms": (Arm(name="b"),)} | change))
-
-
-def test_two_experiments_on_one_model_are_refused() -> None:
-    with pytest.raises(FieldError):
-        Variants([TONE, Experiment(name="second", tenant="acme", model="helper", arms=TONE.arms)])
+def test_an_arm_is_named_only_where_it_is_sure(arms: dict[str, Figures], best: str, says: str) -> None:
+    found = verdict(arms, 0.7, judged=False, priced=True)
+    assert found[0] == best
+    assert says in found[1]
+    assert verdict(arms, 0.0, judged=False, priced=True)[0] == ""
+    if len(best) == 1 and "cheapest" in says:
+        assert "prices" in verdict(arms, 0.7, judged=False, priced=False)[1]
