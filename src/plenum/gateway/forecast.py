@@ -1,7 +1,7 @@
 """When a request's first token will come, and how fast the others: a model of the replica, put right by what is measured.
 
 Where the performance model knows the replica's model and accelerator, it predicts (:func:`plenum.serving.steps.step`) and one factor is
-learned; else times are linear in what there is to do, and all of it is learned. Both by recursive least squares on relative errors.
+learned; else times are linear in what there is to do, and all of it is learned. Both by least squares on relative errors, which forget.
 """
 
 from __future__ import annotations
@@ -26,22 +26,35 @@ MARGIN = 1.5
 HIGH = 0.95
 """Quantile of the errors that the upper end of an interval is."""
 
-MOST_VARIANCE = 1e6
+RIDGE = 1e-9
+"""Share of a feature's squares by which its weight is held to what was given: far above rounding, far below what is measured."""
+
 LEAST_S = 1e-6
 
 Row = tuple[float, ...]
 
 
 class Fit:
-    """Weights of features whose sum is a time: recursive least squares with forgetting, on relative errors, no weight below 0.
+    """Weights of features whose sum is a time: least squares on relative errors, older measurements forgotten, no weight below 0.
 
-    In plain Python: with three features at most it is several times as fast as arrays, and runs for every request.
+    The sums of squares are kept and solved anew for each measurement, not their inverse updated: recursive least squares that forget lose
+    their inverse to rounding where measurements hardly differ. In plain Python: with three features at most it is several times as fast as
+    arrays, and runs for every request.
+
+    Parameters
+    ----------
+    weights
+        To begin with, and where measurements leave it open.
+    variance
+        Of the weights: how little is thought of them.
     """
 
     def __init__(self, weights: Row, variance: float) -> None:
         self.weights = list(weights)
-        self._variance = variance
-        self._covariance = self._fresh()
+        self._given, self._least = weights, (1.0 - FORGETTING) / variance
+        self._trust = 1.0 / variance
+        self._squares = [[0.0] * len(weights) for _ in weights]
+        self._sums = [0.0] * len(weights)
 
     def predict(self, features: Row) -> float:
         """Return the time."""
@@ -50,28 +63,37 @@ class Fit:
     def learn(self, features: Row, measured_s: float) -> None:
         """Take in a measurement."""
         x = [each / max(measured_s, LEAST_S) for each in features]
-        along = [sum(map(mul, row, x)) for row in self._covariance]
-        spread = sum(map(mul, x, along))
-        if not 0.0 <= spread < math.inf:
-            # Rounding has made of it what no covariance is, as it does where measurements hardly differ; weights would go anywhere.
-            self._covariance = self._fresh()
-            along = [sum(map(mul, row, x)) for row in self._covariance]
-            spread = sum(map(mul, x, along))
-        scale = 1.0 / (FORGETTING + spread)
-        off = scale * (1.0 - sum(map(mul, self.weights, x)))
-        self.weights = [max(w + a * off, 0.0) for w, a in zip(self.weights, along, strict=True)]
-        new = [
-            [(p - scale * (a * b)) / FORGETTING for p, b in zip(row, along, strict=True)]
-            for row, a in zip(self._covariance, along, strict=True)
+        self._squares = [
+            [FORGETTING * s + a * b for s, b in zip(row, x, strict=True)]
+            for row, a in zip(self._squares, x, strict=True)
         ]
-        variances = [new[i][i] for i in range(len(new))]
-        if min(variances) < 0.0:
-            self._covariance = self._fresh()
-        elif sum(variances) < MOST_VARIANCE:
-            self._covariance = new  # else directions that nothing is measured along would grow for ever
+        self._sums = [FORGETTING * s + a for s, a in zip(self._sums, x, strict=True)]
+        self._trust = max(FORGETTING * self._trust, self._least)
+        left = list(range(len(x)))
+        weights = self._solved(left)
+        while min(weights, default=0.0) < 0.0:
+            left.pop(weights.index(min(weights)))
+            weights = self._solved(left)
+        self.weights = [0.0] * len(x)
+        for place, weight in zip(left, weights, strict=True):
+            self.weights[place] = weight
 
-    def _fresh(self) -> list[list[float]]:
-        return [[self._variance * (i == k) for k in range(len(self.weights))] for i in range(len(self.weights))]
+    def _solved(self, left: list[int]) -> list[float]:
+        """Return the weights of some features, the others' being 0: elimination, of what a ridge keeps positive definite."""
+        rows: list[list[float]] = []
+        for i in left:
+            ridge = max(self._trust, RIDGE * self._squares[i][i])
+            row = [self._squares[i][k] + ridge * (i == k) for k in left]
+            rows.append([*row, self._sums[i] + ridge * self._given[i]])
+        size = len(left)
+        for i in range(size):
+            for k in range(i + 1, size):
+                factor = rows[k][i] / rows[i][i]
+                rows[k] = [a - factor * b for a, b in zip(rows[k], rows[i], strict=True)]
+        solved = [0.0] * size
+        for i in reversed(range(size)):
+            solved[i] = (rows[i][size] - sum(rows[i][k] * solved[k] for k in range(i + 1, size))) / rows[i][i]
+        return solved
 
 
 class Errors:

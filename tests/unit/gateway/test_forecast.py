@@ -23,3 +23,24 @@ def test_measurements_that_hardly_differ_spoil_nothing(seed):
         forecast.learn_ttft(features, rng.expovariate(100.0) + 1e-4)
     assert math.isfinite(forecast.ttft_errors.high)
     assert 1e-4 < forecast.ttft_s(3.0, 0.0, 3.0, 0.0, 1.0) < 0.2
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_even_load_for_hours_is_known_as_well_as_at_first(seed):
+    """Neither number of requests nor time varies, and a few stragglers come between."""
+    rng, forecast = random.Random(seed), Forecast()
+    for _ in range(20_000):
+        late = rng.uniform(1.0, 20.0) if rng.random() < 0.1 else math.exp(rng.gauss(0.0, 0.02))
+        forecast.learn_tpot(float(rng.choice((9, 10, 10, 11, 12))), 0.0052 * late)
+    assert forecast.tpot_s(10.0) == pytest.approx(0.0052, rel=0.1)
+
+
+def test_what_is_measured_of_a_replica_is_what_is_predicted():
+    rng, forecast = random.Random(3), Forecast()
+    for _ in range(3_000):
+        running, tokens = float(rng.randint(1, 30)), float(rng.randint(10, 4_000))
+        noise = rng.uniform(0.9, 1.1)
+        forecast.learn_tpot(running, (0.03 + 0.002 * running) * noise)
+        forecast.learn_ttft((tokens, 0.0, 0.0, 0.0, running), (0.05 + 0.3 * tokens / 1_000 + 0.003 * running) * noise)
+    assert forecast.tpot_s(20.0) == pytest.approx(0.07, rel=0.1)
+    assert forecast.ttft_s(2_000.0, 0.0, 0.0, 0.0, 10.0) == pytest.approx(0.68, rel=0.1)
