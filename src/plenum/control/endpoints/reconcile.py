@@ -19,6 +19,7 @@ from plenum.control.endpoints.passing import has_passed
 from plenum.control.endpoints.process import DRAIN_S, ProcessOf, child_workload, engine_process
 from plenum.control.endpoints.replicas import count, job_of, ready_of
 from plenum.control.endpoints.revisions import started_as
+from plenum.control.endpoints.room import in_place_of, lent, most_lent, unplaced, wanted_of
 from plenum.control.endpoints.scale import scaled
 from plenum.control.endpoints.state import CANARY, REPLACED, SERVING, EndpointRecord, Revision
 from plenum.control.fact import Event
@@ -82,20 +83,33 @@ def _revisions(t: _Tending, found: EndpointRecord) -> Iterator[Event]:
         if latest is not None and latest.phase == CANARY:
             yield _back(found, latest, "changed", "the endpoint was asked for differently before it had proved itself")
         elif found.failed is None:
-            yield _start(t, found)
+            yield from _start(t, found)
         return
-    if latest.phase == CANARY:
-        yield from _judged(t, found, latest)
-    elif any(r.phase == REPLACED for r in active):
-        yield from _replacing(t, found, latest, active)
+    judged = list(_judged(t, found, latest)) if latest.phase == CANARY else []
+    yield from judged or _replacing(t, found, active)
 
 
-def _start(t: _Tending, found: EndpointRecord) -> Event:
+def _start(t: _Tending, found: EndpointRecord) -> Iterator[Event]:
     serving = found.revisions.get(found.serving)
     proves = serving is not None and serving.phase == SERVING and _has_served(t, found, serving)
     canary = proves and found.spec.rollout.canary > 0 and not found.spec.attached and any(found.wanted.values())
     why = "" if serving is None else "changed"
-    return ep.RevisionStarted(endpoint=found.id, revision=found.last + 1, canary=canary, why=why)
+    if serving is not None and proves and not serving.spec.attached:
+        yield from _reshaped(found, serving)
+    yield ep.RevisionStarted(endpoint=found.id, revision=found.last + 1, canary=canary, why=why)
+
+
+def _reshaped(found: EndpointRecord, serving: Revision) -> Iterator[Event]:
+    """Yield how many replicas pools begin with that the revision before did not have: together they take what its pools take."""
+    before = [(pool, found.wanted.get(pool.name, 0)) for pool in serving.spec.pools]
+    for pool in found.spec.pools:
+        if pool.name not in serving.pools and not found.spec.attached:
+            size, was = in_place_of(pool, found.spec.pools, before), found.wanted.get(pool.name, 0)
+            sentence = f"{pool.name}: {was} → {size} replicas, in place of {' and '.join(serving.pools)}"
+            if size != was:
+                yield ep.EndpointScaled(
+                    endpoint=found.id, pool=pool.name, before=was, after=size, why="changed", sentence=sentence
+                )
 
 
 def _has_served(t: _Tending, found: EndpointRecord, revision: Revision) -> bool:
@@ -113,8 +127,12 @@ def _judged(t: _Tending, found: EndpointRecord, canary: Revision) -> Iterator[Ev
     if problem := _trouble(t, found, canary, ready):
         yield _back(found, canary, *problem)
     elif not canary.watched_at:
-        if ready:
-            yield ep.CanaryStarted(endpoint=found.id, revision=canary.number, part=min(found.spec.rollout.canary, 1.0))
+        if ready and not found.spec.rollout.canary:
+            yield ep.RevisionPromoted(endpoint=found.id, revision=canary.number, why="no proof is asked of it any more")
+        elif ready:
+            # One that found room for few of its replicas gets no more than these can bear.
+            fair = ready / (ready + ready_of(t.state, found, old))
+            yield ep.CanaryStarted(endpoint=found.id, revision=canary.number, part=min(found.spec.rollout.canary, fair))
     else:
         verdict = watched(found.spec, old, canary, t.loads, t.now)
         if verdict.bad:
@@ -133,18 +151,24 @@ def _trouble(t: _Tending, found: EndpointRecord, revision: Revision, ready: int)
     """Return why a new revision cannot come up, as a word and a sentence."""
     failures = max(count(t.state, found, revision, pool).failures for pool in revision.spec.pools)
     if failures >= CRASHES and not ready:
-        return "crashed", f"a replica of it failed {failures} times{_last_words(t, found, revision)}"
-    if not ready and has_passed(t.now, revision.started_at, START_LIMIT_S):
-        return "not-ready", f"no replica of it was ready within {START_LIMIT_S:.0f} s{_last_words(t, found, revision)}"
+        jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
+        last = next((f": {job.message}" for job in jobs if job is not None and job.message), "")
+        return "crashed", f"a replica of it failed {failures} times{last}"
+    # One that waits for room is none the worse for it: it has its time from when it got some.
+    if (
+        not ready
+        and not unplaced(t.state, found, revision)
+        and has_passed(t.now, _placed_at(t, found, revision), START_LIMIT_S)
+    ):
+        return "not-ready", f"no replica of it was ready within {START_LIMIT_S:.0f} s"
     return None
 
 
-def _last_words(t: _Tending, found: EndpointRecord, revision: Revision) -> str:
-    for pool in revision.pools:
-        job = job_of(t.state, found, revision, pool)
-        if job is not None and job.waiting is not None:
-            return f": {job.waiting.sentence}"
-    return ""
+def _placed_at(t: _Tending, found: EndpointRecord, revision: Revision) -> float:
+    """Return since when a revision has had a place for each of its pools, or has been started where nothing tells."""
+    jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
+    first = [min((run.started_at or t.now for run in job.runs()), default=0.0) for job in jobs if job is not None]
+    return max([revision.started_at, *first])
 
 
 def _back(
@@ -159,8 +183,9 @@ def _back(
     )
 
 
-def _replacing(t: _Tending, found: EndpointRecord, serving: Revision, active: list[Revision]) -> Iterator[Event]:
+def _replacing(t: _Tending, found: EndpointRecord, active: list[Revision]) -> Iterator[Event]:
     """Yield the end of revisions that have been replaced; or the return to one, where the next does not come up."""
+    serving = found.revisions[found.serving]
     ready = ready_of(t.state, found, serving)
     for old in active:
         if old.phase != REPLACED:
@@ -189,22 +214,34 @@ def _sizes(t: _Tending, found: EndpointRecord) -> Iterator[Event]:
 
 
 def _size(t: _Tending, found: EndpointRecord, revision: Revision, pool: Pool) -> int:
-    wanted = found.wanted.get(pool.name, pool.min_replicas)
-    present = revision.pools[pool.name].replicas
+    wanted = wanted_of(found, revision, pool)
     if revision.phase == CANARY:
         return max(1, math.ceil(found.spec.rollout.canary * wanted - 1e-9))
-    serving = found.revisions[found.serving]
-    old = [r for r in found.active() if r.phase == REPLACED]
-    if revision.phase == SERVING:
-        if not old or not wanted:
-            return wanted
+    if revision.phase == REPLACED:
+        return _left(t, found, revision, pool, wanted)
+    if wanted and any(r.phase == REPLACED for r in found.active()):
         step = max(1, int(SURGE * wanted))
-        return min(wanted, max(present, count(t.state, found, revision, pool).ready + step))
+        present = revision.pools[pool.name].replicas
+        wanted = min(wanted, max(present, count(t.state, found, revision, pool).ready + step))
+    canary = next((r for r in found.active() if r.phase == CANARY), None)
+    return wanted if canary is None else _beside(t, found, revision, canary, pool, wanted)
+
+
+def _beside(t: _Tending, found: EndpointRecord, revision: Revision, canary: Revision, pool: Pool, wanted: int) -> int:
+    """Return the size of the pool of a revision with a canary beside it, for which it may have to make room."""
+    size, sized = wanted - lent(t.state, found, revision, canary, pool), revision.pools[pool.name]
+    if sized.lowered_at >= canary.started_at:  # what has made room for it takes none of it back
+        size = min(size, max(sized.replicas, wanted - most_lent(found, revision, canary, pool)))
+    return max(size, 0)
+
+
+def _left(t: _Tending, found: EndpointRecord, revision: Revision, pool: Pool, wanted: int) -> int:
+    """Return how many replicas of a revision that another replaces are still to go on."""
+    serving = found.revisions[found.serving]
     left = math.ceil(wanted * (1.0 - _progress(t, found, serving)) - 1e-9)
-    if not found.spec.rollout.canary and _waits(t, found, serving):
-        left -= 1  # there is no room for both
-    newer = sum(r.pools[pool.name].replicas for r in old if r.number > revision.number and pool.name in r.pools)
-    return max(0, min(present, left - newer))
+    left -= lent(t.state, found, revision, serving, pool)
+    later = [r for r in found.active() if r.phase == REPLACED and r.number > revision.number and pool.name in r.pools]
+    return max(0, min(revision.pools[pool.name].replicas, left - sum(r.pools[pool.name].replicas for r in later)))
 
 
 def _progress(t: _Tending, found: EndpointRecord, serving: Revision) -> float:
@@ -215,11 +252,6 @@ def _progress(t: _Tending, found: EndpointRecord, serving: Revision) -> float:
         if (wanted := found.wanted.get(pool.name, 0))
     ]
     return min(parts, default=1.0)
-
-
-def _waits(t: _Tending, found: EndpointRecord, revision: Revision) -> bool:
-    jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
-    return any(job is not None and job.waiting is not None for job in jobs)
 
 
 # -- jobs -------------------------------------------------------------------------------------------

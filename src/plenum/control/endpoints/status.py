@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import msgspec
 
+from plenum.control.endpoints import room
 from plenum.control.endpoints.replicas import DRAINING, READY, STARTING, job_of, replicas_of
+from plenum.control.endpoints.scale import limited
 from plenum.control.endpoints.state import CANARY, REPLACED, EndpointRecord
 from plenum.control.endpoints.table import weights_of
 from plenum.control.state import ENDED, State
@@ -36,6 +39,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         That serves; that is on trial; that was rolled back and would be tried again if the endpoint were applied again; 0: none.
     parts
         Revision to its part of the requests.
+    limits
+        What keeps it from more replicas, or a change of it from coming into use, a sentence each.
     """
 
     phase: str
@@ -45,20 +50,24 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     parts: dict[int, float] = msgspec.field(default_factory=dict)
     pools: tuple[PoolStatus, ...] = ()
+    limits: tuple[str, ...] = ()
 
 
 def status_of(state: State, found: EndpointRecord) -> Status:
     """Return how an endpoint is."""
-    pools = tuple(_pool(state, found, pool.name) for pool in found.spec.pools)
     active = found.active()
+    serving = found.revisions[found.serving].spec if found.serving in found.revisions else found.spec
+    pools = {pool.name: _pool(state, found, pool.name) for spec in (serving, found.spec) for pool in spec.pools}
+    held_up = tuple(room.held_up(state, found))
     return Status(
-        phase=_phase(state, found, pools),
-        message=next(_messages(state, found), ""),
+        phase=_phase(found, [pools[pool.name] for pool in serving.pools]),
+        message=next(chain(held_up, _messages(state, found)), ""),
         revision=found.serving,
         canary=next((r.number for r in active if r.phase == CANARY), 0),
         failed=found.failed.number if found.failed else 0,
         parts=weights_of(state, found),
-        pools=pools,
+        pools=tuple(pools.values()),
+        limits=(*held_up, *limited(found)),
     )
 
 
@@ -75,7 +84,7 @@ def _pool(state: State, found: EndpointRecord, name: str) -> PoolStatus:
     return PoolStatus(name=name, wanted=wanted, ready=counts[0], starting=counts[1], draining=counts[2])
 
 
-def _phase(state: State, found: EndpointRecord, pools: tuple[PoolStatus, ...]) -> str:
+def _phase(found: EndpointRecord, pools: list[PoolStatus]) -> str:
     if found.stop:
         return STOPPING
     if not any(pool.wanted for pool in pools):

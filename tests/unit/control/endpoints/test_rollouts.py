@@ -8,10 +8,12 @@ import pytest
 from tests.unit.control.endpoints.city import CHAT, City, changed, chat
 
 from plenum.control.endpoints import events as ep
+from plenum.control.endpoints.reconcile import START_LIMIT_S
 from plenum.control.endpoints.status import status_of
 from plenum.control.endpoints.table import served
 from plenum.control.state import State
-from plenum.model.endpoint import Rollout
+from plenum.model.endpoint import Pool, Rollout
+from plenum.model.workload import Request
 
 
 def serving(replicas: int = 4, nodes: int = 2, **more: object) -> City:
@@ -145,6 +147,75 @@ def test_where_there_is_no_room_for_both_one_that_needs_no_proof_replaces_replic
         city.run(1)
         assert len(city.replicas()) >= 7
     assert [r.revision for r in city.replicas()] == [2] * 8
+
+
+def test_on_a_full_fleet_a_canary_gets_room_and_is_followed_replica_by_replica() -> None:
+    city = serving(8, nodes=1)
+    city.apply(changed(chat(8, 8)))
+    city.see(1, **latencies(0.1))
+    city.see(2, **latencies(0.1))
+    for _ in range(150):
+        city.run(1)
+        assert len(city.replicas()) >= 7
+    assert [r.revision for r in city.replicas()] == [2] * 8
+    assert city.served().revisions == {2: 1.0}
+
+
+def test_a_rollback_on_a_full_fleet_gives_the_old_one_its_place_again() -> None:
+    city = serving(8, nodes=1)
+    city.apply(changed(chat(8, 8), "broken"))
+    city.run(60)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["crashed"]
+    assert [r.revision for r in city.replicas()] == [1] * 8
+
+
+@pytest.mark.parametrize("canary", [0.0, 0.1])
+def test_a_full_fleet_changes_between_one_pool_and_two_and_goes_on_serving(canary: float) -> None:
+    def gpus_ready() -> int:
+        return sum(len([r for r in city.replicas() if r.pool in pools]) for pools in ("serve", "prefill decode"))
+
+    rollout = Rollout(canary=canary)
+    city = serving(8, nodes=1, rollout=rollout)
+    pools = tuple(
+        Pool(name=name, min_replicas=4, max_replicas=4, request=Request(gpus=1)) for name in ("prefill", "decode")
+    )
+    for spec in (chat(pools=pools, rollout=rollout), chat(8, 8, rollout=rollout)):
+        city.apply(spec)
+        for _ in range(150):
+            city.run(1)
+            assert gpus_ready() >= 5
+        assert not city.said(ep.RevisionRolledBack)
+        assert gpus_ready() == 8
+        assert {r.revision for r in city.replicas()} == {city.endpoint().last}
+        assert status_of(city.state, city.endpoint()).phase == "Ready"
+
+
+def test_a_last_replica_makes_no_room_and_its_endpoint_says_what_would() -> None:
+    city = serving(1, nodes=1, gpus=8)
+    city.apply(changed(chat(1, 2, gpus=8)))
+    city.run(START_LIMIT_S + 60)
+    assert not city.said(ep.RevisionRolledBack)
+    assert [r.revision for r in city.replicas()] == [1]
+    status = status_of(city.state, city.endpoint())
+    assert status.message.startswith(
+        "revision 2 waits for room for a replica of serve, and revision 1 has no replica to spare"
+    )
+    assert status.limits
+    city.apply(changed(chat(0, 2, gpus=8, rollout=Rollout(canary=0.0))))
+    city.see(1, **latencies(0.1), running=1)
+    city.run(40)
+    assert [r.revision for r in city.replicas()] == [2]
+
+
+def test_what_was_replaced_goes_while_a_newer_one_is_on_trial() -> None:
+    city = serving(2)
+    city.gateway.open = {r.run: 1 for r in city.replicas()}
+    city.apply(changed(chat(2, 4), "x"))
+    city.run(40)
+    assert city.endpoint().serving == 2
+    city.apply(changed(chat(2, 4), "y"))
+    city.run(10)
+    assert [r.phase for r in city.endpoint().listed()] == ["retired", "serving", "canary"]
 
 
 def test_a_change_of_mind_ends_the_canary_and_starts_no_other() -> None:
