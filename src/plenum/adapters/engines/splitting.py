@@ -25,22 +25,31 @@ _STATEFUL = (
     *("tools", "functions", "grammar", "json_schema", "suffix"),
     *("logprobs", "top_logprobs", "logit_bias"),
 )
+_OF_PROMPTS = ("echo", "prompt_logprobs", "use_beam_search")
+"""What needs the prompt computed where the answer is made, or more than one sequence there."""
 
 
-def split_reason(path: str, body: dict[str, Any]) -> str:
+def split_reason(path: str, body: dict[str, Any], *, first_crosses: bool = True) -> str:
     """Return why a request cannot be split in prefill and decode; empty: it can.
 
-    What constrains or describes each token needs the state that the first one left in the sampler.
+    Parameters
+    ----------
+    first_crosses
+        The first token is handed over with the cache: then what constrains or describes each token needs the state that the first one
+        left in the sampler.
     """
     if path not in (CHAT, COMPLETIONS):
         return f"{path} is not split"
-    given = [name for name in _STATEFUL if body.get(name)]
-    if (body.get("response_format") or {}).get("type", "text") != "text":
-        given.append("response_format")
+    given = [name for name in _OF_PROMPTS if body.get(name)]
+    if first_crosses:
+        given += [name for name in _STATEFUL if body.get(name)]
+        if (body.get("response_format") or {}).get("type", "text") != "text":
+            given.append("response_format")
     if body.get("n") not in (None, 1) or body.get("best_of") not in (None, 1):
         given.append("n")
-    if body.get("echo"):
-        given.append("echo")
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and not all(isinstance(token, int) for token in prompt):
+        given.append("several prompts")  # a handle is of one
     return f"requests with {', '.join(given)} are not split" if given else ""
 
 

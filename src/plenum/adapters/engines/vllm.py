@@ -2,7 +2,8 @@
 
 Hand-off as its documentation of disaggregated prefilling has it (NixlConnector): the prefill replica is asked for one token with
 ``do_remote_decode``, and what it returns as ``kv_transfer_params`` goes to the decode replica as it is. Where the cache is by then is its
-business; a decode that cannot fetch it computes the prompt itself.
+business. A decode that cannot fetch it fails by default, of a stream after its status; with ``"kv_load_failure_policy":"recompute"``, as
+it is started here, it computes the prompt itself. It samples the first token again, so that all sampling works across a hand-off.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import msgspec
 
 from plenum.adapters.engines.http import HttpAnswer, HttpEngine, Opening, StatusError
 from plenum.adapters.engines.splitting import split_reason
-from plenum.ports.engine import Capabilities, EngineError, Handle, HandleError
+from plenum.ports.engine import CHAT, COMPLETIONS, EMBEDDINGS, Capabilities, EngineError, Handle, HandleError
 
 PREFILL_TIMEOUT_S = 900.0
+
+_LOAD_ADAPTER = "/v1/load_lora_adapter"
 
 _ASK = {
     "do_remote_decode": True,
@@ -44,15 +47,18 @@ class Vllm(HttpEngine):
     root = ""
 
     async def learn(self) -> None:
-        """Ask for the model and its context; what else it was started with, it does not tell."""
+        """Ask for the model, its context and the paths served; whether it was started for hand-offs, only a prefill tells."""
         model = (await self.ask_json("GET", "/v1/models"))["data"][0]
         self.root = str(model.get("root") or model["id"])
         self._model = str(model["id"])
+        paths = await self._paths()
         self.capabilities = Capabilities(
-            embeddings=True,
-            tokenize=True,
-            handoff=True,
-            adapters=True,
+            chat=CHAT in paths,
+            completions=COMPLETIONS in paths,
+            embeddings=EMBEDDINGS in paths,
+            tokenize="/tokenize" in paths,
+            handoff=CHAT in paths,
+            adapters=_LOAD_ADAPTER in paths,
             cache_salt=True,
             context_tokens=int(model.get("max_model_len") or 0),
         )
@@ -74,7 +80,7 @@ class Vllm(HttpEngine):
     async def prefill(self, path: str, body: bytes) -> Handle:
         """Compute a prompt's cache and keep it for another replica."""
         asked = _object(body)
-        if reason := split_reason(path, asked):
+        if reason := split_reason(path, asked, first_crosses=False):
             raise HandleError(reason)
         if not self.root:
             await self.learn()
@@ -107,9 +113,16 @@ class Vllm(HttpEngine):
             It was refused.
         """
         body = msgspec.json.encode({"lora_name": name, "lora_path": source})
-        status, said = await self.ask("POST", "/v1/load_lora_adapter", body, timeout_s=PREFILL_TIMEOUT_S)
+        status, said = await self.ask("POST", _LOAD_ADAPTER, body, timeout_s=PREFILL_TIMEOUT_S)
         if status != 200:
             raise EngineError(f"{self.url} does not load {name}: {status} {said[:200].decode('utf-8', 'replace')}")
+
+    async def _paths(self) -> frozenset[str]:
+        """Return the paths served; started with ``--disable-fastapi-docs`` it tells none, and those of a plain server hold."""
+        try:
+            return frozenset((await self.ask_json("GET", "/openapi.json"))["paths"])
+        except StatusError:
+            return frozenset((CHAT, COMPLETIONS, "/tokenize"))
 
 
 class VllmDecode(Opening):

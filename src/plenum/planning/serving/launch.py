@@ -7,6 +7,7 @@ data-parallel rank are divided by the ranks.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Callable
@@ -66,8 +67,12 @@ def vllm_words(instance: Instance, role: str, context: int) -> list[str]:
         words += ["--kv-cache-dtype", precision.kv_cache]
     words.append("--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching")
     if role != "both":
-        side = "kv_producer" if role == "prefill" else "kv_consumer"
-        words += ["--kv-transfer-config", f'{{"kv_connector":"NixlConnector","kv_role":"{side}"}}']
+        config = {"kv_connector": "NixlConnector", "kv_role": "kv_producer" if role == "prefill" else "kv_consumer"}
+        if (
+            role == "decode"
+        ):  # a cache that is gone is computed; by default the request fails, a stream after its status was sent
+            config["kv_load_failure_policy"] = "recompute"
+        words += ["--kv-transfer-config", json.dumps(config, separators=(",", ":"))]
     return words
 
 
