@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
 from tests.api.lab import SETTINGS, Lab, problem
 
+from plenum.api import keys
 from plenum.ports.gateway import LoadReport, PoolLoad, Table, Usage, UsageBatch
 
 URL = "http://127.0.0.1:9"
@@ -184,6 +186,29 @@ def test_a_key_of_one_tenant_is_not_there_for_another(lab: Lab):
     assert lab.ask("GET", f"/tenants/research/keys/{key}", "max").status_code == 404
     assert lab.ask("DELETE", f"/tenants/research/keys/{key}", "max").status_code == 404
     assert key in lab.service.state.keys
+
+
+def test_a_new_key_waits_for_gateways_and_names_those_that_do_not_know_it(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    put(lab)
+    report = LoadReport(
+        gateway="edge-1.a1", seconds=1.0, table=lab.service.state.served_version, url="http://edge:8080"
+    )
+    told = lab.ask("POST", "/gateways/edge-1/loads", "gateway", content=msgspec.json.encode(report)).json()
+    assert told["gateways"] == [{"name": "edge-1.a1", "url": "http://edge:8080"}]
+
+    async def takes_it() -> dict[str, Any]:
+        before = lab.service.state.served_version
+        issuing = asyncio.create_task(lab.send("POST", "/tenants/research/keys", "max", json={}))
+        while (version := lab.service.state.served_version) == before:
+            await asyncio.sleep(0)
+        await lab.send("GET", f"/gateways/edge-1/table?version={version}", "gateway")
+        return (await issuing).json()
+
+    assert lab.run(takes_it())["status"]["unknownTo"] == []
+    monkeypatch.setattr(keys, "KNOWN_S", 0.0)
+    late = lab.ask("POST", "/tenants/research/keys", "max", json={}).json()
+    assert late["status"]["unknownTo"] == ["edge-1.a1"]
+    assert late["secret"]
 
 
 # -- gateways ---------------------------------------------------------------------------------------

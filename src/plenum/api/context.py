@@ -39,6 +39,10 @@ class Gateways:
         if name in self._seen or len(self._seen) < MAX_GATEWAYS:
             self._seen[name] = (url, now, version)
 
+    def has(self, name: str, version: int) -> bool:
+        """Whether a gateway has asked for what comes after a version of the table, and so has that one."""
+        return name in self._seen and self._seen[name][2] >= version
+
     def lately(self, now: float) -> dict[str, tuple[str, float, int]]:
         """Return those heard of lately: name to URL, when, and version of the table that it had."""
         self._seen = {name: seen for name, seen in self._seen.items() if abs(now - seen[1]) < GATEWAY_S}

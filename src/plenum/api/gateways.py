@@ -13,7 +13,8 @@ from plenum.api.errors import ForbiddenError, MediaTypeError, ParameterError
 from plenum.api.parameters import Parameter
 from plenum.api.served_shapes import Gateway
 from plenum.control.endpoints.commands import record_usage
-from plenum.ports.gateway import LoadReport, UsageBatch
+from plenum.model.errors import FieldError
+from plenum.ports.gateway import LoadReport, Peers, UsageBatch
 
 T = TypeVar("T")
 WAIT_S = 30
@@ -44,11 +45,14 @@ async def table(call: Call) -> Response:
 
 
 async def loads(call: Call) -> Response:
-    """Take in what a gateway saw."""
+    """Take in what a gateway saw; the answer says which gateways there are."""
     report: LoadReport = await _told(call, LoadReport)
     _check_sender(call, report.gateway)
-    call.context.service.report(report)
-    return call.answer({"apiVersion": shapes.API_VERSION, "kind": "Done"})
+    if report.url and (problem := url_problem(report.url)):
+        raise FieldError("url", problem)
+    service = call.context.service
+    service.report(report)
+    return call.answer(Peers(api_version=shapes.API_VERSION, gateways=service.controller.loads.alive()))
 
 
 async def usage(call: Call) -> Response:

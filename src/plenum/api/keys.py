@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -27,6 +28,9 @@ PREFIX = "plk"
 """First part of every key, so that scanners for leaked secrets can know them."""
 
 SECRET_BYTES = 24
+KNOWN_S, KNOWN_LOOK_S = 2.0, 0.01
+"""How long a new key is kept back until gateways know it, and how often they are looked at."""
+
 MAX_MODELS = 200
 MAX_RATE = 10**9
 DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -64,7 +68,7 @@ class KeyRequest(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fi
 
 
 async def create(call: Call) -> Response:
-    """Issue a key; its secret is in this answer and nowhere else."""
+    """Issue a key, and wait a little until gateways know it; its secret is in this answer and nowhere else."""
     asked: KeyRequest = await call.struct(KeyRequest)
     _check(asked)
     key, text = new_key(
@@ -86,8 +90,21 @@ async def create(call: Call) -> Response:
             f"this request was carried out before (at position {outcome.position}), and a key is shown only once; "
             "revoke that one and ask for another, with another Idempotency-Key"
         )
-    shown = served_views.key(known, call.now, text)
+    shown = served_views.key(known, call.now, text, await _without(call, call.state.served_version))
     return call.answer(shown, status=201, outcome=outcome, headers={"cache-control": "no-store"})
+
+
+async def _without(call: Call, version: int) -> tuple[str, ...]:
+    """Wait until all gateways that are alive have a table; returns those that have it not after :data:`KNOWN_S`."""
+    context, loop = call.context, asyncio.get_running_loop()
+    end_s = loop.time() + KNOWN_S
+    while True:
+        behind = context.service.controller.loads.without(version)
+        # A gateway that asks for the next table has this one, though its last report may be older.
+        behind = {name for name in behind if not context.gateways.has(name.rpartition(".")[0], version)}
+        if not behind or loop.time() >= end_s:
+            return tuple(sorted(behind))
+        await asyncio.sleep(KNOWN_LOOK_S)
 
 
 def new_key(tenant: str, **limits: Any) -> tuple[Key, str]:

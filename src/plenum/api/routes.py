@@ -19,7 +19,7 @@ from plenum.api.jobs import AT, DRY_RUN, LABEL, PHASE, TENANT
 from plenum.api.parameters import Parameter
 from plenum.control.protocol import SyncRequest, SyncResponse
 from plenum.model.workload import Kind
-from plenum.ports.gateway import LoadReport, Table, UsageBatch
+from plenum.ports.gateway import LoadReport, Peers, Table, UsageBatch
 
 BASE = "/v1alpha1"
 
@@ -256,7 +256,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="POST", path=f"{BASE}/gateways/{{gateway}}/loads", name="tellLoads", action="gateways:speak", reach=Reach.GATEWAY,
-        handler=gateways.loads, tag="serving", about="Tell what a gateway saw.", takes=LoadReport, large=True,
+        handler=gateways.loads, tag="serving", about="Tell what a gateway saw, and be told which gateways there are.",
+        takes=LoadReport, gives=Peers, large=True,
     ),
     Route(
         method="POST", path=f"{BASE}/gateways/{{gateway}}/usage", name="tellUsage", action="gateways:speak", reach=Reach.GATEWAY,

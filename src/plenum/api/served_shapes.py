@@ -108,9 +108,10 @@ class KeySpec(Shape, kw_only=True):
 
 
 class KeyStatus(Shape, kw_only=True, omit_defaults=False):
-    """``Valid`` or ``Expired``; a revoked one is gone."""
+    """``Valid`` or ``Expired``; a revoked one is gone. Of a new one, the gateways that were not seen to know it yet."""
 
     phase: str
+    unknown_to: tuple[str, ...] = ()
 
 
 class InferenceKey(Shape, kw_only=True):

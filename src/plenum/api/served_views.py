@@ -197,7 +197,7 @@ def _runs(
             )  # fmt: skip
 
 
-def key(found: es.InferenceKey, now: float, secret: str = "") -> InferenceKey:
+def key(found: es.InferenceKey, now: float, secret: str = "", unknown_to: tuple[str, ...] = ()) -> InferenceKey:
     """Return what may be known of a key: never its hash, and its secret only once."""
     of = found.key
     return InferenceKey(
@@ -219,6 +219,6 @@ def key(found: es.InferenceKey, now: float, secret: str = "") -> InferenceKey:
             note=found.note,
             expires_at=timestamp(of.expires_at),
         ),
-        status=KeyStatus(phase="Expired" if of.expires_at and now >= of.expires_at else "Valid"),
+        status=KeyStatus(phase="Expired" if of.expires_at and now >= of.expires_at else "Valid", unknown_to=unknown_to),
         secret=secret,
     )

@@ -22,7 +22,7 @@ import msgspec
 from plenum.adapters.control_link import check_servers
 from plenum.bootstrap.config import instance_of, is_loopback, private_folder, write_private
 from plenum.model.errors import FieldError, FileError, PlenumError, Where
-from plenum.ports.gateway import Table
+from plenum.ports.gateway import Peer, Table
 
 DEFAULT_PORT = 8080
 DEFAULT_NAME = "local"
@@ -119,6 +119,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
     from plenum.gateway.journal import Journal
     from plenum.gateway.link import Link, LinkConfig
     from plenum.gateway.offline import offline_routes
+    from plenum.gateway.peers import Peers
     from plenum.gateway.responses import RESPONSES
     from plenum.gateway.server import serve
 
@@ -131,7 +132,8 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         listening = _listen(config)
         stack.callback(listening.close)
         address = _address(config, listening)
-        files = Files(config.data / "files")
+        peers = Peers(name)
+        files = Files(config.data / "files", peers=peers)
         batches = Batches(config.data / "batches", files)
         journal = Journal(config.data / "journal", name, settle=batches.settle)
         stack.callback(journal.close)
@@ -148,6 +150,10 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
             dispatcher.update(table)
             gateway.use(table)
 
+        def share(alive: tuple[Peer, ...]) -> None:
+            peers.take(alive)
+            gateway.inference.limits.gateways = peers.count
+
         link = Link(
             LinkConfig(
                 servers=config.servers,
@@ -159,6 +165,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
             ),
             take=take,
             loads=dispatcher.loads,
+            peers=share,
             calling=dispatcher.calling,
             journal=journal,
         )

@@ -62,5 +62,9 @@ def command(
     until = f"until {clock(spec['expiresAt'])}" if spec.get("expiresAt") else "for ever"
     which = ", ".join(spec.get("models", ())) or f"all models of {whose}"
     name = key["metadata"]["name"]
+    if late := key["status"].get("unknownTo"):
+        click.echo(
+            f"Not known yet at gateway {', '.join(late)}; it will be a moment after that one is heard of.", err=True
+        )
     click.echo(f"Key {name} for {which}, valid {until}. Keep it now, it is not shown again:", err=True)
     click.echo(key["secret"])

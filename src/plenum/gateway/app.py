@@ -23,7 +23,7 @@ from plenum.gateway.call import Call, GoneError, Receive, Send
 from plenum.gateway.experiment_routes import EXPERIMENTS
 from plenum.gateway.inference import Inference
 from plenum.gateway.journal import Journal
-from plenum.gateway.limits import Failures
+from plenum.gateway.limits import Failures, Room
 from plenum.gateway.measures import CONTENT_TYPE, Measures
 from plenum.gateway.refusals import Refusals
 from plenum.gateway.request import Dispatch, RefusedError
@@ -68,6 +68,7 @@ class Gateway:
         self._router = Router(self._routes)
         self._refusals = Refusals(self.measures)
         self._failures = Failures(self.settings.failures_per_minute)
+        self.room = Room(self.settings.bodies_bytes, self.settings.tenant_bodies_bytes)
         self._open = 0
         self._tabled = False
 
@@ -122,6 +123,8 @@ class Gateway:
             await self._refuse(call, _fault("gateway.fault"))
         finally:
             self._open -= 1
+            if call.held_bytes:
+                self.room.give_back(call.key.tenant, call.held_bytes)
 
     async def _answer(self, call: Call) -> None:
         given = client_id(call.header(b"x-client-request-id") or call.header(b"x-request-id"))

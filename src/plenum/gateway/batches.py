@@ -84,7 +84,7 @@ class Batches:
         self._prune(mine)
         now = self.now()
         batch = Batch(
-            id=PREFIX + secrets.token_hex(16),
+            id=self.files.peers.prefix(PREFIX) + secrets.token_hex(16),
             tenant=key.tenant,
             key=key.id,
             endpoint=endpoint,
@@ -106,7 +106,7 @@ class Batches:
         """
         batch = self._batches.get(id)
         if batch is None or batch.tenant != tenant:
-            raise RefusedError(404, "invalid_request_error", "batch.unknown", "there is no such batch", field="id")
+            raise self.files.peers.absent(id, "batch")
         return batch
 
     def listed(self, tenant: str) -> list[Batch]:

@@ -38,6 +38,8 @@ class Call:
         Whose it is; of a route that is open, nobody's.
     id
         Of this request alone, for ever.
+    held_bytes
+        Of its body, in memory until it ends.
     values
         What the path's template names.
     """
@@ -50,6 +52,7 @@ class Call:
         "_send",
         "extra",
         "gateway",
+        "held_bytes",
         "id",
         "key",
         "scope",
@@ -61,7 +64,7 @@ class Call:
         self.gateway, self.scope, self._receive, self._send = gateway, scope, receive, send
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._complete = self._gone = self.started = False
-        self.id = new_id()
+        self.id, self.held_bytes = new_id(), 0
         self.key: Key = NOBODY
         self.values: dict[str, str] = {}
         self.extra: Headers = []
@@ -106,7 +109,7 @@ class Call:
         Raises
         ------
         RefusedError
-            It is too large (then none of it is waited for), or takes too long.
+            It is too large or there is no room for it (then none of it is waited for), or it takes too long.
         GoneError
             The client left.
         """
@@ -115,6 +118,8 @@ class Call:
         length = self.header(b"content-length")
         if length and int(length) > most_bytes:
             raise _too_large(most_bytes)
+        if length:
+            self._hold(int(length))
         try:
             async with asyncio.timeout(settings.body_s):
                 return await self._body(most_bytes)
@@ -152,8 +157,14 @@ class Call:
             size += len(part)
             if size > most_bytes:
                 raise _too_large(most_bytes)
+            if size > self.held_bytes:  # it did not say how long it is
+                self._hold(size - self.held_bytes)
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _hold(self, size_bytes: int) -> None:
+        self.gateway.room.take(self.key.tenant, size_bytes)
+        self.held_bytes += size_bytes
 
     async def _next(self) -> bytes:
         message = await self._receive()

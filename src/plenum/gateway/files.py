@@ -20,6 +20,7 @@ import msgspec
 
 from plenum.adapters.nodes.files import make_folder, replace
 from plenum.gateway.answers import invalid
+from plenum.gateway.peers import Peers
 from plenum.gateway.request import RefusedError
 
 PURPOSES = frozenset({"batch", "user_data"})
@@ -82,11 +83,21 @@ class Files:
     ----------
     folder
         Made where it is not there; what an interrupted upload left in it goes.
+    peers
+        Gateways beside this one, with which files may lie.
     now
         Seconds since the epoch.
     """
 
-    def __init__(self, folder: Path, limits: FileLimits | None = None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: FileLimits | None = None,
+        *,
+        peers: Peers | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.peers = peers or Peers()
         self._folder, self.limits, self._now = make_folder(folder), limits or FileLimits(), now
         self._kept: dict[str, dict[str, Kept]] = {}
         self._writing: dict[str, int] = {}
@@ -149,7 +160,7 @@ class Files:
         """
         file = self._kept.get(tenant, {}).get(id)
         if file is None or file.expires_at <= self._now():
-            raise RefusedError(404, "invalid_request_error", "file.unknown", "there is no such file", field="id")
+            raise self.peers.absent(id, "file")
         return file
 
     def path(self, file: Kept) -> Path:
@@ -175,7 +186,7 @@ class Files:
 
     def new_id(self) -> str:
         """Return an id that nobody can guess."""
-        return "file-" + secrets.token_urlsafe(18)
+        return self.peers.prefix("file-") + secrets.token_urlsafe(18)
 
     def adopt(self, tenant: str, path: Path, filename: str, purpose: str, *, id: str) -> None:
         """Take a file that was written here into the keeping of its tenant; quotas do not stop what has been computed.

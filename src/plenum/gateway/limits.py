@@ -1,4 +1,4 @@
-"""What each key may take: requests and tokens per minute, and requests at once.
+"""What each key may take: requests and tokens per minute, and requests at once; and each tenant of memory.
 
 Tokens are taken by estimate when a request comes, and put right when its engine has said how many there were; so who estimates low owes
 the rest, and the bucket may go below nothing.
@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 import msgspec
 
-from plenum.gateway.answers import Headers
+from plenum.gateway.answers import Headers, overloaded
 from plenum.gateway.request import RefusedError
 from plenum.ports.gateway import Key
 
@@ -34,6 +34,11 @@ class Bucket:
         self._level = min(self.per_minute, self._level + (now_s - self._at_s) * self.per_minute / MINUTE_S)
         self._at_s = now_s
         return self._level
+
+    def resize(self, per_minute: int, now_s: float) -> None:
+        """Hold another amount from now on, and be as full as before."""
+        self._level = self.level(now_s) * per_minute / self.per_minute
+        self.per_minute = per_minute
 
     def wait_s(self, amount: float, now_s: float) -> float:
         """Return after how long there will be so much in it; 0: there is."""
@@ -75,9 +80,17 @@ class Grant(msgspec.Struct):
 
 
 class Limits:
-    """The limits of all keys, as far as this gateway sees their requests."""
+    """The limits of all keys: of each the part that falls to one of the gateways, as far as this one sees its requests.
+
+    Attributes
+    ----------
+    gateways
+        That are alive. Each gives an equal share, one at least; so a key comes to all that it may have where requests are spread evenly,
+        and to more for a moment after one has come or gone.
+    """
 
     def __init__(self) -> None:
+        self.gateways = 1
         self._taken: OrderedDict[str, _Taken] = OrderedDict()
 
     def take(self, key: Key, tokens: int, now_s: float) -> Grant:
@@ -96,16 +109,18 @@ class Limits:
         if not (key.max_parallel or key.requests_per_minute or key.tokens_per_minute):
             return Grant(key)
         taken = self._of(key, now_s)
-        if key.max_parallel and taken.parallel >= key.max_parallel:
-            raise _refused("limit.parallel", f"this key may have {key.max_parallel:,} requests open at once", 1.0)
+        if key.max_parallel and taken.parallel >= self._share(key.max_parallel):
+            raise _refused(
+                "limit.parallel", f"this key may have {self._said(key.max_parallel)} requests open at once", 1.0
+            )
         # What asks for more than a minute's worth at once could never pass; it passes when nothing else was taken.
-        estimate = float(min(tokens, key.tokens_per_minute))
-        for bucket, amount, code, noun in (
-            (taken.requests, 1.0, "limit.requests", "requests"),
-            (taken.tokens, estimate, "limit.tokens", "tokens"),
+        estimate = float(min(tokens, taken.tokens.per_minute)) if taken.tokens else 0.0
+        for bucket, amount, limit, code, noun in (
+            (taken.requests, 1.0, key.requests_per_minute, "limit.requests", "requests"),
+            (taken.tokens, estimate, key.tokens_per_minute, "limit.tokens", "tokens"),
         ):
             if bucket is not None and (wait_s := bucket.wait_s(amount, now_s)) > 0:
-                raise _refused(code, f"this key may take {bucket.per_minute:,} {noun} a minute", wait_s)
+                raise _refused(code, f"this key may take {self._said(limit)} {noun} a minute", wait_s)
         if taken.requests is not None:
             taken.requests.take(1.0)
         if taken.tokens is not None:
@@ -128,15 +143,62 @@ class Limits:
             taken = self._taken[key.id] = _Taken()
             self._forget()
         self._taken.move_to_end(key.id)
-        taken.requests = _bucket(taken.requests, key.requests_per_minute, now_s)
-        taken.tokens = _bucket(taken.tokens, key.tokens_per_minute, now_s)
+        taken.requests = _bucket(taken.requests, self._share(key.requests_per_minute), now_s)
+        taken.tokens = _bucket(taken.tokens, self._share(key.tokens_per_minute), now_s)
         return taken
+
+    def _share(self, limit: int) -> int:
+        return max(limit // self.gateways, 1) if limit else 0
+
+    def _said(self, limit: int) -> str:
+        here = f" ({self._share(limit):,} at each of {self.gateways} gateways)" if self.gateways > 1 else ""
+        return f"{limit:,}{here}"
 
     def _forget(self) -> None:
         if len(self._taken) > MAX_KEYS:
             id = next((id for id, taken in self._taken.items() if not taken.parallel), None)
             if id is not None:
                 del self._taken[id]
+
+
+class Room:
+    """Memory for bodies of requests that are open: so many bytes in all, and of one tenant.
+
+    Parameters
+    ----------
+    most_bytes, tenant_bytes
+        At once.
+    """
+
+    def __init__(self, most_bytes: int, tenant_bytes: int) -> None:
+        self._most_bytes, self._tenant_bytes = most_bytes, tenant_bytes
+        self._held: dict[str, int] = {}
+        self.held_bytes = 0
+
+    def take(self, tenant: str, size_bytes: int) -> None:
+        """Set room aside.
+
+        Raises
+        ------
+        RefusedError
+            There is none left, here or for the tenant.
+        """
+        held = self._held.get(tenant, 0) + size_bytes
+        if held > self._tenant_bytes:
+            sentence = f"this tenant's open requests may hold {self._tenant_bytes:,} bytes"
+            raise _refused("limit.bytes", sentence, 1.0)
+        if self.held_bytes + size_bytes > self._most_bytes:
+            sentence = "the requests that are open here hold as many bytes as they may; try again in a moment"
+            raise overloaded("gateway.full", sentence)
+        self._held[tenant] = held
+        self.held_bytes += size_bytes
+
+    def give_back(self, tenant: str, size_bytes: int) -> None:
+        """Let room go."""
+        self.held_bytes -= size_bytes
+        self._held[tenant] -= size_bytes
+        if not self._held[tenant]:
+            del self._held[tenant]
 
 
 class Failures:
@@ -173,8 +235,10 @@ class Failures:
 def _bucket(bucket: Bucket | None, per_minute: int, now_s: float) -> Bucket | None:
     if not per_minute:
         return None
-    if bucket is None or bucket.per_minute != per_minute:
+    if bucket is None:
         return Bucket(per_minute, now_s)
+    if bucket.per_minute != per_minute:
+        bucket.resize(per_minute, now_s)
     return bucket
 
 

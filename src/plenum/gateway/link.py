@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -23,7 +23,7 @@ import msgspec
 from plenum.adapters.control_link import ControlLink, NotAllowedError, UnreachableError
 from plenum.adapters.nodes.files import replace
 from plenum.model.errors import PlenumError
-from plenum.ports.gateway import LoadReport, Table, UsageBatch
+from plenum.ports.gateway import LoadReport, Peer, Peers, Table, UsageBatch
 
 TABLE_WAIT_S = 20.0
 """How long the control plane may hold the answer back for news."""
@@ -40,6 +40,7 @@ REFUSED_S = 60.0
 FLUSH_BATCHES = 20
 """Batches of usage that are sent on the way out; the rest waits in the journal."""
 
+T = TypeVar("T")
 _LOG = logging.getLogger("plenum.gateway.link")
 
 
@@ -86,6 +87,8 @@ class Link:
         Given every new table.
     loads
         Gives what was seen since it was last asked.
+    peers
+        Given the gateways that are alive, with every answer to a report.
     calling
         Set when loads are to be told at once.
     """
@@ -96,11 +99,13 @@ class Link:
         *,
         take: Callable[[Table], None],
         loads: Callable[[], LoadReport],
+        peers: Callable[[tuple[Peer, ...]], None] = lambda alive: None,
         calling: asyncio.Event,
         journal: Journal,
     ) -> None:
         self._config = config
         self._take, self._loads, self._calling, self._journal = take, loads, calling, journal
+        self._peers = peers
         self._control = ControlLink(config.servers, config.ca, "plenum-gateway")
         self._path = f"/v1alpha1/gateways/{quote(config.name, safe='')}"
         self._token = _read_token(config.token_file)
@@ -167,7 +172,7 @@ class Link:
         params = {"version": self._version, "wait": TABLE_WAIT_S, "url": config.url}
         status, body = await self._ask("GET", "/table", params=params, timeout_s=TABLE_WAIT_S + 10.0)
         if status == 200:
-            table = _decoded(body)
+            table = _decoded(body, Table)
             self._take(table)
             self._version = table.version
             await asyncio.to_thread(keep_table, config.folder, table)
@@ -175,7 +180,10 @@ class Link:
 
     async def _tell_loads(self) -> bool:
         self._calling.clear()
-        await self._ask("POST", "/loads", msgspec.json.encode(self._loads()))
+        report = msgspec.structs.replace(self._loads(), url=self._config.url)
+        _, body = await self._ask("POST", "/loads", msgspec.json.encode(report))
+        if alive := _decoded(body, Peers).gateways:
+            self._peers(alive)
         return False
 
     async def _send_usage(self) -> bool:
@@ -236,12 +244,13 @@ def keep_table(folder: Path, table: Table) -> None:
         _LOG.warning("the table cannot be kept: %s", error.strerror or error)
 
 
-def _decoded(body: bytes) -> Table:
+def _decoded(body: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=Table)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
+        what = kind.__name__.lower()
         raise UnreachableError(
-            f"the control plane sent a table that this gateway does not understand: {error}"
+            f"the control plane sent a {what} that this gateway does not understand: {error}"
         ) from None
 
 

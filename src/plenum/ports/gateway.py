@@ -153,6 +153,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     seconds
         Since the report before.
+    url
+        Where clients reach it.
     table
         Version of the table that it goes by.
     draining
@@ -164,6 +166,22 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     table: int
     pools: tuple[PoolLoad, ...] = ()
     draining: dict[str, int] = {}
+    url: str = ""
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway that is alive; ``name`` is the one that it reports under."""
+
+    name: str
+    url: str = ""
+
+
+class Peers(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the control plane answers to a report: all gateways that are alive, who reported among them."""
+
+    api_version: str = ""
+    kind: str = "Peers"
+    gateways: tuple[Peer, ...] = ()
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -194,11 +212,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of one gateway's journal; ``number`` counts up from 1, and a batch that came twice counts once."""
+    """Rows of one gateway's journal; ``number`` counts up from 1, and a batch that came twice counts once.
+
+    ``waiting`` is how many batches are left to send after it.
+    """
 
     gateway: str
     number: int
     rows: tuple[Usage, ...]
+    waiting: int = 0
 
 
 def engine_key(secret: str, run: str) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from plenum.gateway.files import FileLimits, Files
+from plenum.gateway.peers import Peers
 from plenum.gateway.request import RefusedError
+from plenum.ports.gateway import Peer
 
 
 def upload(files: Files, tenant: str = "acme", data: bytes = b"{}\n", filename: str = "in.jsonl") -> str:
@@ -102,3 +104,19 @@ def test_the_disk_is_not_filled_to_the_last_byte(tmp_path: Path, monkeypatch: py
         upload(files)
     assert refused.value.status == 507
     assert files.listed("acme") == []
+
+
+def test_an_id_of_another_gateway_says_where_it_is(tmp_path: Path) -> None:
+    one, other = Peers("edge-1.0123abcd"), Peers("edge-2.89abcdef")
+    id = upload(Files(tmp_path / "1", peers=one))
+    files = Files(tmp_path / "2", peers=other)
+    with pytest.raises(RefusedError) as refused:
+        files.get("acme", id)
+    assert refused.value.status == 404
+    other.take([Peer(name="edge-1.0123abcd", url="https://edge-1:8080"), Peer(name="edge-2.89abcdef")])
+    for noun, each in (("file", id), ("batch", one.prefix("batch_") + "00")):
+        error = other.absent(each, noun)
+        assert (error.status, error.code) == (421, f"{noun}.elsewhere")
+        assert "edge-1.0123abcd at https://edge-1:8080" in error.sentence
+    assert other.count == 2
+    assert other.absent(other.prefix("batch_") + "00", "batch").status == 404

@@ -1,11 +1,19 @@
 """Limits of keys: never more than they say, by estimate first and by what it came to after."""
 
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.gateway.canned import RIVAL, SECRET, CannedDispatch, canned_gateway
 
 from plenum.gateway.limits import Failures, Limits
 from plenum.gateway.request import RefusedError
+from plenum.gateway.settings import GatewaySettings
+from plenum.ports.engine import CHAT
 from plenum.ports.gateway import Key
 
 
@@ -28,6 +36,17 @@ def test_requests_a_minute_and_when_to_come_back():
     assert (refused.value.status, refused.value.code) == (429, "limit.requests")
     assert refused.value.retry_after_s == pytest.approx(0.5)
     limits.take(k, 1, 101.0)
+
+
+def test_each_gateway_gives_its_share_and_a_change_of_their_number_fills_nothing_up():
+    limits, k = Limits(), key(requests_per_minute=60)
+    for _ in range(30):
+        limits.take(k, 1, 100.0)
+    limits.gateways = 3  # of 20 that fall to each, half are taken
+    for _ in range(10):
+        limits.take(k, 1, 100.0)
+    with pytest.raises(RefusedError, match=r"60 \(20 at each of 3 gateways\) requests a minute"):
+        limits.take(k, 1, 100.0)
 
 
 def test_tokens_are_put_right_by_what_it_came_to():
@@ -108,3 +127,44 @@ def test_who_guesses_keys_is_told_to_wait():
     assert refused.value.status == 429
     failures.check("10.0.0.8", 0.0)
     failures.check("10.0.0.9", 21.0)
+
+
+def test_bodies_that_are_open_have_room_for_each_tenant_and_in_all(tmp_path):
+    """Of three that have not sent what they announced, two are one tenant's; then there is no room, and when they leave there is."""
+
+    async def go():
+        settings = GatewaySettings(bodies_bytes=300, tenant_bodies_bytes=200)
+        async with canned_gateway(tmp_path, CannedDispatch(), settings=settings) as (_, gateway):
+
+            async def ask(secret: str) -> bytes:
+                said: list[MutableMapping[str, Any]] = []
+                headers = [(b"authorization", b"Bearer " + secret.encode()), (b"content-length", b"100")]
+                scope: dict[str, Any] = {
+                    "type": "http",
+                    "method": "POST",
+                    "path": CHAT,
+                    "headers": headers,
+                    "client": ("127.0.0.1", 1),
+                }
+
+                async def receive() -> dict[str, Any]:
+                    if not said:
+                        await asyncio.Event().wait()
+                    return {"type": "http.disconnect"}
+
+                async def send(message: MutableMapping[str, Any]) -> None:
+                    said.append(message)
+
+                await gateway(scope, receive, send)
+                return msgspec.json.decode(said[1]["body"])["error"]["code"]
+
+            waiting = [asyncio.create_task(ask(secret)) for secret in (SECRET, SECRET, RIVAL)]
+            while gateway.room.held_bytes < 300:
+                await asyncio.sleep(0)
+            assert (await ask(SECRET), await ask(RIVAL)) == ("limit.bytes", "gateway.full")
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            assert gateway.room.held_bytes == 0
+
+    asyncio.run(go())

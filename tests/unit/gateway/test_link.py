@@ -14,7 +14,7 @@ from aiohttp import web
 
 from plenum.gateway import link as links
 from plenum.gateway.link import Link, LinkConfig, keep_table, kept_table
-from plenum.ports.gateway import Key, LoadReport, Table, Usage, UsageBatch
+from plenum.ports.gateway import Key, LoadReport, Peer, Table, Usage, UsageBatch
 
 PATIENCE_S = 20.0
 
@@ -70,7 +70,8 @@ class Control:
     async def _loads(self, request: web.Request) -> web.Response:
         self._check(request)
         self.loads.append(msgspec.json.decode(await request.read(), type=LoadReport))
-        return web.json_response({})
+        alive = [{"name": report.gateway, "url": report.url} for report in self.loads[-1:]]
+        return web.json_response({"gateways": [*alive, {"name": "other.1"}]})
 
     async def _usage(self, request: web.Request) -> web.Response:
         self._check(request)
@@ -101,6 +102,7 @@ class Wired:
     def __init__(self, folder: Path, control: Control, batches: int = 0) -> None:
         self.control, self.journal, self.calling = control, Journal(batches), asyncio.Event()
         self.tables: list[Table] = []
+        self.peers: list[Peer] = []
         (folder / "token").write_text("good\n")
         config = LinkConfig(
             servers=(f"http://127.0.0.1:{control.port}",),
@@ -108,10 +110,16 @@ class Wired:
             name="edge",
             token_file=folder / "token",
             folder=folder,
+            url="http://edge",
         )
         report = LoadReport(gateway="edge.1", seconds=1.0, table=1)
         self.link = Link(
-            config, take=self.tables.append, loads=lambda: report, calling=self.calling, journal=self.journal
+            config,
+            take=self.tables.append,
+            loads=lambda: report,
+            peers=self.peers.extend,
+            calling=self.calling,
+            journal=self.journal,
         )
 
 
@@ -150,6 +158,15 @@ def test_tables_come_as_they_change_and_are_kept_for_this_user_alone(tmp_path: P
 
     asyncio.run(story())
     assert stat.S_IMODE((tmp_path / "table.json").stat().st_mode) == 0o600
+
+
+def test_reports_say_where_it_is_and_are_answered_with_who_else_there_is(tmp_path: Path):
+    async def story() -> None:
+        async with wired(tmp_path) as both:
+            await until(lambda: both.peers)
+            assert both.peers[:2] == [Peer(name="edge.1", url="http://edge"), Peer(name="other.1")]
+
+    asyncio.run(story())
 
 
 def test_a_start_without_a_control_plane_goes_by_the_table_that_was_kept(tmp_path: Path):

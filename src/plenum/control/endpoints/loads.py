@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from plenum.model.endpoint import Promise
-from plenum.ports.gateway import LoadReport, PoolLoad
+from plenum.ports.gateway import LoadReport, Peer, PoolLoad
 from plenum.serving.scaling import History, Limits, history_of
 
 STALE_S = 15.0
@@ -256,6 +256,15 @@ class Loads:
         if not fresh:
             return self.now_s >= self.began_s + STALE_S
         return all(g.report.table >= position and not g.report.draining.get(run) for g in fresh)
+
+    def alive(self) -> tuple[Peer, ...]:
+        """Return the gateways that report."""
+        reports = sorted((gateway.report for gateway in self._fresh()), key=lambda report: report.gateway)
+        return tuple(Peer(name=report.gateway, url=report.url) for report in reports)
+
+    def without(self, position: int) -> set[str]:
+        """Return the gateways that report and go by a table from before a position of the log."""
+        return {gateway.report.gateway for gateway in self._fresh() if gateway.report.table < position}
 
     def _fresh(self) -> list[_Gateway]:
         return [gateway for gateway in self._gateways.values() if gateway.at > self.now_s - STALE_S]
