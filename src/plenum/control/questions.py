@@ -95,8 +95,12 @@ def explained(state: State, decider: Decider, job_id: str, now: float) -> Reason
 
 def _explained_whole(engine: Engine, job: Job) -> Reason:
     reason = explain(engine, job.workload)
-    if reason.code.startswith("never") and not job.process.imitated:
-        hint = "Commands run on real hosts only, not on imitated nodes; give run.simulate instead of a command to imitate it."
+    if reason.code.startswith("never") and not job.process.imitated and "simulated" in engine.cluster.fleet.traits:
+        hint = (
+            "Engines run on real hosts only, not on imitated nodes: let one join (plenum agent), or try the model with engine: emulated."
+            if job.owner
+            else "Commands run on real hosts only, not on imitated nodes; give run.simulate instead of a command to imitate it."
+        )
         return replace(reason, sentence=f"{reason.sentence} {hint}")
     return reason
 

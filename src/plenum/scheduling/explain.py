@@ -34,6 +34,10 @@ MAX_ALONE = 4
 MAX_BLOCKERS = 1_000
 """Largest set of blockers given at all: that thousands would have to end helps nobody."""
 
+KINDS_OF_NODES = {"process": "real host", "simulated": "imitated node"}
+"""Traits that follow from whether something runs or is imitated. Nobody wrote them, so they are not what anything waits for: they say
+which nodes count at all."""
+
 MAX_NAMED = 3
 """Names written out in a sentence."""
 
@@ -118,7 +122,6 @@ def _relaxations(workload: Workload) -> Iterator[_Change]:
             )
     for code, change, fields in (
         ("models", "any GPU model will do", {"gpu_models": ()}),
-        ("traits", "no trait is required", {"traits": ()}),
         ("hbm", "GPUs with less memory will do", {"hbm_bytes": 0}),
         ("aligned", "GPUs, NICs and cores need not be aligned", {"aligned": ""}),
     ):
@@ -127,6 +130,22 @@ def _relaxations(workload: Workload) -> Iterator[_Change]:
             yield _Change(
                 code=code, constraint=next(iter(fields)), change=change, workload=replace(workload, roles=roles)
             )
+
+    own = [tuple(t for t in role.request.traits if t in KINDS_OF_NODES) for role in workload.roles]
+    if any(role.request.traits != kept for role, kept in zip(workload.roles, own, strict=True)):
+        requests = [replace(role.request, traits=kept) for role, kept in zip(workload.roles, own, strict=True)]
+        changed = _with_requests(workload, requests)
+        yield _Change(code="traits", constraint="traits", change="no trait is required", workload=changed)
+
+
+def _kind_of(engine: Engine, request: Request) -> tuple[str, NDArray[np.bool_]]:
+    """Return what the nodes are called that count for a request, and (N,) which those are."""
+    fleet = engine.cluster.fleet
+    for trait, word in KINDS_OF_NODES.items():
+        if trait in request.traits:
+            has = trait in fleet.traits
+            return word, fleet.node_traits[:, fleet.traits.index(trait)] if has else np.zeros(engine.cluster.n, bool)
+    return "node", np.ones(engine.cluster.n, bool)
 
 
 def _lifted(engine: Engine, workload: Workload) -> Iterator[_Change]:
@@ -248,21 +267,29 @@ def _no_node(empty: Engine, role: Role) -> tuple[str, str, str] | None:
     if empty.counts(empty.shapes.intern(request), 1).any():
         return None
     fleet = cluster.fleet
-    usable = cluster.schedulable
+    word, counting = _kind_of(empty, request)
+    if not counting.any():
+        return "traits", "traits", f"it has no {word}"
+    usable = cluster.schedulable & counting
     if not usable.any():
-        return "health", "", "every node is cordoned or unhealthy"
+        return "health", "", f"every {word} is cordoned or unhealthy"
     gpus = np.where(usable, cluster.gpu_ok.sum(axis=1), 0)
     if gpus.max() < request.gpus:
-        return "gpus", "gpus", f"no node has {request.gpus} GPUs (the largest has {gpus.max()})"
+        most = f"the largest has {gpus.max()}" if gpus.max() else "none has any"
+        return "gpus", "gpus", f"no {word} has {request.gpus} GPU{'s' if request.gpus > 1 else ''} ({most})"
     for trait in request.traits:
         if trait not in fleet.traits:
-            return "traits", "traits", f"no node has the trait {trait} (there are: {', '.join(fleet.traits) or 'none'})"
-    gpu_models = sorted({fleet.models[m] for m in np.unique(cluster.nodes.model) if m >= 0})
+            return (
+                "traits",
+                "traits",
+                f"no {word} has the trait {trait} (there are: {', '.join(fleet.traits) or 'none'})",
+            )
+    gpu_models = sorted({fleet.models[m] for m in np.unique(cluster.nodes.model[usable]) if m >= 0})
     if request.gpus and not any(map(request.accepts, gpu_models)):
         return (
             "models",
             "gpu_models",
-            f"no node has a GPU of model {' or '.join(request.gpu_models)} (there are: {', '.join(gpu_models)})",
+            f"no {word} has a GPU of model {' or '.join(request.gpu_models)} (there are: {', '.join(gpu_models)})",
         )
     if request.gpus and request.hbm_bytes:
         most = int(np.where(usable & (gpus > 0), cluster.hbm_bytes, 0).max())
@@ -284,14 +311,14 @@ def _no_node(empty: Engine, role: Role) -> tuple[str, str, str] | None:
             return (
                 "resource",
                 resource,
-                f"no node has {show(amount, resource)} {_word(resource)} ({what})",
+                f"no {word} has {show(amount, resource)} {_word(resource)} ({what})",
             )
     nics = np.where(usable, cluster.nic_ok.sum(axis=1), 0)
     if nics.max(initial=0) < request.nics:
-        return "nics", "nics", f"no node has {request.nics} NICs (the most is {nics.max(initial=0)})"
+        return "nics", "nics", f"no {word} has {request.nics} NICs (the most is {nics.max(initial=0)})"
     if request.aligned and empty.counts(empty.shapes.intern(replace(request, aligned="")), 1).any():
-        return "aligned", "aligned", f"no node can align {_asked(request)} ({request.aligned})"
-    return "combination", "request", f"no single node has all that one replica asks for ({_asked(request)})"
+        return "aligned", "aligned", f"no {word} can align {_asked(request)} ({request.aligned})"
+    return "combination", "request", f"no single {word} has all that one replica asks for ({_asked(request)})"
 
 
 def _asked(request: Request) -> str:
@@ -447,16 +474,18 @@ def _gaps(live: Engine, workload: Workload, role: Role, levels: tuple[int, ...],
     held = _held(live, workload, role, levels)
     partition = live.partitions.of(levels)
     each = _amount(role.request, resource)
+    word, counting = _kind_of(live, role.request)
     gaps = []
     for group in np.argsort(-held, kind="stable")[:MAX_SHORT].tolist():
         nodes = partition.order[partition.start[group] : partition.start[group + 1]]
         gaps.append(
             Gap(
-                domain=_domain_name(live, levels, int(nodes[0])),
+                domain=_domain_name(live, levels, int(nodes[0]))
+                or ("the whole fleet" if counting.all() else f"what there is of {word}s"),
                 resource=resource,
                 needed=(role.sizes()[-1] if workload.gang else 1) * each,
                 free=int(held[group]) * each,
-                capacity=_capacity(live, nodes, resource),
+                capacity=_capacity(live, nodes[counting[nodes]], resource),
             )
         )
     return tuple(gaps)
@@ -504,7 +533,7 @@ def _domain_name(live: Engine, levels: tuple[int, ...], node: int) -> str:
         f"{LEVELS[level]} {cluster.fleet.domain_name[cluster.level_domains[level][cluster.level_domain[level, node]]]}"
         for level in levels
     ]
-    return ", ".join(names) or "the whole fleet"
+    return ", ".join(names)
 
 
 # -- who is in the way ------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_a_command_that_only_imitated_nodes_could_hold_is_told_so() -> None:
     cloud.run(3)
     said = reason(cloud)
     assert said.code.startswith("never")
-    assert "real hosts only" in said.sentence
+    assert "it has no real host. Commands run on real hosts only" in said.sentence
 
 
 def test_what_is_held_is_counted_by_tenant_and_resource() -> None:

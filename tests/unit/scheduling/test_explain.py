@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.fleets import gpu_nodes
 
+from plenum.graph.build import FleetBuilder
+from plenum.graph.join import joined, with_trait
 from plenum.model import Apart, Kind, Reason, Request, Role, Together, View, Workload
 from plenum.placement import Cap, Engine, Policy
 from plenum.scheduling import decide, explain
@@ -46,6 +48,41 @@ def test_never_says_what_the_fleet_lacks(request_: Request, more: dict, code: st
     assert reason.code == code
     assert words in reason.sentence
     assert reason.sentence.startswith("default/x can never start on this fleet: ")
+
+
+def with_a_host() -> Engine:
+    """A fleet of imitated nodes, and one real host of two cores."""
+    builder = FleetBuilder("host")
+    builder.node("vm", domains={}, budgets={"cpu_milli": 2_000, "memory_bytes": 2**30}, traits=["process"])
+    return Engine(View(fleet=joined([with_trait(gpu_nodes(), "simulated"), builder.build()])))
+
+
+def engine_host(name: str, cpu_milli: int, **more) -> Workload:
+    return gang(name, 1, Request(cpu_milli=cpu_milli, traits=("process",), **more))
+
+
+@pytest.mark.parametrize(
+    ("cpu_milli", "more", "words"),
+    [
+        (8_000, {}, "no real host has 8 cores (the most is 2)"),
+        (1_000, {"gpus": 1}, "no real host has 1 GPU (none has any)"),
+    ],
+)
+def test_what_needs_a_real_host_is_told_what_those_lack(cpu_milli: int, more: dict, words: str) -> None:
+    assert words in explain(with_a_host(), engine_host("x", cpu_milli, **more)).sentence
+    alone = Engine(View(fleet=with_trait(gpu_nodes(), "simulated")))
+    assert "it has no real host" in explain(alone, engine_host("x", cpu_milli, **more)).sentence
+
+
+def test_what_waits_for_a_real_host_waits_for_room_there_and_not_because_of_traits() -> None:
+    engine = with_a_host()
+    assert not isinstance(engine.place(engine_host("a", 2_000)), Reason)
+    reason = explain(engine, engine_host("x", 1_000))
+    assert reason.sentence == (
+        "default/x waits for cores: what there is of real hosts comes closest, with room for 0 of 1 cores; it starts when default/a ends."
+    )
+    assert [(gap.free, gap.capacity) for gap in reason.short] == [(0, 2_000)]
+    assert not any("trait" in what_if.sentence for what_if in reason.counterfactuals)
 
 
 def test_the_whole_fleet_may_be_too_small() -> None:
