@@ -10,29 +10,26 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from plenum.gateway.answers import EVENTS, JSON, Headers, error_event, word
 from plenum.gateway.directory import Directory
+from plenum.gateway.engine_faults import MAX_SAID_CHARACTERS, broken, of_engine, unusable
 from plenum.gateway.estimates import Estimates
 from plenum.gateway.journal import Journal, Slot
 from plenum.gateway.judging import MAX_ANSWER_BYTES, Judging
 from plenum.gateway.limits import Grant, Limits
 from plenum.gateway.measures import Measures
-from plenum.gateway.meter import Counted, Meter, usage_of
+from plenum.gateway.meter import Counted, Meter, plain, usage_of
 from plenum.gateway.moderation import Moderation
 from plenum.gateway.read import Reading, Wishes, read_ask
-from plenum.gateway.request import Ask, Dispatch, Dispatched, RefusedError
+from plenum.gateway.request import Ask, Dispatch, Dispatched
 from plenum.gateway.settings import GatewaySettings
 from plenum.gateway.variants import Chosen, Variants, note
 from plenum.ports.engine import CHAT, EngineError
 from plenum.ports.gateway import Key, Table, Usage
-
-MAX_SAID_CHARACTERS = 400
 
 NO_WISHES = Wishes()
 
@@ -179,7 +176,7 @@ class Answering:
                     slot.count(prompt_tokens, 0, meter.tokens)
         except EngineError as error:
             self._outcome = "broken"
-            yield error_event(_broken(error))
+            yield error_event(broken(error))
             return
         if rest := meter.rest():
             yield rest
@@ -189,7 +186,7 @@ class Answering:
             self._outcome = "done"
         else:
             self._outcome = "broken"
-            yield error_event(_broken(None))
+            yield error_event(broken(None))
 
     async def read(self) -> bytes:
         """Return the whole answer."""
@@ -226,7 +223,7 @@ class Answering:
         answer = dispatched.answer
         if answer.status >= 400:
             self._outcome = "broken" if answer.status >= 500 else "refused"
-            raise _of_engine(answer.status, await self._read_whole(MAX_SAID_CHARACTERS * 100))
+            raise of_engine(answer.status, await self._read_whole(MAX_SAID_CHARACTERS * 100))
         self._slot.begin(self._row(ask, dispatched))
         if answer.content_type.startswith("text/event-stream"):
             self.content_type = EVENTS
@@ -259,13 +256,13 @@ class Answering:
             whole = await self._read_whole(self._inference.settings.answer_bytes)
         except EngineError as error:
             self._outcome = "broken"
-            raise _broken(error) from error
+            raise broken(error) from error
         try:
             self._counted = usage_of(whole)
         except EngineError as error:
             self._outcome = "broken"
             raise unusable() from error
-        self._whole = whole
+        self._whole = plain(whole)
         self._slot.count(*self._counts())
 
     async def _read_whole(self, most_bytes: int) -> bytes:
@@ -385,35 +382,3 @@ class Answering:
             note(self._chosen, **figures, failed=outcome != "done")
             if self._kept and outcome == "done" and not inference.closing:
                 inference.judging.offer(self._chosen, bytes(self._kept))
-
-
-def _broken(error: EngineError | None) -> RefusedError:
-    sentence = "the engine broke off in its answer; what came before is billed, ask again for the rest"
-    return RefusedError(502, "server_error", error.code if error else "engine.incomplete", sentence, retry_after_s=1.0)
-
-
-def unusable() -> RefusedError:
-    """Return the refusal of a request whose answer is none of the kind that was asked for."""
-    sentence = "what the engine answered cannot be read; it is not billed, ask again"
-    return RefusedError(502, "server_error", "engine.answer", sentence, retry_after_s=1.0)
-
-
-def _of_engine(status: int, body: bytes) -> RefusedError:
-    """Return an engine's refusal as ours: its sentence and field, in the one shape that all engines' refusals have here."""
-    if status >= 500:
-        return RefusedError(502, "server_error", "engine.failed", "the engine failed; try again", retry_after_s=1.0)
-    said: Any = {}
-    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        said = msgspec.json.decode(body)
-    if isinstance(said, dict) and isinstance(said.get("error"), dict):
-        said = said["error"]
-    given = said if isinstance(said, dict) else {}
-    message, field, code = given.get("message"), given.get("param"), given.get("code")
-    return RefusedError(
-        status,
-        "rate_limit_error" if status == 429 else "invalid_request_error",
-        code if isinstance(code, str) and code.isprintable() and len(code) <= 64 else "engine.refused",
-        message[:MAX_SAID_CHARACTERS] if isinstance(message, str) and message else "the engine refused the request",
-        field=field[:64] if isinstance(field, str) else "",
-        retry_after_s=1.0 if status == 429 else 0.0,
-    )

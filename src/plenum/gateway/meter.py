@@ -6,6 +6,7 @@ end in CR, LF or both, as the standard of server-sent events has it; on they go 
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -21,6 +22,10 @@ _USAGE = b'"usage":'
 _ROLE = b'"role":'
 _DONE = (b"data: [DONE]\n\n", b"data:[DONE]\n\n")
 _ERROR = b'data: {"error"'
+_TIMINGS = b',"timings":{'
+_NO_FINGERPRINT = b'"system_fingerprint":"b0-unknown",'
+
+_timings = re.compile(re.escape(_TIMINGS) + rb"[^{}]*\}")
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What reading somebody's JSON may raise."""
@@ -90,6 +95,16 @@ def usage_of(body: bytes) -> Counted | None:
         raise EngineError("the engine's answer is no JSON object") from None
 
 
+def plain(data: bytes) -> bytes:
+    """Return whole events, or a whole answer, without what llama.cpp adds to OpenAI's: times of its own, and a build that it does not know.
+
+    In a text of JSON's a quotation mark is written \\", so these bytes stand for names or nowhere.
+    """
+    if _TIMINGS in data:
+        data = _timings.sub(b"", data)
+    return data.replace(_NO_FINGERPRINT, b"")
+
+
 class Meter:
     """One stream.
 
@@ -155,7 +170,7 @@ class Meter:
             # A choice's first event tells its role; with some engines its first token too.
             events -= sum(_tells_only_role(event) for event in data.split(_END) if _ROLE in event)
         self.tokens += events
-        return data
+        return plain(data)
 
     def rest(self) -> bytes:
         """Return what came after the last whole event of a stream that ended well."""

@@ -13,7 +13,8 @@ import msgspec
 
 from plenum.gateway.answers import EVENTS, JSON, invalid
 from plenum.gateway.call import Call
-from plenum.gateway.inference import Answering, unusable
+from plenum.gateway.engine_faults import unusable
+from plenum.gateway.inference import Answering
 from plenum.gateway.meter import UNREADABLE
 from plenum.gateway.read import read_object
 from plenum.gateway.response_events import Events, answered, shape_of

@@ -115,3 +115,11 @@ def test_a_first_event_counts_where_it_has_a_token_beside_its_role(delta, tokens
     meter = Meter(wants_usage=False)
     meter.feed(event({"choices": [{"index": 0, "delta": delta}]}, spaced=False))
     assert meter.tokens == tokens
+
+
+def test_what_an_engine_adds_of_its_own_is_left_out_and_no_text_of_it():
+    text = r'"system_fingerprint":"b0-unknown", ,"timings":{}'
+    said = {"choices": [{"delta": {"content": text}}], "system_fingerprint": "b0-unknown", "object": "chunk"}
+    own = {**said, "timings": {"cache_n": 1, "predicted_ms": 2.5}}
+    passed = Meter(wants_usage=True).feed(event(own, spaced=False) + event(said, spaced=False))
+    assert passed == 2 * event({"choices": said["choices"], "object": "chunk"}, spaced=False)
