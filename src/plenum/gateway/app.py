@@ -171,7 +171,13 @@ async def _infer(call: Call) -> None:
 
 
 async def _models(call: Call) -> None:
-    models = [_model(name, served) for name, served in call.gateway.inference.directory.models(call.key)]
+    inference = call.gateway.inference
+    found = dict(inference.directory.models(call.key))
+    for name, model in inference.variants.models(call.key.tenant).items():
+        known = name in found or not inference.directory.has(call.key.tenant, model)
+        if not known and (not call.key.models or name in call.key.models):
+            found[name] = inference.directory.served(call.key, model, name)
+    models = [_model(name, served) for name, served in sorted(found.items())]
     await call.answer(200, msgspec.json.encode({"object": "list", "data": models}))
 
 
