@@ -83,6 +83,8 @@ def test_an_endpoint_is_made_shown_listed_changed_and_removed(lab: Lab):
     assert lab.ask("DELETE", "/tenants/research/endpoints/chat", "max").status_code == 200
     lab.wait(lambda: not lab.service.state.endpoints)
     assert lab.ask("GET", "/tenants/research/endpoints/chat").status_code == 404
+    gone = lab.ask("DELETE", "/tenants/research/endpoints/chat", headers={"idempotency-key": "twice"})
+    assert problem(gone)["detail"] == "there is no Endpoint research/chat"
 
 
 def test_a_dry_run_writes_nothing(lab: Lab):

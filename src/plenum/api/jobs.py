@@ -100,8 +100,12 @@ def job_of(call: Call, kind: Kind | None) -> st.Job:
         return endpoints.job_behind(call)
     job = call.state.jobs.get(call.job_id)
     if job is None or (kind is not None and job.workload.kind is not kind):
-        raise AbsentError(f"there is no {kind.value if kind else 'job'} {call.job_id}")
+        raise _absent(call, kind)
     return job
+
+
+def _absent(call: Call, kind: Kind | None) -> AbsentError:
+    return AbsentError(f"there is no {kind.value if kind else 'job'} {call.job_id}")
 
 
 def get(kind: Kind) -> Handler:
@@ -209,7 +213,10 @@ def delete(kind: Kind) -> Handler:
         command = commands.delete_job(call.job_id, if_version=call.if_version(current=old.version if old else None))
         if call.dry:
             return call.would(command)
-        outcome = await call.execute(command)
+        try:
+            outcome = await call.execute(command)
+        except AbsentError:
+            raise _absent(call, kind) from None
         job = call.state.jobs.get(call.job_id)
         if job is None:
             return call.done(f"{call.job_id} is deleted", outcome)

@@ -87,7 +87,8 @@ def found_job(client: Client, text: str, tenant: str | None) -> dict[str, Any]:
                 raise
             absent = problem
     assert absent is not None
-    raise ProblemError(f"there is no job {whose}/{name}, or it is not yours to see", status=404, code=absent.code)
+    what = kind.removesuffix("s") or "job or endpoint"
+    raise ProblemError(f"there is no {what} {whose}/{name}, or it is not yours to see", status=404, code=absent.code)
 
 
 def path_of(job: dict[str, Any]) -> str:

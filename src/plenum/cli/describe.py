@@ -13,7 +13,7 @@ from plenum.cli.cloud import cloud_options, connected
 from plenum.cli.complete import complete_kind, complete_name
 from plenum.cli.describe_endpoint import endpoint_lines
 from plenum.cli.get import one, record
-from plenum.cli.kinds import Item, Kind, gpus_text, kind_named, node_phase, replicas_text
+from plenum.cli.kinds import Item, Kind, gpus_text, kind_named, node_phase, replicas_text, without_subject
 from plenum.cli.story import lasted, told
 from plenum.cli.tables import COLOURS, Column, clean, table_lines, terminal_width
 from plenum.cli.times import age, clock
@@ -66,7 +66,7 @@ def described(client: Client, kind: Kind, item: Item, most: int, now: float) -> 
         yield from node_lines(item, now)
         subject = f"node/{item['metadata']['name']}"
     else:
-        yield from _plain_lines(item)
+        yield from _plain_lines(item, kind)
         subject = f"{kind.plural[:-1]}/{item['metadata']['name']}" if "metadata" in item else ""
     if subject and most:
         yield from _story(client, subject, most)
@@ -228,12 +228,13 @@ def node_lines(node: Item, now: float) -> Iterator[str]:
         yield from _field("runs", "nothing")
 
 
-def _plain_lines(item: Item) -> Iterator[str]:
+def _plain_lines(item: Item, kind: Kind) -> Iterator[str]:
     """Yield a thing's fields as they are."""
     import yaml
 
-    name = item.get("metadata", {}).get("name", item.get("position", ""))
-    yield click.style(f"{item.get('kind') or item.get('type', 'Decision')} {name}", bold=True)
+    name = item.get("metadata", item).get("name") or item["position"]
+    word = item.get("kind") or item.get("type") or kind.plural[:-1].capitalize()
+    yield click.style(f"{word} {name}", bold=True)
     # How it is goes before what was asked for, which of a fleet may be long.
     order = sorted((key for key in item if key not in ("apiVersion", "kind")), key=lambda key: key == "spec")
     shown = {key: item[key] for key in order}
@@ -260,7 +261,11 @@ def _story(client: Client, subject: str, most: int) -> Iterator[str]:
     if len(events) > most:
         yield f"  … {len(events) - most:,} earlier; plenum events --for {subject} has them all"
     columns = [Column(head=""), Column(head="TIME"), Column(head="WHAT", fold=True)]
-    rows = [("", clock(event["at"]), _part(event, subject) + told(event)) for event in events[-most:]]
+    _, tenant, name = subject.split("/", 2) if subject.count("/") > 1 else ("", "", subject)
+    meta = {"tenant": tenant, "name": name}
+    rows = [
+        ("", clock(event["at"]), _part(event, subject) + without_subject(told(event), meta)) for event in events[-most:]
+    ]
     yield from table_lines(columns, rows, width=terminal_width(), heads=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from plenum.cli.kinds import Item
+from plenum.cli.kinds import Item, without_subject
 from plenum.cli.story import lasted
 from plenum.cli.tables import Column, clean, table_lines, terminal_width, without_empty
 from plenum.cli.times import age, clock
@@ -40,10 +40,12 @@ def endpoint_lines(endpoint: Item, now: float, field: Field, flat: Callable[[Any
     meta, spec, status = endpoint["metadata"], endpoint.get("spec", {}), endpoint.get("status", {})
     yield click.style(f"Endpoint {meta['tenant']}/{meta['name']}", bold=True)
     yield from field("phase", status.get("phase", ""))
-    if status.get("message"):
-        yield from field("message", clean(status["message"]))
-    if waiting := status.get("waiting"):
-        yield from field("waits", clean(waiting.get("sentence") or waiting["code"]))
+    waiting = status.get("waiting") or {}
+    if status.get("message") and status["message"] != waiting.get("sentence"):
+        yield from field("message", clean(without_subject(status["message"], meta)))
+    if waiting:
+        sentence = without_subject(waiting.get("sentence") or waiting["code"], meta)
+        yield from field("waits", clean(sentence.removeprefix("waits: ")))
         yield from field("", f"code {waiting['code']}; more: plenum explain {meta['tenant']}/{meta['name']}")
     yield from field("model", clean(spec.get("model", "")))
     yield from field("asked as", clean(status.get("servedAs", "")))

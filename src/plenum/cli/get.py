@@ -60,7 +60,8 @@ def command(
 ) -> None:
     """List things of a KIND, or show those NAMEd.
 
-    Kinds: jobs (all of trainingjobs (tj), tasks, endpoints (ep)), nodes (no), fleets, tenants, users, tokens, keys, events, decisions.
+    Kinds: jobs (all of trainingjobs (tj), tasks, endpoints (ep)), nodes (no), fleets, tenants, users, tokens, keys, gateways,
+    events, decisions.
 
     \b
     plenum get jobs -A --phase Pending
@@ -70,6 +71,8 @@ def command(
     found = kind_named(kind)
     if (labels or phase) and not found.of_tenant:
         raise click.UsageError(f"--selector and --phase go with jobs, not with {found.plural}")
+    if watch and found.plural == "gateways":
+        raise click.UsageError("--watch goes with what is in the log; gateways are only heard of")
     if watch and output in ("json", "yaml"):
         raise click.UsageError(f"--watch goes with -o table, wide or name, not with -o {output}")
     with connected(context) as client:
@@ -94,12 +97,23 @@ def one(client: Client, kind: Kind, name: str, tenant: str | None) -> Item:
     from plenum.adapters.client import part
     from plenum.cli.cloud import found_job
 
+    if kind.plural == "gateways":
+        return _gateway(client, name)
     if not kind.of_tenant:
         return client.get(f"/{kind.plural}/{part(name)}")
     if kind.plural == "jobs":
         return found_job(client, name, tenant)
     _, whose, plain = split_job(name)
     return client.get(job_path(kind.plural, whose or tenant_of(client, tenant), plain))
+
+
+def _gateway(client: Client, name: str) -> Item:
+    from plenum.adapters.client import ProblemError
+
+    for found in client.get("/gateways")["items"]:
+        if found["name"] == name:
+            return found
+    raise ProblemError(f"no gateway {name} has been heard of lately", status=404, code="resource.absent")
 
 
 def record(client: Client, kind: Kind, name: str) -> Item:
@@ -123,6 +137,8 @@ def listed(client: Client, kind: Kind, tenant: str | None, asked: dict[str, Any]
         from plenum.cli.recent import recent
 
         return recent(client, kind.plural, RECENT, tenant=named)
+    if kind.plural == "gateways":
+        return client.get("/gateways")  # few, and on no pages
     if not kind.of_tenant:
         return client.listed(f"/{kind.plural}")
     lists = [
@@ -179,7 +195,7 @@ def _write_json(value: Any) -> None:
 
 def _name_of(kind: Kind, item: Item) -> str:
     if "metadata" not in item:
-        return f"{kind.plural[:-1]}/{item['position']}"
+        return f"{kind.plural[:-1]}/{item.get('name') or item['position']}"
     meta = item["metadata"]
     word = item.get("kind", kind.plural[:-1]).lower()
     return f"{word}/{meta['tenant']}/{meta['name']}" if kind.of_tenant else f"{word}/{meta['name']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,7 @@ def _job_cells(job: Item, now: float) -> Cells:
         (Column(head="INSIDE", wide=True, fold=True), ", ".join(status.get("inside", ()))),
         (
             Column(head="NOTE", fold=True, below=True),
-            job_note(status).removeprefix(f"{meta.get('tenant')}/{meta['name']} "),
+            without_subject(job_note(status), meta),
         ),
     ]
 
@@ -139,6 +140,12 @@ def job_note(status: Item) -> str:
     if failures := status.get("failures"):
         return f"failed {failures} time{'s' if failures > 1 else ''} before"
     return status.get("message", "")
+
+
+def without_subject(sentence: str, meta: Item) -> str:
+    """Return a sentence without the name that it begins with: the job's, or that of the endpoint's job that it is about."""
+    whose = re.escape(f"{meta.get('tenant')}/{meta['name']}")
+    return re.sub(rf"^{whose}(-r\d+(-prefill|-decode)?)? ", "", sentence)
 
 
 # -- hardware ---------------------------------------------------------------------------------------
@@ -258,6 +265,15 @@ def _key_cells(key: Item, now: float) -> Cells:
     ]
 
 
+def _gateway_cells(gateway: Item, now: float) -> Cells:
+    return [
+        (Column(head="NAME", fold=True), gateway["name"]),
+        (Column(head="URL", fold=True), gateway["url"]),
+        (Column(head="TABLE", right=True), gateway["table"]),
+        (Column(head="HEARD OF", right=True), f"{age(gateway['seenAt'], now)} ago"),
+    ]
+
+
 # -- the log ----------------------------------------------------------------------------------------
 
 
@@ -312,6 +328,7 @@ KINDS = (
         plural="endpoints", words=("endpoint", "ep"), cells=_endpoint_cells, of_tenant=True, filters=("phase", "label")
     ),
     Kind(plural="keys", words=("key", "ke"), cells=_key_cells, of_tenant=True),
+    Kind(plural="gateways", words=("gateway", "gw"), cells=_gateway_cells),
     Kind(plural="nodes", words=("node", "no"), cells=_node_cells),
     Kind(plural="fleets", words=("fleet", "fl"), cells=_fleet_cells),
     Kind(plural="tenants", words=("tenant", "te"), cells=_tenant_cells),

@@ -86,7 +86,9 @@ class News:
         self._hinted = True
         if not self._quiet:
             ended = sorted(state.ended, key=lambda job: (not state.jobs[job].process.imitated, state.jobs[job].uid))
-            click.echo("\n" + hint(ended[-1] if ended else "", waiting[0] if waiting else "") + "\n")
+            # Of an endpoint's replicas, the endpoint is what people know.
+            waits = state.jobs[waiting[0]].owner or waiting[0] if waiting else ""
+            click.echo("\n" + hint(ended[-1] if ended else "", waits) + "\n")
 
 
 def _serves(job: Job) -> bool:

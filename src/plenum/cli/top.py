@@ -12,7 +12,7 @@ import click
 
 from plenum.cli.cloud import choose_context, connected
 from plenum.cli.describe_endpoint import ms
-from plenum.cli.kinds import JOB_KINDS, Item, gpus_text, share_text
+from plenum.cli.kinds import JOB_KINDS, Item, gpus_text, share_text, without_subject
 from plenum.cli.tables import Column, clean, table_lines, terminal_width
 from plenum.cli.times import age, clock
 from plenum.model.units import parse_duration, show, show_duration
@@ -240,7 +240,7 @@ def _queue_lines(use: Item, queue: list[Item], now: float, width: int) -> Any:
     for job in queue[:QUEUE]:
         meta, waiting = job["metadata"], job.get("status", {}).get("waiting") or {}
         name = f"{meta['tenant']}/{meta['name']}"
-        sentence = clean(waiting.get("sentence", "")).removeprefix(f"{name} ")
+        sentence = without_subject(clean(waiting.get("sentence", "")), meta)
         rows.append(
             (name, gpus_text(job.get("spec", {})), age(meta["createdAt"], now), sentence or waiting.get("code", ""))
         )

@@ -47,9 +47,9 @@ def how_to_ask(found: EndpointRecord, address: Address, key: str, wanted_port: i
     model, name = found.spec.model_name, found.id.removeprefix("default/")
     moved = f"Port {wanted_port} was taken, so the gateway listens on port {address.port} instead.\n\n"
     tries = [
-        ("get endpoints", "what is served, and what goes through it"),
-        (f"bench {name} --rps 0.5 --duration 20s", "traffic on it, and what its users saw"),
-        ("key create --note mine", "a key for a program of yours"),
+        ("get endpoints", "what is served, and its load"),
+        (f"bench {name} --rps 0.5 --duration 20s", "traffic, and what users saw"),
+        ("key create --note mine", "a key for your programs"),
     ]
     return (
         (moved if address.port != wanted_port else "")

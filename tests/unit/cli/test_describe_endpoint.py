@@ -7,6 +7,7 @@ import pytest
 
 from plenum.cli.describe import _field, _flat, _part
 from plenum.cli.describe_endpoint import endpoint_lines, two_ms
+from plenum.cli.kinds import without_subject
 
 POOL = {
     "name": "serve", "ready": 1, "wanted": 2, "min": 1, "max": 12, "starting": 1, "draining": 0,
@@ -38,3 +39,11 @@ def test_two_durations_have_their_unit_once(low: float | None, high: float | Non
 )
 def test_an_event_of_a_replica_says_of_which_revision(subject: str, part: str) -> None:
     assert _part({"subject": subject}, "endpoint/default/chat") == part
+
+
+@pytest.mark.parametrize(
+    "sentence", ["default/chat waits", "default/chat-r1 waits", "default/chat-r12-decode waits", "waits"]
+)
+def test_a_sentence_under_a_name_does_not_begin_with_it(sentence: str) -> None:
+    assert without_subject(sentence, {"tenant": "default", "name": "chat"}) == "waits"
+    assert without_subject("default/chat-r1x waits", {"tenant": "default", "name": "chat"}) == "default/chat-r1x waits"
