@@ -208,18 +208,12 @@ def _pool_lines(engine: str, question: Question, pool: PoolChoice, context: int)
 
 
 def servers_words(engine: str, instance: Instance) -> list[str]:
-    """Return the arguments with which an instance is spread over servers.
+    """Return the arguments with which an instance is spread over servers, data parallel ranks among them.
 
-    vLLM deals whole data parallel ranks out to servers where they divide; else one rank's devices span them.
+    Not ``--data-parallel-start-rank``: given to the first server, vLLM takes it that each has an API and balances only its own ranks.
     """
-    servers, ranks = servers_of(instance), instance.parallelism.dp
-    if engine == "sglang":
-        return ["--nnodes", str(servers), "--node-rank", "$NODE_RANK", "--dist-init-addr", "$HEAD:5000"]
-    if ranks % servers == 0:
-        each = ranks // servers
-        words = ["--data-parallel-size-local", str(each), "--data-parallel-start-rank", f"$((NODE_RANK * {each}))"]
-        return [*words, "--data-parallel-address", "$HEAD", "--data-parallel-rpc-port", "13345", "$@"]
-    return ["--nnodes", str(servers), "--node-rank", "$NODE_RANK", "--master-addr", "$HEAD", "$@"]
+    words = ["--nnodes", str(servers_of(instance)), "--node-rank", "$NODE_RANK"]
+    return words + (["--dist-init-addr", "$HEAD:5000"] if engine == "sglang" else ["--master-addr", "$HEAD", "$@"])
 
 
 def headless_lines(engine: str) -> list[str]:
