@@ -20,7 +20,7 @@ import msgspec
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
 from plenum.adapters.nodes import files
-from plenum.adapters.weights import Staged, WeightsError, stage
+from plenum.adapters.weights import Staged, WeightsError, check_allowed, stage
 from plenum.adapters.weights.variables import forget_credentials
 from plenum.model.endpoint import SERVE, Endpoint
 from plenum.model.errors import FieldError, PlenumError
@@ -179,6 +179,7 @@ async def _stage(host: Host, reference: str, what: str) -> Staged | None:
     """Bring weights here, in a thread, telling how far it is; cancelled, the thread gives up at its next piece."""
     if host.endpoint.engine in WEIGHTLESS or host.endpoint.attached:
         return None
+    check_allowed(reference, host.endpoint.tenant, os.environ)
     _tell(host, Status(message=f"staging {what}"))
     told, ended = -1, False
 

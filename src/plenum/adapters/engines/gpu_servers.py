@@ -41,7 +41,7 @@ def vllm_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, por
     words += ["--host", host, "--served-model-name", endpoint.model_name, "--enable-prompt-tokens-details"]
     if endpoint.adapters:
         words += ["--enable-lora", "--lora-modules", *(f"{name}={source}" for name, source in endpoint.adapters)]
-    env = dict(os.environ)
+    env = _environment()
     if key:
         env["VLLM_API_KEY"] = key
     if pool in (PREFILL, DECODE):
@@ -62,7 +62,7 @@ def sglang_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, p
     if pool == PREFILL:
         words += ["--disaggregation-bootstrap-port", str(_free_port(host))]
     told = f"{key}\n".encode()
-    return Command(words=_tied([*words, *endpoint.arguments]), env=dict(os.environ), told=told, ready_s=READY_S)
+    return Command(words=_tied([*words, *endpoint.arguments]), env=_environment(), told=told, ready_s=READY_S)
 
 
 def _planned(endpoint: Endpoint, pool: str, weights: Path) -> tuple[Any, str, int]:
@@ -95,6 +95,11 @@ def _filled(words: list[str], weights: Path, port: int) -> list[str]:
     words = [str(weights) if word == "$MODEL" else word for word in words]
     words[words.index("--port") + 1] = str(port)
     return words
+
+
+def _environment() -> dict[str, str]:
+    """Return what of the host's environment the program gets: what is between Plenum's own processes is none of its business."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PLENUM_")}
 
 
 def _tied(words: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ from plenum.model.workload import MAX_REPLICAS
 
 MAX_SLOTS = 4_096
 MAX_URLS = 256
-MAX_REFERENCE = 4_096
+MAX_REFERENCE = 1_000
 MAX_WAIT_S = 3_600.0
 
 Routing = Literal[
@@ -34,19 +34,9 @@ def _wrong(sentence: str) -> PydanticCustomError:
     return PydanticCustomError("wrong", "{sentence}", {"sentence": sentence})
 
 
-def _check_model(value: str) -> str:
+def _check_text(value: str) -> str:
     if not value.isprintable() or value != value.strip():
         raise _wrong("must be printable text without spaces around it")
-    scheme, found, rest = value.partition("://")
-    if found and (scheme not in ("hf", "s3", "oci") or not rest):
-        raise _wrong(
-            f"{value[:60]!r} is no source of weights; write a name of the catalogue (smollm2), an absolute path, hf://ORGANISATION/NAME, "
-            "s3://BUCKET/PREFIX or oci://REGISTRY/REPOSITORY:TAG"
-        )
-    if not found and "/" in value and not value.startswith("/"):
-        raise _wrong(
-            f"{value[:60]!r} is neither an absolute path nor a name; of a model of the Hub write hf://{value[:60]}"
-        )
     return value
 
 
@@ -71,7 +61,7 @@ def _check_urls(value: list[str]) -> list[str]:
     return value
 
 
-Source = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE), AfterValidator(_check_model)]
+Source = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE), AfterValidator(_check_text)]
 Words = Annotated[str, Field(max_length=MAX_ARGUMENT)]
 
 

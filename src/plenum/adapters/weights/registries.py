@@ -6,6 +6,7 @@ Credentials are the node's own: Docker's configuration (``$DOCKER_CONFIG``, ``~/
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import os
 import re
@@ -118,11 +119,9 @@ class _Registry:
             self._headers["Authorization"] = f"Basic {basic}"
             return
         asked = dict(_PARAMETER.findall(rest[:4_096]))
-        realm = httpx.URL(asked.get("realm", ""))
-        if scheme.lower() != "bearer" or realm.scheme not in ("http", "https"):
+        if scheme.lower() != "bearer":
             return
-        if realm.scheme == "http" and not _LOOPBACK.fullmatch(realm.netloc.decode()):
-            raise WeightsError(f"the registry of {self._reference.text} asks to log in over plain HTTP")
+        realm = self._realm(asked.get("realm", ""))
         scope = asked.get("scope") or f"repository:{self._reference.within}:pull"
         url = realm.copy_merge_params({"service": asked.get("service", ""), "scope": scope})
         headers = {"Authorization": f"Basic {basic}"} if basic else {}
@@ -133,6 +132,30 @@ class _Registry:
             self._headers["Authorization"] = f"Bearer {said.get('token') or said['access_token']}"
         except (ValueError, KeyError, AttributeError):
             raise WeightsError(f"the registry of {self._reference.text} gave no token") from None
+
+    def _realm(self, text: str) -> httpx.URL:
+        """Return where tokens are given; a registry elsewhere must not make this node ask its own services for something."""
+        try:
+            realm = httpx.URL(text)
+        except httpx.InvalidURL:
+            realm = httpx.URL("")
+        what = f"the registry of {self._reference.text} asks to log in"
+        if not realm.host or realm.scheme not in ("http", "https"):
+            raise WeightsError(f"{what} at {text[:100]!r}, which is no address")
+        own = httpx.URL(self._base).host
+        if _is_inside(realm.host) and not _is_inside(own):
+            raise WeightsError(f"{what} at {realm.host}, which is not where the registry is but within this network")
+        if realm.scheme == "http" and not _LOOPBACK.fullmatch(realm.netloc.decode()):
+            raise WeightsError(f"{what} over plain HTTP")
+        return realm
+
+
+def _is_inside(host: str) -> bool:
+    """Whether a host is written as one that only this machine or its network has."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host.rstrip(".").lower().endswith("localhost")
 
 
 def _unpacks(layer: _Descriptor) -> bool:

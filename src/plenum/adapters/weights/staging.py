@@ -19,6 +19,7 @@ from plenum.adapters.weights.references import (
     Reference,
     UnknownWeightsError,
     WeightsError,
+    packaged,
     read_reference,
 )
 from plenum.adapters.weights.registries import list_registry
@@ -99,8 +100,9 @@ def stage(
         They cannot be fetched, read or kept here.
     """
     wanted = read_reference(reference)
-    if wanted.kind == "local":
-        staged = _local(Path(wanted.place), cache, progress, afresh)
+    if wanted.kind in ("catalogue", "local"):
+        path = packaged(wanted.place) if wanted.kind == "catalogue" else Path(wanted.place)
+        staged = _local(path, cache, progress, afresh)
     else:
         staged = _remote(wanted, Cache(cache, cap_bytes or _cap_bytes()), progress, digest, afresh)
     if digest and staged.digest != digest:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 
+from plenum.adapters.weights.allowed import ALLOWED
+
 CAP = "PLENUM_WEIGHTS_CAP"
 """Most bytes that a node's cache of weights holds, such as ``500GB``."""
 
 PLACES = (
     "HF_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "SSL_CERT_FILE",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", CAP,
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", CAP, ALLOWED,
 )  # fmt: skip
 
 CREDENTIALS = (

@@ -67,6 +67,7 @@ def test_vllm_gets_the_replicas_own(weights, monkeypatch):
     assert _after(words, "--lora-modules") == "law=/models/law"
     assert words[-1] == "--enforce-eager"
     assert command.env["VLLM_API_KEY"] == KEY
+    assert not [name for name in command.env if name.startswith("PLENUM_")]
     assert KEY not in " ".join(words)
     assert "--kv-transfer-config" not in words
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.unit.adapters.weights.stores import COMMIT, Store, hub, registry, served, titled
 
@@ -284,13 +285,31 @@ def test_a_registry_gives_a_token_and_a_manifest_is_what_its_digest_says(store: 
     store.token = "pull"
     store.challenge = f'Bearer realm="{store.url}/token",service="here",scope="repository:models/small:pull"'
     assert staging(oci(store, "models/small:v1")).size_bytes == len(BIG)
-    store.challenge = 'Bearer realm="http://example.com/token"'
-    with pytest.raises(WeightsError, match="plain HTTP"):
-        staging(oci(store, "models/small:other"))
+    for realm, says in (
+        ("http://example.com/token", "plain HTTP"),
+        ("http://[::1", "no address"),
+        ("/token", "no address"),
+    ):
+        store.challenge = f'Bearer realm="{realm}"'
+        with pytest.raises(WeightsError, match=says):
+            staging(oci(store, "models/small:other"))
     store.token = ""
     store.documents[f"/v2/models/small/manifests/{digest}"] = ("application/json", b'{"layers": []}')
     with pytest.raises(DigestError, match="manifest is not"):
         staging(oci(store, f"models/small@{digest}"))
+
+
+@pytest.mark.parametrize(
+    "realm", ["http://127.0.0.1:1/", "https://localhost/", "https://[::1]/t", "https://10.0.0.7/t"]
+)
+def test_a_registry_elsewhere_makes_nobody_ask_services_of_this_network(
+    staging: Any, monkeypatch: pytest.MonkeyPatch, realm: str
+) -> None:
+    answer = httpx.Response(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
+    client = httpx.Client(transport=httpx.MockTransport(lambda request: answer))
+    monkeypatch.setattr("plenum.adapters.weights.registries.new_client", lambda: client)
+    with pytest.raises(WeightsError, match="within this network"):
+        staging("oci://registry.example.com/models/small:v1")
 
 
 def test_what_was_asked_for_longest_ago_makes_room_unless_it_is_in_use(

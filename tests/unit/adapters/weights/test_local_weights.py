@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from plenum.adapters.weights import DigestError, UnknownWeightsError, WeightsError, gguf_in, stage
+from plenum.adapters.weights import (
+    DigestError,
+    ForbiddenWeightsError,
+    UnknownWeightsError,
+    WeightsError,
+    check_allowed,
+    gguf_in,
+    stage,
+)
+from plenum.adapters.weights.allowed import ALLOWED
 
 
 @pytest.fixture
@@ -111,6 +121,44 @@ def test_a_link_to_weights_is_followed(model: Path, tmp_path: Path) -> None:
 def test_what_is_no_reference_is_refused(reference: str, tmp_path: Path) -> None:
     with pytest.raises(UnknownWeightsError):
         stage(reference, tmp_path)
+
+
+def test_a_node_serves_tenants_what_it_was_told_and_nothing_else(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "way-out").symlink_to("/etc")
+    told = {ALLOWED: f"{tmp_path} hf://open acme=s3://acme/models acme=hf://org/one default=*"}
+
+    def allowed(reference: str, tenant: str = "acme", env: Mapping[str, str] = told) -> bool:
+        try:
+            check_allowed(reference, tenant, env)
+        except ForbiddenWeightsError:
+            return False
+        return True
+
+    yes = (
+        str(model),
+        "hf://open/x",
+        "s3://acme/models",
+        "s3://acme/models/y",
+        "hf://org/one@main",
+        "hf://org/one/a.gguf",
+        "smollm2",
+    )
+    no = (
+        "/etc/passwd",
+        f"{tmp_path}/../..",
+        f"{tmp_path}/way-out/passwd",
+        "/",
+        "hf://opener/x",
+        "s3://acme/models-of-others",
+    )
+    assert [allowed(each) for each in yes] == [True] * len(yes)
+    assert [allowed(each) for each in no] == [False] * len(no)
+    with pytest.raises(ForbiddenWeightsError, match=f"{ALLOWED}='other=s3://acme'"):
+        check_allowed("s3://acme/models", "other", told)
+    assert allowed("/etc/passwd", tenant="default")
+    # Untold, the one tenant that there is from the start may name anything, all others what the catalogue has.
+    assert [allowed("hf://a/b", each, {}) for each in ("default", "acme")] == [True, False]
+    assert allowed("smollm2", env={})
 
 
 def test_nothing_there_an_empty_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
