@@ -112,6 +112,6 @@ def new_vllm(folder: Path, pool: str, arguments: tuple[str, ...] = ()) -> HttpEn
         slots=8,
         context_tokens=1024,
         pools=(Pool(name=PREFILL), Pool(name=DECODE)),
-        arguments=("--enforce-eager", *arguments),
+        arguments=("--enforce-eager", "--dtype", "float32", *arguments),
     )
     return engine_to_start(Start(endpoint=endpoint, pool=pool, weights=folder, port=free_port(), key=KEY))
