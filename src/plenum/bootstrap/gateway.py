@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from plenum.adapters.control_link import check_servers
-from plenum.bootstrap.config import instance_of, is_loopback, private_folder, write_private
+from plenum.bootstrap.config import instance_of, is_loopback, journal_instance_of, private_folder, write_private
 from plenum.model.errors import FieldError, FileError, PlenumError, Where
 from plenum.ports.gateway import Peer, Table
 
@@ -125,7 +125,6 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
 
     private_folder(config.data)
     settings = read_gateway_settings(config.settings)
-    # What it reports counts from 1 in each folder, so each folder has a name of its own.
     name = f"{config.name}.{instance_of(config.data)[:8]}"
     async with AsyncExitStack() as stack:
         stack.enter_context(_alone(config.data))
@@ -135,7 +134,8 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         peers = Peers(name)
         files = Files(config.data / "files", peers=peers)
         batches = Batches(config.data / "batches", files)
-        journal = Journal(config.data / "journal", name, settle=batches.settle)
+        counted = f"{config.name}.{journal_instance_of(config.data)[:8]}"
+        journal = Journal(config.data / "journal", counted, settle=batches.settle)
         stack.callback(journal.close)
         dispatcher = await stack.enter_async_context(Dispatcher(name, engine_for))
         gateway = Gateway(dispatcher, journal, msgspec.structs.replace(settings, name=name))
