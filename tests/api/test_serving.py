@@ -116,7 +116,7 @@ def test_endpoints_and_jobs_do_not_take_one_another_s_names(lab: Lab):
 def test_explain_says_why_a_replica_waits_and_of_what_is_attached_that_there_is_none(lab: Lab):
     put(lab)
     assert lab.ask("GET", "/tenants/research/endpoints/chat/explain").status_code == 404
-    put(lab, "big", model="x", resources={"gpu": 8})
+    put(lab, "big", model="smollm2", resources={"gpu": 8})
     lab.wait(lambda: "research/big-r1" in lab.service.state.waiting)
     told = lab.get("/tenants/research/endpoints/big/explain", "vera")
     assert told["workload"] == "research/big-r1"
