@@ -60,6 +60,10 @@ class ServerConfig:
         File of the secret that keys of engines are derived from, the same for all replicas of the control plane; None: one in ``data``.
     gateway_port
         Of the gateway on this machine, which is started with the first endpoint; None: no gateway is started here.
+    gateway_host
+        Address that it listens on. Beyond this host it speaks TLS, with the certificate above or one from the CA in ``data``.
+    gateway_plain
+        Whether it speaks plain HTTP there nevertheless.
     gateway_settings
         Its TOML file of :class:`plenum.gateway.settings.GatewaySettings`.
     """
@@ -78,6 +82,8 @@ class ServerConfig:
     lease_s: float = LEASE_S
     engine_secret: Path | None = None
     gateway_port: int | None = None
+    gateway_host: str = "127.0.0.1"
+    gateway_plain: bool = False
     gateway_settings: Path | None = None
 
     def __post_init__(self) -> None:
@@ -143,6 +149,17 @@ def instance_of(folder: Path) -> str:
         write_private(file, secrets.token_hex(16).encode())
     there = folder.stat()
     return hashlib.sha256(b"%s %d %d" % (file.read_bytes(), there.st_dev, there.st_ino)).hexdigest()[:32]
+
+
+def journal_instance_of(data: Path) -> str:
+    """Return what tells the journal of usage in a data folder from any that was there before: each counts its batches from 1.
+
+    One from before journals were told apart goes by the folder around it, as the control plane knows it.
+    """
+    folder = data / "journal"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    named = (folder / "instance").exists() or not any(folder.glob("*.rows"))
+    return instance_of(folder if named else data)
 
 
 def secret_of(file: Path) -> str:

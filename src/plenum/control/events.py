@@ -411,6 +411,8 @@ class UnitReleased(_OfJob, frozen=True, kw_only=True):
         Whether it goes back to waiting.
     not_before
         Seconds since the epoch before which it does not start again.
+    well
+        Whether it had run well for so long that its failures before count no more.
     """
 
     unit: str = ""
@@ -419,6 +421,7 @@ class UnitReleased(_OfJob, frozen=True, kw_only=True):
     why: str = ""
     again: bool = False
     not_before: float = 0.0
+    well: bool = False
 
 
 class JobEnded(_OfJob, frozen=True, kw_only=True):

@@ -61,15 +61,27 @@ def reclaimed(state: State, decider: Decider, now: float) -> list[ev.Event]:
     if not (takers or state.yielded):
         return []
     engine = decider.engine(state)
-    if engine is None or any(unit.stop in (PREEMPTED, GROWN) for _, unit in _bound(state)):
-        return []  # what was asked for last is on its way
+    if engine is None:
+        return []
+    going = [(job, unit) for job, unit in _bound(state) if unit.stop in (PREEMPTED, GROWN)]
     with engine.trial():
+        _let_go(engine, going)
         giving = dict(given for job, unit in takers for given in _made_room(state, engine, job, unit))
     found = [_stopped(state, job_id, key, size) for (job_id, key), size in giving.items()]
-    may_grow = not takers and not any(
+    may_grow = not (takers or going) and not any(
         may_start(u, now) for name in state.waiting for u in state.jobs[name].units.values()
     )
     return found or (_grown(engine, [state.jobs[name] for name in sorted(state.yielded)], now) if may_grow else [])
+
+
+def _let_go(engine: Engine, going: list[tuple[Job, Unit]]) -> None:
+    """Have room that is on its way count as free, however long its last work takes to end: nobody else has to yield for the same."""
+    there = [(job, unit) for job, unit in going if unit_id(job, unit.key) in engine.running]
+    engine.release(*(unit_id(job, unit.key) for job, unit in there))
+    for job, _ in there:
+        if _is_elastic(job) and (job.shrink_to or not job.workload.preemptible):
+            sizes = _smaller(job)
+            engine.place(next((size for size in sizes if size.replicas == job.shrink_to), sizes[-1]))
 
 
 def _stopped(state: State, job_id: str, key: str, shrink_to: int) -> ev.Event:

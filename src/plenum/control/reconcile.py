@@ -18,6 +18,9 @@ LOST_BACKOFF_S = 1.0
 KEEP_ENDED = 1_000
 """Ended jobs kept in the lists; the longest ended are forgotten first."""
 
+WELL_S = 600.0
+"""A unit that ran for so long, or was ready for so long, starts anew with its failures: those of months ago must not make it wait."""
+
 LOST_CAUSES = ("node-lost", "lease-lost", "vanished")
 """Ends that are not the job's doing."""
 
@@ -120,12 +123,14 @@ def _released(job: Job, unit: Unit, why: str, now: float) -> ev.UnitReleased:
     if why == "drained" and all(run.exit_code == 0 and not run.cause for run in unit.runs.values()):
         why = ""  # it was done before the order to stop could reach it
     outcome = {"": "succeeded", "failed": "failed", "timeout": "failed", "lost": "lost"}.get(why, "stopped")
+    well = _ran_well(job, unit, now)
+    failures = 0 if well else unit.failures
     endless = job.workload.kind is Kind.ENDPOINT
     if endless and outcome == "succeeded":
         outcome = "failed"  # a server is not meant to end
     may_again = {
         "succeeded": False,
-        "failed": endless or unit.failures < job.process.restarts,
+        "failed": endless or failures < job.process.restarts,
         "lost": True,
         "stopped": why in AGAIN,
     }[outcome]
@@ -137,8 +142,16 @@ def _released(job: Job, unit: Unit, why: str, now: float) -> ev.UnitReleased:
         outcome=outcome,
         why=why if why != outcome else _told(unit),
         again=again,
-        not_before=now + _backoff_s(job, unit, outcome) if again else 0.0,
+        not_before=now + _backoff_s(job, unit, outcome, failures) if again else 0.0,
+        well=well,
     )
+
+
+def _ran_well(job: Job, unit: Unit, now: float) -> bool:
+    notify = job.bound_as(unit)[1].notify
+    since = [run.ready_at if notify else run.started_at for run in unit.runs.values()]
+    ended = [run.ended_at or now for run in unit.runs.values()]
+    return all(start and end - start >= WELL_S for start, end in zip(since, ended, strict=True))
 
 
 def _told(unit: Unit) -> str:
@@ -150,9 +163,9 @@ def _told(unit: Unit) -> str:
     return ""
 
 
-def _backoff_s(job: Job, unit: Unit, outcome: str) -> float:
+def _backoff_s(job: Job, unit: Unit, outcome: str, failures: int) -> float:
     if outcome == "failed":
-        return min(job.process.backoff_s * 2.0 ** min(unit.failures, 32), MAX_BACKOFF_S)
+        return min(job.process.backoff_s * 2.0 ** min(failures, 32), MAX_BACKOFF_S)
     if outcome == "lost":
         return min(LOST_BACKOFF_S * 2.0 ** min(unit.attempt - 1, 32), MAX_BACKOFF_S)
     return 0.0

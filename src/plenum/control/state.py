@@ -163,6 +163,8 @@ class Run(msgspec.Struct, kw_only=True):
     url: str = ""
     weights_digest: str = ""
     started_at: float = 0.0
+    ready_at: float = 0.0
+    """Of one that says when it is ready: since when it has been."""
     reported_at: float = 0.0
     ended_at: float = 0.0
 
@@ -293,6 +295,8 @@ class _Stored(msgspec.Struct, kw_only=True):
     keys: dict[str, es.InferenceKey] = {}
     metered: dict[str, es.Metered] = {}
     """Gateway to how far its journal is in the log."""
+    forgotten_at: float = 0.0
+    """Until when gateways were heard of whose place here others have by now; what is older counts as taken."""
     billed: dict[int, dict[str, es.Used]] = {}
     """Day (since the epoch) to what was used on it."""
 
@@ -898,6 +902,7 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
     run.url, run.weights_digest = event.url, event.weights_digest
     if job.process.notify:  # of others the same records still make the same snapshot as before there was any notice
         run.reported_at = record.at
+        run.ready_at = run.ready_at or (record.at if event.phase == RUNNING else 0.0)
     if job.owner and event.phase == RUNNING:
         job.message = ""
     if event.phase in (STARTING, RUNNING):
@@ -916,7 +921,7 @@ def _released(state: State, event: UnitReleased, record: Record) -> None:
     unit = job.units[event.unit]
     state._unindex(job, unit, record.position)
     unit.phase = "waiting" if event.again else "succeeded" if event.outcome == "succeeded" else "failed"
-    unit.failures += event.outcome == "failed"
+    unit.failures = (0 if event.well else unit.failures) + (event.outcome == "failed")
     unit.not_before, unit.stop = event.not_before, ""
     if job.owner and event.outcome == "failed":
         job.message = event.why  # a server is started again for ever, so this is the only place to say why

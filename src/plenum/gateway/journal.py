@@ -36,7 +36,7 @@ class Upload(Protocol):
     """What carries usage to the control plane takes it from here."""
 
     def pending(self) -> UsageBatch | None:
-        """Return the oldest batch that is not acknowledged; the same until it is. None: there is nothing to send."""
+        """Return the oldest batch that is not acknowledged; the same rows until it is. None: there is nothing to send."""
         ...
 
     def acknowledged(self, number: int) -> None:
@@ -167,11 +167,12 @@ class Journal:
         return Slot(self, self._free.pop())
 
     def pending(self) -> UsageBatch | None:
-        """Return the oldest batch that is not acknowledged; the same until it is. None: there is nothing to send."""
+        """Return the oldest batch that is not acknowledged; the same rows until it is. None: there is nothing to send."""
         if not self._sealed and not self._seal():
             return None
         number = self._sealed[0]
-        return UsageBatch(gateway=self._gateway, number=number, rows=tuple(self._batch(number)))
+        rows = tuple(self._batch(number))
+        return UsageBatch(gateway=self._gateway, number=number, rows=rows, waiting=len(self._sealed) - 1)
 
     def acknowledged(self, number: int) -> None:
         """Forget a batch: the control plane has it, for good."""

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from plenum.bootstrap.agent import AgentConfig, manifest_of
-from plenum.bootstrap.config import ServerConfig, host_name, instance_of, is_loopback, private_folder, write_private
+from plenum.bootstrap.config import (
+    ServerConfig,
+    host_name,
+    instance_of,
+    is_loopback,
+    journal_instance_of,
+    private_folder,
+    write_private,
+)
 from plenum.bootstrap.server import read_settings
 from plenum.control.hardware import node_facts
 from plenum.model.errors import FieldError, FileError
@@ -145,3 +153,16 @@ def test_settings_of_the_api_come_from_a_file(tmp_path: Path) -> None:
     settings = read_settings(ServerConfig(api_settings=file))
     assert (settings.audit_most, settings.failure_rate.burst) == (7, 3)
     assert read_settings(ServerConfig()) == type(settings)()
+
+
+def test_a_journal_that_was_deleted_has_another_name_after(tmp_path: Path) -> None:
+    first = journal_instance_of(tmp_path)
+    assert journal_instance_of(tmp_path) == first
+    shutil.rmtree(tmp_path / "journal")
+    assert journal_instance_of(tmp_path) != first
+
+
+def test_a_journal_from_before_they_had_names_goes_on_under_that_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "0000000000000001.rows").touch()
+    assert journal_instance_of(tmp_path) == instance_of(tmp_path)

@@ -213,6 +213,21 @@ def test_the_wait_doubles_up_to_a_limit(failures: int, expected: float) -> None:
     assert released.not_before - 6000.0 == expected
 
 
+@pytest.mark.parametrize(("notify", "ran_s", "failures"), [(False, 599, 10), (False, 600, 1), (True, 600, 10)])
+def test_failures_of_long_ago_count_no_more_once_it_ran_well(notify: bool, ran_s: float, failures: int) -> None:
+    it = running(process=imitation(restarts=9, notify=notify))
+    it.job().units[""].failures = 9
+    for run in it.job().runs():
+        run.started_at, run.ready_at = 5000.0, 5000.0 if not notify else 0.0
+        it.report(run.id, "exited", 1)
+        run.ended_at = 5000.0 + ran_s
+    released, *_ = follows(it)
+    assert isinstance(released, ev.UnitReleased)
+    assert released.again == (failures == 1)
+    it.write(released)
+    assert it.job().units[""].failures == failures
+
+
 def test_the_longest_ended_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "KEEP_ENDED", 2)
     it = log()

@@ -79,7 +79,7 @@ def test_what_was_not_acknowledged_comes_again_as_it_was(tmp_path):
     finish(journal, "b")
     journal.close()
     again = Journal(tmp_path, "g1")
-    assert again.pending() == batch
+    assert (again.pending().number, again.pending().rows) == (batch.number, batch.rows)
     assert [usage.request for usage in drain(again)] == ["a", "b"]
     again.close()
 
@@ -316,9 +316,9 @@ def test_killed_at_any_moment_every_stream_is_billed_exactly_once(tmp_path):
     batches: dict[int, UsageBatch] = {}
     told = (tmp_path / "told").read_bytes().split(b"\n--\n")[:-1] if (tmp_path / "told").exists() else []
     for batch in [msgspec.msgpack.decode(each, type=UsageBatch) for each in told]:
-        assert batches.setdefault(batch.number, batch) == batch, "a number stands for one batch"
+        assert batches.setdefault(batch.number, batch).rows == batch.rows, "a number stands for one batch"
     while (batch := last.pending()) is not None:
-        assert batches.setdefault(batch.number, batch) == batch
+        assert batches.setdefault(batch.number, batch).rows == batch.rows
         last.acknowledged(batch.number)
     last.close()
     assert sorted(batches) == list(range(1, len(batches) + 1))

@@ -27,6 +27,9 @@ MAX_KEYS_EACH = 1_000
 """Of one tenant."""
 
 MAX_GATEWAYS = 1_000
+SILENT_S = 30 * 86_400.0
+"""A gateway that has sent all its usage and then nothing for so long gives its place up where others need one."""
+
 MAX_TOKENS_A_ROW = 2**40
 """No fewer than gateways let engines say: a row that is refused keeps all those after it waiting."""
 
@@ -205,21 +208,43 @@ def record_usage(batch: UsageBatch) -> Command:
     def run(state: State, now: float) -> Sequence[Event]:
         _check_batch(batch)
         known = state.metered.get(batch.gateway)
-        if known is None and len(state.metered) >= MAX_GATEWAYS:
-            raise LimitError(f"{MAX_GATEWAYS:,} gateways have reported usage, the most there may be")
+        freed = _freed(state, now) if known is None else ()
         if known is not None and batch.number <= known.number:
             return ()
         following = known.number + 1 if known is not None else 1
         # Restored from a backup, the log knows less than was acknowledged, and the gateway has let go of it.
         restored = state.term // TERM_GAP > (known.restored if known is not None else 0)
+        # Nor does it know where one was that it has forgotten; all of that one that is as old has been taken.
+        forgotten_at = state.forgotten_at if known is None else 0.0
+        restored = restored or forgotten_at > 0
         if batch.number != following and not restored:
             raise MissedError(f"batch {batch.number} of {batch.gateway} comes too early; send {following} first")
         # A gateway whose clock is ahead must not push the days out that were summed up before.
         latest = now + DAY_S
-        rows = tuple(row if row.at <= latest else msgspec.structs.replace(row, at=latest) for row in batch.rows)
-        return (ep.UsageRecorded(gateway=batch.gateway, number=batch.number, rows=rows),)
+        rows = tuple(
+            row if row.at <= latest else msgspec.structs.replace(row, at=latest)
+            for row in batch.rows
+            if not row.at <= forgotten_at
+        )
+        return (
+            ep.UsageRecorded(
+                gateway=batch.gateway, number=batch.number, rows=rows, waiting=max(batch.waiting, 0), freed=freed
+            ),
+        )
 
     return Command(subject=f"usage/{batch.gateway}", run=run, alone=False)
+
+
+def _freed(state: State, now: float) -> tuple[str, ...]:
+    """Return which gateway makes place for another where there are as many as there may be: the one that has been silent longest."""
+    if len(state.metered) < MAX_GATEWAYS:
+        return ()
+    silent = {name: m.at for name, m in state.metered.items() if not m.waiting and m.at < now - SILENT_S}
+    if not silent:
+        raise LimitError(
+            f"{MAX_GATEWAYS:,} gateways have reported usage within {SILENT_S / DAY_S:.0f} days, the most there may be"
+        )
+    return (min(silent, key=lambda name: (silent[name], name)),)
 
 
 def _check_batch(batch: UsageBatch) -> None:

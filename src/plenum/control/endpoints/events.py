@@ -150,11 +150,21 @@ class KeyRevoked(Event, frozen=True, kw_only=True):
 
 
 class UsageRecorded(Event, frozen=True, kw_only=True):
-    """What requests took, from a gateway's journal; ``number`` counts a gateway's batches up from 1."""
+    """What requests took, from a gateway's journal; ``number`` counts a gateway's batches up from 1.
+
+    Parameters
+    ----------
+    waiting
+        Batches that it has left to send.
+    freed
+        Gateways that are remembered no more, to make place for it.
+    """
 
     gateway: str
     number: int
     rows: tuple[Usage, ...] = ()
+    waiting: int = 0
+    freed: tuple[str, ...] = ()
 
     def subject(self) -> str:
         """Return ``usage/gateway``."""

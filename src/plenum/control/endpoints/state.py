@@ -146,11 +146,15 @@ class Used(msgspec.Struct, kw_only=True):
 
 
 class Metered(msgspec.Struct, kw_only=True):
-    """How far a gateway's journal is in the log; ``restored``: how often the log had been restored from a backup by then."""
+    """How far a gateway's journal is in the log; ``restored``: how often the log had been restored from a backup by then.
+
+    ``waiting`` is how many batches it had left to send.
+    """
 
     number: int
     at: float
     restored: int = 0
+    waiting: int = 0
 
 
 # -- handlers ---------------------------------------------------------------------------------------
@@ -274,7 +278,11 @@ def _key_revoked(state: State, event: ep.KeyRevoked, record: Record) -> None:
 
 
 def _usage(state: State, event: ep.UsageRecorded, record: Record) -> None:
-    state.metered[event.gateway] = Metered(number=event.number, at=record.at, restored=state.term // TERM_GAP)
+    for name in event.freed:
+        state.forgotten_at = max(state.forgotten_at, state.metered.pop(name).at)
+    state.metered[event.gateway] = Metered(
+        number=event.number, at=record.at, restored=state.term // TERM_GAP, waiting=event.waiting
+    )
     for row in event.rows:
         _add(state.billed, row)
     for day in sorted(state.billed)[: max(len(state.billed) - KEEP_DAYS, 0)]:

@@ -44,6 +44,10 @@ def batch(number: int, *rows: Usage, gateway: str = "g") -> UsageBatch:
     return UsageBatch(gateway=gateway, number=number, rows=rows)
 
 
+def replace_batch(one: UsageBatch, **more: object) -> UsageBatch:
+    return msgspec.structs.replace(one, **more)
+
+
 # -- endpoints --------------------------------------------------------------------------------------
 
 
@@ -281,12 +285,33 @@ def test_what_a_gateway_takes_from_an_engine_is_taken_from_a_gateway() -> None:
     assert log().command(ec.record_usage(batch(1, row("x", tokens=getattr(meter, "MAX_TOKENS", 0)))))
 
 
-def test_there_are_only_so_many_gateways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ec, "MAX_GATEWAYS", 1)
-    it = log()
-    it.command(ec.record_usage(batch(1)))
+def test_a_gateway_gives_its_place_up_once_it_has_sent_all_and_is_silent_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ec, "MAX_GATEWAYS", 2)
+    it, later = log(), 86_400.0 * 40
+    it.command(ec.record_usage(replace_batch(batch(1, row("a"), gateway="owes"), waiting=1)), now=1.0)
+    it.command(ec.record_usage(batch(1, row("b", at=2.0))), now=2.0)
     with pytest.raises(LimitError):
-        it.command(ec.record_usage(batch(1, gateway="h")))
+        it.command(ec.record_usage(batch(1, gateway="h")), now=86_400.0)
+    it.command(ec.record_usage(batch(1, row("c", at=later), gateway="h")), now=later)
+    assert sorted(it.state.metered) == ["h", "owes"]
+    assert State.from_snapshot(it.state.snapshot()).forgotten_at == it.state.forgotten_at > 0
+
+
+def test_a_gateway_that_was_forgotten_goes_on_where_it_was_and_bills_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ec, "MAX_GATEWAYS", 1)
+    it, later = log(), 86_400.0 * 40
+    it.command(ec.record_usage(batch(1, row("a", at=900.0))))
+    it.command(ec.record_usage(batch(1, row("b", at=later), gateway="h")), now=later)
+    it.write(at=2 * later)
+    monkeypatch.setattr(ec, "MAX_GATEWAYS", 2)
+    it.command(ec.record_usage(batch(1, row("a", at=900.0))), now=2 * later)  # it never heard that it had arrived
+    it.command(ec.record_usage(batch(2, row("c", at=2 * later))), now=2 * later)
+    assert sum(requests["done"] for *_, requests in sums(it)) == 3
+    assert it.state.metered["g"].number == 2
 
 
 def test_a_job_that_has_the_name_of_a_replica_is_named() -> None:

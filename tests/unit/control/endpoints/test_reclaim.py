@@ -9,8 +9,10 @@ from tests.unit.control.cloud import imitation, job
 from tests.unit.control.endpoints.city import City, chat
 
 from plenum.control import events as ev
+from plenum.control.agent import Agent
 from plenum.control.reclaim import MAX_FAILURES, PATIENCE_S, PREEMPTED
 from plenum.model import Kind, Request, Role
+from plenum.sim.nodes import SimulatedDriver
 
 
 def training(name: str = "train", gpus: int = 8, least: int = 0, priority: int = 0, *, preemptible: bool = False):
@@ -104,6 +106,26 @@ def test_the_least_important_goes_and_no_more_than_need_to() -> None:
     assert trained(city, "red/high") == 4
     assert trained(city, "red/low") == 0
     assert len(city.replicas()) == 1
+
+
+def test_one_that_takes_long_to_end_keeps_nobody_else_from_room() -> None:
+    city = City(1)
+    city.driver = SimulatedDriver(list(city.state.nodes), city.clock, stop_s=200.0)
+    city.agent = Agent("a", city.driver, city.clock)
+    for name, priority, grace_s in (("slow", 0, 300.0), ("quick", 5, 2.0)):
+        city.submit(training(name, 4, priority=priority, preemptible=True), imitation(grace_s=grace_s))
+    city.run(4)
+    city.apply(chat(1, 1, gpus=4, priority=10))
+    city.run(10)
+    assert preempted(city) == 1
+    assert trained(city, "red/quick") == 4
+    city.apply(chat(1, 1, gpus=4, priority=10, name="other", served_as="other"))
+    city.run(20)
+    assert preempted(city) == 2
+    assert len([job for job in city.state.jobs.values() if job.owner and job.phase == "Running"]) == 1
+    city.run(250)
+    assert preempted(city) == 2
+    assert len([job for job in city.state.jobs.values() if job.owner and job.phase == "Running"]) == 2
 
 
 def test_a_large_replica_takes_several_small_ones_but_spares_the_rest() -> None:
