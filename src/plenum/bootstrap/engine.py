@@ -20,8 +20,16 @@ import msgspec
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
 from plenum.adapters.nodes import files
-from plenum.adapters.weights import Staged, WeightsError, check_allowed, stage
+from plenum.adapters.weights import (
+    ForbiddenWeightsError,
+    Staged,
+    UnknownWeightsError,
+    WeightsError,
+    check_allowed,
+    stage,
+)
 from plenum.adapters.weights.variables import forget_credentials
+from plenum.control.endpoints.process import MISUSED, NO_WEIGHTS
 from plenum.model.endpoint import SERVE, Endpoint
 from plenum.model.errors import FieldError, PlenumError
 from plenum.ports.engine import EngineError
@@ -30,8 +38,9 @@ ENDPOINT, POOL, KEY, STATUS = "PLENUM_ENDPOINT", "PLENUM_POOL", "PLENUM_ENGINE_K
 CACHE, GRACE = "PLENUM_CACHE", "PLENUM_GRACE_S"
 """Environment variables."""
 
-MISUSED, NO_WEIGHTS, NOT_STARTED, LOST = 64, 65, 69, 70
-"""Exit codes: a wrong environment or endpoint, weights that cannot be had, an engine that did not come up, one that died or hung."""
+NOT_STARTED, LOST, NOT_STAGED = 69, 70, 75
+"""Exit codes beside :data:`MISUSED` and :data:`NO_WEIGHTS`: an engine that did not come up, one that died or hung; weights that cannot be
+had just now."""
 
 DEFAULT_GRACE_S = 30.0
 WEIGHTLESS = ("emulated",)
@@ -147,7 +156,8 @@ async def _serve(host: Host) -> int:
         staged = await _stage(host, host.endpoint.model, "weights")
         host = replace(host, endpoint=await _with_adapters(host))
     except PlenumError as error:
-        return _gave_up(host, error, NO_WEIGHTS)
+        for_now = isinstance(error, WeightsError) and not isinstance(error, UnknownWeightsError | ForbiddenWeightsError)
+        return _gave_up(host, error, NOT_STAGED if for_now else NO_WEIGHTS)
     forget_credentials(os.environ)
     digest = staged.digest if staged else ""
     engine: HttpEngine | None = None

@@ -19,7 +19,8 @@ from tests.unit.adapters.weights.stores import Store, hub, served
 
 from plenum.adapters.engines.emulated import Emulated, Faults
 from plenum.adapters.engines.table import Start, engine_to_start
-from plenum.bootstrap.engine import LOST, MISUSED, NO_WEIGHTS, NOT_STARTED, Watch, host_of, lost
+from plenum.bootstrap.engine import LOST, NOT_STAGED, NOT_STARTED, Watch, host_of, lost
+from plenum.control.endpoints.process import MISUSED, NO_WEIGHTS
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import FieldError
 from plenum.ports.engine import CHAT
@@ -217,6 +218,7 @@ def test_a_llama_cpp_that_stands_still_is_lost(tmp_path):
         ({**EMULATED, "timing_model": "llama-3.1-405b"}, {}, MISUSED, "does not fit on H100"),
         ({**EMULATED, "context_tokens": 10_000_000}, {}, MISUSED, "not for 10,000,000"),
         ({"model": "smollm3"}, {}, NO_WEIGHTS, "smollm2"),
+        ({"model": "/etc/hostname", "tenant": "acme"}, {}, NO_WEIGHTS, "PLENUM_WEIGHTS_ALLOWED='acme=/etc'"),
     ],
 )
 def test_what_cannot_be_is_said_and_has_its_exit_code(host, endpoint, env, code, says):
@@ -234,7 +236,7 @@ def test_a_cache_that_cannot_be_written_is_said(host, tmp_path):
 
     got, errors = it.ended()
 
-    assert (got, "weights cannot be kept in" in errors) == (NO_WEIGHTS, True), errors
+    assert (got, "weights cannot be kept in" in errors) == (NOT_STAGED, True), errors
     assert "weights cannot be kept in" in it.status["message"]
 
 
