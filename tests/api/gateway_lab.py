@@ -51,13 +51,13 @@ class Lab:
 
     def __init__(self, folder: Path, settings: GatewaySettings) -> None:
         self.folder, self._settings = folder, settings
-        self._engine = _spawn(["benchmarks.trivial_engine"], folder / "engine.log")
-        self.engine = int(_line(self._engine))
+        self._engine = spawn(["benchmarks.trivial_engine"], folder / "engine.log")
+        self.engine = int(line(self._engine))
         self.start()
 
     def start(self) -> None:
         """Start the gateway, again if there was one."""
-        (self.folder / "table.json").write_bytes(msgspec.json.encode(_table(self.engine)))
+        (self.folder / "table.json").write_bytes(msgspec.json.encode(table_of(self.engine)))
         settings = msgspec.json.encode(self._settings).decode()
         arguments = [
             "benchmarks.gateway_process",
@@ -65,8 +65,8 @@ class Lab:
             str(self.folder / "journal"),
             settings,
         ]
-        self.gateway = _spawn(arguments, self.folder / "gateway.log")
-        self.port = int(_line(self.gateway))
+        self.gateway = spawn(arguments, self.folder / "gateway.log")
+        self.port = int(line(self.gateway))
 
     def client(self, secret: str = "sk-acme") -> httpx.Client:
         """Return a client with a key."""
@@ -94,7 +94,7 @@ class Lab:
         rows: list[Usage] = []
         while True:
             self.gateway.send_signal(signal.SIGHUP)
-            batch = msgspec.json.decode(_line(self.gateway), type=UsageBatch | None)
+            batch = msgspec.json.decode(line(self.gateway), type=UsageBatch | None)
             if batch is None:
                 return rows
             rows += batch.rows
@@ -113,7 +113,7 @@ class Lab:
 
     def kill(self) -> None:
         """Kill the gateway as nothing can prepare for."""
-        _end(self.gateway)
+        end(self.gateway)
 
     def stop_engine(self) -> None:
         """Kill the engine."""
@@ -122,8 +122,8 @@ class Lab:
 
     def close(self) -> None:
         """End both."""
-        _end(self.gateway)
-        _end(self._engine)
+        end(self.gateway)
+        end(self._engine)
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def raw_chat(prompt: str, secret: str = "sk-acme", **more) -> bytes:
     return head.encode() + body
 
 
-def _table(engine: int) -> Table:
+def table_of(engine: int) -> Table:
     replica = Replica(
         run="r1", url=f"http://127.0.0.1:{engine}", engine="vllm", revision=1, pool="serve", phase="ready"
     )
@@ -167,21 +167,21 @@ def _table(engine: int) -> Table:
     return Table(version=1, served=served, keys=keys, salts={"acme": "salt-a", "other": "salt-o"})
 
 
-def _spawn(arguments: list[str], log: Path) -> subprocess.Popen[str]:
+def spawn(arguments: list[str], log: Path) -> subprocess.Popen[str]:
     with log.open("a") as file:
         return subprocess.Popen(
             [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=file, text=True, env=dict(os.environ)
         )
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.wait()
     if process.stdout is not None:
         process.stdout.close()
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, "the process ended"

@@ -9,6 +9,7 @@ import logging.handlers
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,19 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from plenum.adapters.control_link import check_servers
-from plenum.bootstrap.config import instance_of, is_loopback, journal_instance_of, private_folder, write_private
+from plenum.bootstrap.config import (
+    host_name,
+    instance_of,
+    is_loopback,
+    journal_instance_of,
+    private_folder,
+    write_private,
+)
 from plenum.model.errors import FieldError, FileError, PlenumError, Where
 from plenum.ports.gateway import Peer, Table
 
@@ -52,7 +61,14 @@ class GatewayConfig:
     elsewhere
         Whether it may take another port where that one is taken.
     public
-        URL that clients reach it by, where that is not what it listens on, such as that of a proxy which speaks TLS.
+        URL that clients reach it by, where that is not what it listens on, such as that of a proxy.
+    known_as
+        Host name or address that clients know this host by, where that is not ``host``.
+    certificate, key
+        Files for TLS. Without them it speaks plain HTTP on loopback, and elsewhere has a certificate from the authority in ``authority``,
+        made as needed; None: in ``tls`` of its folder.
+    plain
+        Whether it may speak plain HTTP beyond this host, where something before it speaks TLS.
     settings
         TOML file of :class:`plenum.gateway.settings.GatewaySettings`; None: the defaults.
     child
@@ -67,6 +83,11 @@ class GatewayConfig:
     port: int = DEFAULT_PORT
     elsewhere: bool = False
     public: str = ""
+    known_as: str = ""
+    certificate: Path | None = None
+    key: Path | None = None
+    authority: Path | None = None
+    plain: bool = False
     settings: Path | None = None
     child: bool = False
 
@@ -74,6 +95,13 @@ class GatewayConfig:
         check_servers(self.servers)
         if not 0 <= self.port <= 65_535:
             raise FieldError("--port", f"must be from 0 (any free one) to 65535, not {self.port}")
+        if (self.certificate is None) != (self.key is None):
+            raise FieldError("--certificate", "give both a certificate and its key, or neither")
+
+    @property
+    def tls(self) -> bool:
+        """Whether it speaks TLS."""
+        return self.certificate is not None or not (self.plain or is_loopback(self.host))
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +111,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     url: str
     servers: tuple[str, ...]
+    host: str = ""
+    tls: bool = False
 
 
 def main(argv: list[str]) -> None:
@@ -128,12 +158,13 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
     name = f"{config.name}.{instance_of(config.data)[:8]}"
     async with AsyncExitStack() as stack:
         stack.enter_context(_alone(config.data))
+        files = tls_files(config)
         listening = _listen(config)
         stack.callback(listening.close)
         address = _address(config, listening)
         peers = Peers(name)
-        files = Files(config.data / "files", peers=peers)
-        batches = Batches(config.data / "batches", files)
+        kept = Files(config.data / "files", peers=peers)
+        batches = Batches(config.data / "batches", kept)
         counted = f"{config.name}.{journal_instance_of(config.data)[:8]}"
         journal = Journal(config.data / "journal", counted, settle=batches.settle)
         stack.callback(journal.close)
@@ -141,7 +172,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         gateway = Gateway(dispatcher, journal, msgspec.structs.replace(settings, name=name))
         runner = Runner(batches, gateway.inference)
         gateway.measures.registry.register(dispatcher.incidents)
-        gateway.add((*RESPONSES, *offline_routes(files, batches, runner)))
+        gateway.add((*RESPONSES, *offline_routes(kept, batches, runner)))
         known = False
 
         def take(table: Table) -> None:
@@ -174,7 +205,8 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         linking = asyncio.create_task(link.run())
         stack.push_async_callback(_ended, linking)
         stack.push_async_callback(_ended, asyncio.create_task(runner.run()))
-        async with serve(gateway, listening):
+        certificate, key = (files.certificate, files.key) if files else (None, None)
+        async with serve(gateway, listening, certificate=certificate, key=key):
             write_private(config.data / "address.json", msgspec.json.encode(address))
             log.info("serving at %s", address.url)
             on_ready(address)
@@ -186,6 +218,31 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
 
             await _until_told(linking, left_alone)
         log.info("ended")
+
+
+def tls_files(config: GatewayConfig) -> Any:
+    """Return the :class:`~plenum.bootstrap.tls.Credentials` that a gateway shows its clients, made as needed; None: it speaks plain HTTP.
+
+    Raises
+    ------
+    FileError
+        They cannot be read, or are of two different keys.
+    """
+    from plenum.bootstrap.tls import Credentials, credentials
+
+    if not config.tls:
+        return None
+    if config.certificate is not None and config.key is not None:
+        found = Credentials(certificate=config.certificate, key=config.key, ca=config.certificate)
+    else:
+        names = {config.host, config.known_as, urlsplit(config.public).hostname or "", host_name()}
+        found = credentials(config.data / "tls", names - {"", "0.0.0.0", "::"}, config.authority)
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(found.certificate, found.key)
+    except OSError as error:
+        why = f"cannot be used for TLS with the key in {found.key}: {error.strerror or error}"
+        raise FileError(why, Where(file=str(found.certificate))) from None
+    return found
 
 
 def read_gateway_settings(path: Path | None) -> Any:
@@ -269,9 +326,11 @@ def _listen(config: GatewayConfig) -> socket.socket:
 
 def _address(config: GatewayConfig, listening: socket.socket) -> Address:
     port = listening.getsockname()[1]
-    host = "127.0.0.1" if config.host in ("0.0.0.0", "::", "localhost") or is_loopback(config.host) else config.host
-    url = config.public or f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    return Address(pid=os.getpid(), port=port, url=url, servers=config.servers)
+    own = config.host in ("0.0.0.0", "::") or is_loopback(config.host)
+    host = config.known_as or ("127.0.0.1" if own else config.host)
+    scheme = "https" if config.tls else "http"
+    url = config.public or f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    return Address(pid=os.getpid(), port=port, url=url, servers=config.servers, host=config.host, tls=config.tls)
 
 
 async def _until_told(linking: asyncio.Task[None], left_alone: Callable[[], bool]) -> None:

@@ -12,8 +12,16 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from plenum.bootstrap.config import private_folder, write_private
-from plenum.bootstrap.gateway import Address, GatewayConfig, config_text, found_address, is_taken
+from plenum.bootstrap.config import ServerConfig, is_loopback, private_folder, write_private
+from plenum.bootstrap.gateway import (
+    Address,
+    GatewayConfig,
+    config_text,
+    found_address,
+    is_taken,
+    last_address,
+    read_gateway_settings,
+)
 from plenum.control import commands
 from plenum.control.service import Service
 from plenum.model.errors import PlenumError
@@ -86,9 +94,13 @@ class Keeper:
         self._reap()
         if not is_taken(self._config.data):
             return False
-        address = self.address
-        if address is not None and address.servers != self._config.servers:
-            # It was left by a control plane that was reached elsewhere.
+        address, wanted = self.address, self._config
+        if address is not None and (address.servers, address.host, address.tls) != (
+            wanted.servers,
+            wanted.host,
+            wanted.tls,
+        ):
+            # It was left by a control plane that was reached elsewhere, or that wanted it to listen elsewhere.
             await self.stop()
             return False
         return True
@@ -138,6 +150,43 @@ class Keeper:
     def _reap(self) -> None:
         if self._child is not None and self._child.poll() is not None:
             self._child = None
+
+
+def keeper_of(config: ServerConfig, service: Service, address: str, ca: Path | None) -> Keeper | None:
+    """Return what looks after a control plane's own gateway; None: it is to have none.
+
+    Parameters
+    ----------
+    address, ca
+        Where the control plane answers, and who signed its certificate.
+
+    Raises
+    ------
+    FileError
+        The gateway's settings cannot be meant: told now, not by a child that does not start.
+    """
+    if config.gateway_port is None:
+        return None
+    read_gateway_settings(config.gateway_settings)
+    folder = gateway_folder(config.data)
+    before = last_address(folder)
+    beyond = not is_loopback(config.gateway_host)
+    wanted = GatewayConfig(
+        host=config.gateway_host,
+        known_as=config.public if beyond else "",
+        certificate=config.certificate if beyond and not config.gateway_plain else None,
+        key=config.key if beyond and not config.gateway_plain else None,
+        authority=config.data / "tls",
+        plain=config.gateway_plain,
+        data=folder,
+        servers=(address,),
+        ca=ca,
+        port=before.port if before is not None else config.gateway_port,
+        elsewhere=True,
+        settings=config.gateway_settings,
+        child=True,
+    )
+    return Keeper(service, wanted)
 
 
 def gateway_folder(data: Path) -> Path:

@@ -19,8 +19,7 @@ import msgspec
 from plenum.bootstrap.config import ServerConfig, host_name, instance_of, is_loopback, private_folder, secret_of
 from plenum.bootstrap.embedded import serve_agent, serve_simulated
 from plenum.bootstrap.forecasts import foresee
-from plenum.bootstrap.gateway import GatewayConfig, last_address, read_gateway_settings
-from plenum.bootstrap.gateways import Keeper, gateway_folder
+from plenum.bootstrap.gateways import Keeper, keeper_of
 from plenum.control import commands
 from plenum.control.events import Grant
 from plenum.control.service import Service
@@ -164,7 +163,7 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
             agent, driver = await _join_host(config, service)
             local = asyncio.create_task(serve_agent(service, agent, driver, instance=instance_of(config.data)))
             stack.push_async_callback(_leave_host, service, agent, local, stop_local_work)
-        keeper = _keeper(config, service, config.address(port), files.ca if files else None)
+        keeper = keeper_of(config, service, config.address(port), files.ca if files else None)
         if keeper is not None:
             keeping = asyncio.create_task(keeper.run())
             stack.push_async_callback(_leave_gateway, keeper, keeping, stop_local_work)
@@ -263,26 +262,6 @@ def _service(config: ServerConfig, store: EventStore, address: str) -> Service:
     holder = config.name or f"{host_name()}-{secrets.token_hex(4)}"
     controller = Controller(store, SystemClock(), parse_fleet, holder=holder, address=address, lease_s=config.lease_s)
     return Service(controller, parse_fleet, on_error=lambda sentence: log.warning("%s", sentence))
-
-
-def _keeper(config: ServerConfig, service: Service, address: str, ca: Path | None) -> Keeper | None:
-    if config.gateway_port is None:
-        return None
-    read_gateway_settings(
-        config.gateway_settings
-    )  # what is wrong with it is told now, not by a child that does not start
-    folder = gateway_folder(config.data)
-    before = last_address(folder)
-    wanted = GatewayConfig(
-        data=folder,
-        servers=(address,),
-        ca=ca,
-        port=before.port if before is not None else config.gateway_port,
-        elsewhere=True,
-        settings=config.gateway_settings,
-        child=True,
-    )
-    return Keeper(service, wanted)
 
 
 async def _leave_gateway(keeper: Keeper, keeping: asyncio.Task[None], stop: bool) -> None:

@@ -32,13 +32,15 @@ class Credentials:
     ca: Path
 
 
-def credentials(folder: Path, names: Iterable[str]) -> Credentials:
+def credentials(folder: Path, names: Iterable[str], authority: Path | None = None) -> Credentials:
     """Return a server's certificate for some host names and addresses, made or renewed as needed.
 
     Parameters
     ----------
     folder
         Holds ``ca.pem`` and ``ca.key`` (the same for all that share it), ``server.pem`` and ``server.key``.
+    authority
+        Folder of ``ca.pem`` and ``ca.key`` where that is another one.
 
     Raises
     ------
@@ -46,12 +48,13 @@ def credentials(folder: Path, names: Iterable[str]) -> Credentials:
         The authority is damaged or has lost its key, and a certificate is needed. It is not replaced: clients trust the one they know.
     """
     private_folder(folder)
-    found = Credentials(certificate=folder / "server.pem", key=folder / "server.key", ca=folder / "ca.pem")
+    authority = private_folder(authority or folder)
+    found = Credentials(certificate=folder / "server.pem", key=folder / "server.key", ca=authority / "ca.pem")
     wanted = sorted({*names, "localhost", "127.0.0.1", "::1"})
     if not found.ca.exists():
-        _make_ca(folder)
+        _make_ca(authority)
     if not _serves(found, wanted):
-        _make_server(folder, wanted)
+        _make_server(folder, authority, wanted)
     return found
 
 
@@ -116,14 +119,14 @@ def _make_ca(folder: Path) -> None:
     write_private(folder / "ca.pem", _certificate_pem(certificate))
 
 
-def _make_server(folder: Path, names: list[str]) -> None:
-    ca = _read_ca(folder / "ca.pem")
-    ca_key = _read_ca_key(folder / "ca.key", ca)
+def _make_server(folder: Path, authority: Path, names: list[str]) -> None:
+    ca = _read_ca(authority / "ca.pem")
+    ca_key = _read_ca_key(authority / "ca.key", ca)
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Plenum control plane")]))
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Plenum")]))
         .issuer_name(ca.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())

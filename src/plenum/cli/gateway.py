@@ -24,7 +24,12 @@ from plenum.cli.server_options import log_to_stderr
 @click.option("--data", type=click.Path(file_okay=False), help="Folder of its journal and table.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
-@click.option("--public", default="", metavar="URL", help="Where clients reach it, such as a proxy that speaks TLS.")
+@click.option("--certificate", type=click.Path(dir_okay=False), help="Certificate for clients, in PEM.")
+@click.option("--key", type=click.Path(dir_okay=False), help="Its key.")
+@click.option(
+    "--plain-http", is_flag=True, help="Speak plain HTTP beyond this host too, behind a proxy that speaks TLS."
+)
+@click.option("--public", default="", metavar="URL", help="Where clients reach it, such as a proxy.")
 @click.option("--settings", type=click.Path(dir_okay=False), help="TOML file of limits.")
 @click.option("--verbose", "-v", is_flag=True)
 def command(
@@ -35,6 +40,9 @@ def command(
     data: str | None,
     host: str,
     port: int,
+    certificate: str | None,
+    key: str | None,
+    plain_http: bool,
     public: str,
     settings: str | None,
     verbose: bool,
@@ -42,11 +50,12 @@ def command(
     """Run a gateway until interrupted: OpenAI's API in front of every endpoint.
 
     It serves on while the control plane is away, from the last table that it got, and keeps what is to be billed until the control plane
-    has it. `plenum up` runs one by itself. It speaks plain HTTP; beyond this host, put a proxy that speaks TLS before it.
+    has it. `plenum up` runs one by itself. It speaks plain HTTP on loopback and TLS elsewhere: with the certificate that is given, else
+    with one from a CA in `tls` of its folder (put the cloud's ca.pem and ca.key there to have it signed by that).
 
     \b
     plenum token create --gateway edge-1
-    plenum gateway --server https://control.example:7070 --ca ca.pem --name edge-1
+    plenum gateway --server https://control.example:7070 --ca ca.pem --name edge-1 --host 0.0.0.0 --public https://edge-1.example:8080
     """
     from pathlib import Path
 
@@ -69,6 +78,9 @@ def command(
         host=host,
         port=port,
         public=public,
+        certificate=Path(certificate) if certificate else None,
+        key=Path(key) if key else None,
+        plain=plain_http,
         settings=Path(settings) if settings else None,
     )
     run(run_gateway(config, lambda address: click.echo(f"Models are asked at {address.url}/v1")))

@@ -44,6 +44,11 @@ SHOWN = 6
     type=click.IntRange(0, 65535),
     help="Where models are asked; another one is taken if that is taken. 0: any free one.",
 )
+@click.option(
+    "--gateway-host", default="127.0.0.1", show_default=True,
+    help="Address that the gateway listens on; beyond this host it speaks TLS, with --certificate or one from this cloud's own CA.",
+)  # fmt: skip
+@click.option("--gateway-plain-http", is_flag=True, help="The gateway speaks plain HTTP beyond this host too.")
 @click.option("--gateway-settings", type=click.Path(dir_okay=False), help="TOML file of the gateway's limits.")
 @click.option("--no-gateway", is_flag=True, help="Start no gateway here: models are asked through others.")
 @click.option("--quiet", "-q", is_flag=True, help="Do not tell what becomes of the jobs.")
@@ -52,6 +57,8 @@ def command(
     until_done: bool,
     keep_jobs: bool,
     gateway_port: int,
+    gateway_host: str,
+    gateway_plain_http: bool,
     gateway_settings: str | None,
     no_gateway: bool,
     quiet: bool,
@@ -79,7 +86,10 @@ def command(
     log_to_stderr(options["verbose"])
     settings = Path(gateway_settings).absolute() if gateway_settings else None
     port = None if no_gateway else gateway_port
-    config = server_config(options, local_node=True, gateway_port=port, gateway_settings=settings)
+    config = server_config(
+        options, local_node=True, gateway_port=port, gateway_host=gateway_host, gateway_plain=gateway_plain_http,
+        gateway_settings=settings,
+    )  # fmt: skip
     failed: list[str] = []
 
     async def started(server: Running) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from typing import Any
@@ -59,6 +60,14 @@ def error_headers(error: RefusedError) -> Headers:
 def client_id(value: bytes) -> bytes:
     """Return an id that a client gave, or nothing where it has characters that ids have not."""
     return value if _ID.fullmatch(value) else b""
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address is this host's own."""
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def word(text: str) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import logging
 import time
 from collections.abc import Iterable, MutableMapping
@@ -18,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from plenum.gateway.answers import client_id, overloaded
+from plenum.gateway.answers import client_id, is_loopback, overloaded
 from plenum.gateway.call import Call, GoneError, Receive, Send
 from plenum.gateway.experiment_routes import EXPERIMENTS
 from plenum.gateway.inference import Inference
@@ -220,14 +219,6 @@ def _may_read_metrics(call: Call) -> bool:
     # What a proxy on this host passes on comes from elsewhere.
     passed_on = call.header(b"x-forwarded-for") or call.header(b"forwarded") or call.header(b"via")
     return is_loopback(call.address) and not passed_on
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether an address is this host's own."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _fault(code: str) -> RefusedError:

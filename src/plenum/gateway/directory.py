@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
-from plenum.gateway.answers import invalid
+from plenum.gateway.answers import invalid, is_loopback
 from plenum.gateway.request import RefusedError
 from plenum.ports.gateway import Key, Served, Table
 
@@ -27,6 +28,10 @@ class Directory:
         self._keys = {key.hash.encode(): key for key in table.keys}
         self._served = {(served.spec.tenant, name): served for served in table.served for name in _names(served)}
         self._by_endpoint = {served.spec.id: served for served in table.served}
+        self._tenants: dict[str, set[str]] = {}
+        for served in table.served:
+            for url in served.spec.attached:
+                self._tenants.setdefault(_where(url), set()).add(served.spec.tenant)
 
     def key_of(self, authorization: bytes, now: float) -> Key:
         """Return the key that a request's ``Authorization`` proves.
@@ -93,9 +98,20 @@ class Directory:
             if tenant == key.tenant and (not key.models or name in key.models):
                 yield name, served
 
+    def is_shared(self, served: Served) -> bool:
+        """Whether a server that is attached to an endpoint is attached to another tenant's too."""
+        return any(len(self._tenants[_where(url)]) > 1 for url in served.spec.attached)
+
     def salt(self, tenant: str) -> str:
         """Return what keeps a tenant's prefixes apart; empty: nothing was given."""
         return self.table.salts.get(tenant, "")
+
+
+def _where(url: str) -> str:
+    """Return what is alike of addresses of one server, as far as it can be told from them."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{'loopback' if is_loopback(host) else host}:{parts.port or parts.scheme}"
 
 
 def _names(served: Served) -> Iterator[str]:

@@ -114,6 +114,8 @@ def read_ask(
     salt = directory.salt(key.tenant)
     if salt and spec.engine in SALTED and path != EMBEDDINGS:
         body["cache_salt"] = salt
+    elif spec.engine not in SALTED and directory.is_shared(served):
+        body["cache_prompt"] = False  # else how fast it answers tells one tenant what another has asked
     tier = _tier(body, key, wishes)
     prompt_tokens = prompt.tokens or estimates.tokens(spec.id, prompt.size_bytes)
     output_tokens = 0 if path == EMBEDDINGS else _output_tokens(body, settings) * choices

@@ -18,13 +18,15 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from plenum.gateway.app import Gateway, is_loopback
+from plenum.gateway.answers import is_loopback
+from plenum.gateway.app import Gateway
 
 BACKLOG = 2_048
 
@@ -36,8 +38,15 @@ _OF_UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 
 
 @asynccontextmanager
-async def serve(gateway: Gateway, listening: socket.socket) -> AsyncIterator[None]:
+async def serve(
+    gateway: Gateway, listening: socket.socket, *, certificate: Path | None = None, key: Path | None = None
+) -> AsyncIterator[None]:
     """Serve on a socket that listens, while the context is open; leaving it lets open streams end, up to ``drain_s``.
+
+    Parameters
+    ----------
+    certificate, key
+        Files for TLS; None: plain HTTP.
 
     Raises
     ------
@@ -60,6 +69,8 @@ async def serve(gateway: Gateway, listening: socket.socket) -> AsyncIterator[Non
         timeout_keep_alive=int(settings.idle_s),
         timeout_graceful_shutdown=int(settings.drain_s),
         backlog=BACKLOG,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
     server = _Quiet(config)
     serving = asyncio.create_task(server.serve([listening]))

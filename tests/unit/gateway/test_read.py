@@ -24,9 +24,11 @@ def served(tenant: str = "acme", engine="vllm", **more) -> Served:
     return Served(spec=Endpoint(name="chat", tenant=tenant, model="/w", engine=engine, **more), uid=1)
 
 
-def read(body, *, path: str = CHAT, key: Key = KEY, one: Served | None = None, **wishes):
+def read(
+    body, *, path: str = CHAT, key: Key = KEY, one: Served | None = None, beside: tuple[Served, ...] = (), **wishes
+):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    table = Table(version=1, served=(one or served(),), salts={"acme": "pepper"})
+    table = Table(version=1, served=(one or served(), *beside), salts={"acme": "pepper"})
     return read_ask(
         raw,
         id="req-1",
@@ -72,6 +74,18 @@ def test_usage_is_always_asked_for_and_remembered_who_wanted_it():
 def test_each_tenant_has_its_salt_where_engines_take_one():
     assert read(chat()).ask.body["cache_salt"] == "pepper"
     assert "cache_salt" not in read(chat(), one=served(engine="llamacpp")).ask.body
+
+
+def test_an_engine_without_salts_reuses_no_prompts_where_tenants_share_it():
+    mine = served(engine="llamacpp", attached=("http://127.0.0.1:9000",))
+    for tenant, url, shared in (
+        ("rival", "http://localhost:9000/", True),
+        ("rival", "http://localhost:9001", False),
+        ("acme", "http://127.0.0.1:9000", False),
+    ):
+        beside = Endpoint(name="m", tenant=tenant, model="/w", engine="llamacpp", attached=(url,))
+        body = read(chat(), one=mine, beside=(Served(spec=beside, uid=2),)).ask.body
+        assert body.get("cache_prompt", True) != shared
 
 
 def test_of_a_name_given_twice_the_engine_sees_the_one_that_was_checked():

@@ -1,0 +1,93 @@
+"""A gateway that speaks TLS, as the process that `plenum gateway` runs, before curl and OpenAI's client."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import openai
+import pytest
+from cryptography import x509
+from tests.api.gateway_lab import end, line, spawn, table_of, until
+
+from plenum.bootstrap.gateway import GatewayConfig, config_text, tls_files
+from plenum.bootstrap.tls import Credentials, credentials
+from plenum.model.errors import FieldError, FileError
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled() -> None:
+    """No decision of the control plane's is made here, so nothing needs compiling for one."""
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Credentials]]:
+    """A gateway with a certificate, that goes by the table that it kept: where it is, and its files."""
+    files = credentials(tmp_path / "tls", ["localhost"])
+    engine = spawn(["benchmarks.trivial_engine"], tmp_path / "engine.log")
+    (tmp_path / "table.json").write_bytes(msgspec.json.encode(table_of(int(line(engine)))))
+    (tmp_path / "token").write_text("none")
+    config = GatewayConfig(data=tmp_path, servers=(NOWHERE,), port=0, certificate=files.certificate, key=files.key)
+    gateway = spawn(["plenum.bootstrap.gateway", config_text(config)], tmp_path / "gateway.log")
+    address = tmp_path / "address.json"
+    try:
+        until(address.exists, "the gateway")
+        yield json.loads(address.read_bytes())["url"], files
+    finally:
+        end(gateway)
+        end(engine)
+
+
+def test_curl_and_openai_s_client_trust_its_authority_and_others_do_not(served: tuple[str, Credentials]):
+    url, files = served
+    assert url.startswith("https://127.0.0.1:")
+    with (
+        httpx.Client(verify=ssl.create_default_context(cafile=files.ca)) as http,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="sk-acme", max_retries=0, http_client=http) as client,
+    ):
+        stream = client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "chunks=3"}], stream=True
+        )
+        assert "".join(each.choices[0].delta.content or "" for each in stream if each.choices) == " word" * 3
+    curl = ["curl", "-sS", "--cacert", str(files.ca), "-H", "Authorization: Bearer sk-acme", f"{url}/v1/models"]
+    said = subprocess.run(curl, capture_output=True, text=True, timeout=20, check=True).stdout
+    assert json.loads(said)["data"][0]["id"] == "m"
+    with pytest.raises(httpx.ConnectError, match="certificate"):
+        httpx.get(f"{url}/healthz")
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(f"{url.replace('https', 'http')}/healthz")
+
+
+def test_beyond_this_host_it_has_a_certificate_for_its_names_unless_told_to_go_without(tmp_path: Path):
+    cloud = credentials(tmp_path / "cloud", [])
+    config = GatewayConfig(
+        data=tmp_path,
+        servers=(NOWHERE,),
+        host="192.0.2.7",
+        public="https://models.example:8443",
+        authority=cloud.ca.parent,
+    )
+    files = tls_files(config)
+    assert files.ca == cloud.ca
+    shown = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    shown.verify_directly_issued_by(x509.load_pem_x509_certificate(cloud.ca.read_bytes()))
+    names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"192.0.2.7", "models.example", "localhost"} <= {str(name.value) for name in names}
+    for plain in ({"host": "127.0.0.1"}, {"host": "::1"}, {"host": "192.0.2.7", "plain": True}):
+        assert tls_files(GatewayConfig(data=tmp_path, servers=(NOWHERE,), **plain)) is None
+
+
+def test_certificates_that_cannot_be_used_are_named(tmp_path: Path):
+    one, other = credentials(tmp_path / "1", []), credentials(tmp_path / "2", [])
+    with pytest.raises(FieldError, match="both a certificate and its key"):
+        GatewayConfig(data=tmp_path, servers=(NOWHERE,), certificate=one.certificate)
+    config = GatewayConfig(data=tmp_path, servers=(NOWHERE,), certificate=one.certificate, key=other.key)
+    with pytest.raises(FileError, match="cannot be used for TLS"):
+        tls_files(config)
