@@ -164,7 +164,7 @@ def _tell(
     if options["output"] == "json":
         write_json(bench_figures.as_json(options["endpoint"], traffic.label, gauge, seen, beside))
         return
-    bench_figures.print_run(options["endpoint"], traffic.label, seen, beside)
+    bench_figures.print_run(options["endpoint"], traffic.label, gauge, seen, beside)
     for name in ("measurements", "calibrate", "plot"):
         if options[name]:
             click.echo(f"{name}: {options[name]}")

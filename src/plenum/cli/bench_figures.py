@@ -32,7 +32,7 @@ POINTS = 200
 """Of a drawn curve."""
 
 
-def print_run(endpoint: str, label: str, seen: Summary, beside: Beside | None) -> None:
+def print_run(endpoint: str, label: str, gauge: Gauge, seen: Summary, beside: Beside | None) -> None:
     """Print what was measured, and the prediction beside it."""
     write_sentences(
         f"{endpoint}: {label}, {seen.requests:,} request{'s' if seen.requests > 1 else ''} over {show_duration(seen.span_s)}; on average "
@@ -45,8 +45,10 @@ def print_run(endpoint: str, label: str, seen: Summary, beside: Beside | None) -
     if beside:
         click.echo()
         _print_beside(seen, beside)
-    if notes := _notes(seen):
-        write_sentences("", *notes)
+    before = (
+        f"Before them, {gauge.requests} short requests told how words become tokens there; they count as usage too."
+    )
+    write_sentences("", *_notes(seen), before)
 
 
 def as_json(endpoint: str, label: str, gauge: Gauge, seen: Summary, beside: Beside | None) -> dict[str, Any]:
@@ -83,9 +85,12 @@ def _print_latencies(seen: Summary) -> None:
 
 
 def _print_service(seen: Summary) -> None:
+    goodput = f"{_number(seen.goodput_rps)} a second; {100 * seen.slo_attained:.1f} % of all kept every promise"
+    if not math.isfinite(seen.slo_attained):
+        goodput = "nothing is promised: give the endpoint an slo, or --slo"
     rows = [
         ("requests a second", f"{_number(seen.served_rps)} served of {_number(seen.offered_rps)} offered"),
-        ("goodput", f"{_number(seen.goodput_rps)} a second; {100 * seen.slo_attained:.1f} % of all kept every promise"),
+        ("goodput", goodput),
         ("output tokens a second", _number(seen.output_tokens_per_s)),
         ("in flight", _number(seen.in_flight)),
     ]
@@ -148,7 +153,10 @@ def _plain(seen: Summary, beside: Beside) -> dict[str, Any]:
 
 
 def _notes(seen: Summary) -> list[str]:
-    notes = [f"{count:,} were not served: {reason}" for reason, count in seen.refused.items()]
+    notes = [
+        f"{count:,} were not served: {seen.said.get(reason) or 'no reason was given'} ({reason})."
+        for reason, count in seen.refused.items()
+    ]
     if seen.served and seen.exact_prompts < 1:
         asked, got = _number(seen.asked_isl), _number(seen.isl)
         notes.append(

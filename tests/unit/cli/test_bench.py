@@ -48,13 +48,16 @@ def test_figures_are_told_to_people_and_programs(url: str) -> None:
     assert shown.exit_code == 0, shown.output
     assert "50 prompt tokens" in shown.output
     assert "time to first token" in shown.output
+    assert "100.0 % of all kept every promise" in shown.output
+    assert "2 short requests told" in shown.output
+    assert "nothing is promised" in bench(url, "--rps", "20", "--isl", "50", "--osl", "5").output
     plain = bench(url, "--rps", "20", "--isl", "50", "--osl", "5", "-o", "json")
     found = json.loads(plain.output)
     assert found["requests"] == found["served"] > 5
     assert found["exact_prompts"] == 1
     assert (found["isl"], found["osl"]) == (50, 5)
     assert found["ttft_s"]["p50"] <= found["ttft_s"]["p99"]
-    assert found["prediction"] is None
+    assert (found["prediction"], found["slo_attained"]) == (None, None)
 
 
 def test_a_promise_that_is_broken_is_the_exit_code(url: str) -> None:

@@ -59,6 +59,8 @@ class Measured:
         (N,) int64.
     reasons
         (N,): why it was not served; empty: it was.
+    said
+        Reason to a sentence about it.
     """
 
     due_s: NDArray[np.float64]
@@ -73,6 +75,7 @@ class Measured:
     asked_prompt_tokens: NDArray[np.int64]
     asked_output_tokens: NDArray[np.int64]
     reasons: tuple[str, ...]
+    said: dict[str, str]
 
     def __len__(self) -> int:
         return len(self.due_s)
@@ -92,7 +95,7 @@ class Summary:
     ttft_between_s, tpot_between_s
         Interval of the mean that holds with a chance of 90 % (bootstrap over requests).
     goodput_rps, slo_attained
-        Requests a second, and the part of all, that kept every promise; one that was not served kept none.
+        Requests a second, and the part of all, that kept every promise; one that was not served kept none. NaN: nothing was promised.
     in_flight
         On average.
     late_s
@@ -102,6 +105,7 @@ class Summary:
     requests: int
     served: int
     refused: dict[str, int]
+    said: dict[str, str]
     span_s: float
     offered_rps: float
     served_rps: float
@@ -124,8 +128,8 @@ class Summary:
     exact_prompts: float
 
 
-def measured_of(samples: Sequence[Sample]) -> Measured:
-    """Put samples into arrays."""
+def measured_of(samples: Sequence[Sample], said: dict[str, str]) -> Measured:
+    """Put samples into arrays; ``said`` is what servers said of each reason."""
 
     def seconds(name: str) -> NDArray[np.float64]:
         return np.array([getattr(sample, name) for sample in samples], dtype=np.float64)
@@ -150,12 +154,13 @@ def measured_of(samples: Sequence[Sample]) -> Measured:
         asked_prompt_tokens=tokens("asked_prompt_tokens"),
         asked_output_tokens=tokens("asked_output_tokens"),
         reasons=reasons,
+        said={reason: said[reason] for reason in dict.fromkeys(reasons) if said.get(reason)},
     )
 
 
 def summarise(run: Measured, slo: Slo) -> Summary:
     """Return the figures of a run; of requests that were not served, only that they were not."""
-    served = run.served
+    served, is_promised = run.served, min(slo.ttft_s, slo.tpot_s, slo.e2e_s) < np.inf
     kept = served & (run.ttft_s <= slo.ttft_s) & (run.e2e_s <= slo.e2e_s)
     kept &= np.isnan(run.tpot_s) | (run.tpot_s <= slo.tpot_s)
     # Rates count over the time in which requests came and were worked on, not over the wait for the very last one alone.
@@ -167,12 +172,13 @@ def summarise(run: Measured, slo: Slo) -> Summary:
         requests=len(run),
         served=int(served.sum()),
         refused=dict(Counter(reason for reason in run.reasons if reason).most_common()),
+        said=run.said,
         span_s=span_s,
         offered_rps=(len(run) - 1) / arrivals_s if arrivals_s > 0 else float("nan"),
         served_rps=float(served.sum()) / span_s,
         output_tokens_per_s=float(run.output_tokens[served].sum()) / span_s,
-        goodput_rps=float(kept.sum()) / span_s,
-        slo_attained=float(kept.mean()),
+        goodput_rps=float(kept.sum()) / span_s if is_promised else float("nan"),
+        slo_attained=float(kept.mean()) if is_promised else float("nan"),
         in_flight=float(np.nansum(run.e2e_s)) / span_s,
         late_s=latencies_of(run.late_s).p99,
         ttft_s=latencies_of(run.ttft_s),

@@ -37,21 +37,26 @@ class Gauge:
         Of each prompt beside its words: the chat template.
     tokens_per_word
         1 where lengths can be exact.
+    requests
+        That were sent to find this out, before those that are measured.
     """
 
     around_tokens: float = 0.0
     tokens_per_word: float = 1.0
+    requests: int = 0
 
     def words(self, tokens: int) -> int:
         """Return how many words make a prompt of so many tokens; one at least."""
         return max(1, round((tokens - self.around_tokens) / self.tokens_per_word))
 
 
-async def gauge(count: Callable[[str], Awaitable[int]]) -> Gauge:
+async def gauge(once: int, count: Callable[[str], Awaitable[int]]) -> Gauge:
     """Find out how words become tokens.
 
     Parameters
     ----------
+    once
+        Tokens of a prompt of all ``WORDS``.
     count
         Gives the tokens that a server counted in the prompt around a text.
 
@@ -60,7 +65,6 @@ async def gauge(count: Callable[[str], Awaitable[int]]) -> Gauge:
     GaugeError
         More words were not more tokens.
     """
-    once = await count(" ".join(WORDS))
     twice = await count(" ".join(WORDS * 2))
     if twice <= once:
         raise GaugeError(f"{len(WORDS)} words are {once} tokens there, and {2 * len(WORDS)} are {twice}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from plenum.adapters.load.measured import Measured, Sample, measured_of
 from plenum.adapters.load.prompts import WORDS, Gauge, gauge, prompt_of
 from plenum.model.errors import PlenumError
+from plenum.model.units import show_duration
 from plenum.serving.workload import Requests
 
 MAX_REQUESTS = 100_000
@@ -20,6 +21,7 @@ MAX_OPEN = 4_096
 MAX_LINE_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 64 << 20
 ERROR_BYTES = 64 << 10
+MAX_SENTENCE = 300
 
 CHAT, COMPLETIONS = "chat", "completions"
 
@@ -120,7 +122,7 @@ async def replay(
     ) as session:
         run = _Run(session, target, requests, seed, asyncio.Semaphore(min(max_open, MAX_OPEN)))
         await run.prepare()
-        return measured_of(await run.all(told)), run.gauge
+        return measured_of(await run.all(told), run.said), run.gauge
 
 
 class _Run:
@@ -131,15 +133,19 @@ class _Run:
         self.gauge = Gauge()
         self.to_the_end = True
         self.begun = 0.0
+        self.probes = 0
+        self.said: dict[str, str] = {}
 
     async def prepare(self) -> None:
         """Learn how words become tokens, and whether the engine can be told not to stop early."""
-        if (reason := (await self._probe(" ".join(WORDS))).reason) and self.to_the_end:
+        first = await self._probe(" ".join(WORDS))
+        if first.reason not in ("", "client.unreachable", "client.timeout"):
             self.to_the_end = False  # no field of OpenAI's, so a server may refuse it; answers then end when they end
-            reason = (await self._probe(" ".join(WORDS))).reason
-        if reason:
-            raise BenchError(f"a first short request to {self.target.model} at {self.target.url} failed: {reason}")
-        self.gauge = await gauge(self._count)
+            first = await self._probe(" ".join(WORDS))
+        if first.reason:
+            why = f"{self.said.get(first.reason) or 'no reason was given'} ({first.reason})"
+            raise BenchError(f"a first short request to {self.target.model} at {self.target.url} failed: {why}")
+        self.gauge = replace(await gauge(self._counted(first), self._count), requests=self.probes)
 
     async def all(self, told: Callable[[int], None]) -> list[Sample]:
         """Send all of them; each in a task of its own, made when it is due."""
@@ -186,13 +192,16 @@ class _Run:
                 sample.sent_s = self._now()
                 async with self.session.post(self._url(), data=self._body(sample, prompt), headers=_JSON) as answer:
                     if answer.status != 200:
-                        sample.reason = _reason(answer.status, await answer.content.read(ERROR_BYTES))
+                        self._fail(sample, *_refusal(answer.status, await answer.content.read(ERROR_BYTES)))
                         return
                     await self._read(sample, answer)
         except TimeoutError:
-            sample.reason = "client.timeout"
+            self._fail(sample, "client.timeout", f"no answer within {show_duration(self.target.timeout_s)}")
         except (aiohttp.ClientError, OSError):
-            sample.reason = "client.broken" if sample.first_s == sample.first_s else "client.unreachable"
+            if sample.first_s == sample.first_s:
+                self._fail(sample, "client.broken", "the connection broke in the middle")
+            else:
+                self._fail(sample, "client.unreachable", "nobody answers there")
 
     async def _read(self, sample: Sample, answer: aiohttp.ClientResponse) -> None:
         gaps: list[float] = []
@@ -203,23 +212,23 @@ class _Run:
             lines = (rest + piece).split(b"\n")
             rest = lines.pop()
             if size_bytes > MAX_ANSWER_BYTES or len(rest) > MAX_LINE_BYTES:
-                sample.reason = "client.too-long"
+                self._fail(sample, "client.too-long", "the answer had no end")
                 return
             for line in lines:
                 if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
                     self._note(sample, data, now, gaps)
         sample.gaps_s = gaps
         if not sample.reason and sample.first_s != sample.first_s:
-            sample.reason = "client.empty"
+            self._fail(sample, "client.empty", "the answer had no text")
 
     def _note(self, sample: Sample, data: bytes, now: float, gaps: list[float]) -> None:
         try:
             chunk = _read_chunk(data)
         except msgspec.DecodeError:
-            sample.reason = "client.no-json"
+            self._fail(sample, "client.no-json", "the answer is not one of OpenAI's API")
             return
         if chunk.error:
-            sample.reason = _named(chunk.error) or "engine.error"
+            self._fail(sample, _named(chunk.error) or "engine.error", chunk.error.message)
         if chunk.usage:
             sample.prompt_tokens, sample.output_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
             if chunk.usage.prompt_tokens_details:
@@ -231,14 +240,23 @@ class _Run:
                 gaps.append(now - sample.last_s)
             sample.last_s = now
 
+    def _fail(self, sample: Sample, reason: str, sentence: str) -> None:
+        """Note why a request was not served, and of each reason the first sentence about it."""
+        sample.reason = reason
+        plain = "".join(c if c.isprintable() else " " for c in sentence[:MAX_SENTENCE])
+        self.said.setdefault(reason, plain.rstrip(". "))
+
     async def _probe(self, text: str) -> Sample:
         self.begun = time.perf_counter()
+        self.probes += 1
         sample = Sample(due_s=0.0, asked_prompt_tokens=0, asked_output_tokens=2)
         await self._send(sample, text)
         return sample
 
     async def _count(self, text: str) -> int:
-        sample = await self._probe(text)
+        return self._counted(await self._probe(text))
+
+    def _counted(self, sample: Sample) -> int:
         if sample.reason or not sample.prompt_tokens:
             raise BenchError(f"{self.target.model} tells no usage: {sample.reason or 'prompt_tokens is missing'}")
         return sample.prompt_tokens
@@ -273,12 +291,14 @@ def _text(choice: _Choice) -> str | None:
     return choice.text or (choice.delta and (choice.delta.content or choice.delta.reasoning_content)) or None
 
 
-def _reason(status: int, body: bytes) -> str:
+def _refusal(status: int, body: bytes) -> tuple[str, str]:
+    """Return the code and the sentence of a refusal."""
     try:
         chunk = _read_chunk(body)
     except msgspec.DecodeError:
         chunk = _Chunk()
-    return (_named(chunk.error) if chunk.error else "") or f"http.{status}"
+    error = chunk.error or _Error(message=f"it answered with HTTP {status}, and not as OpenAI's API does")
+    return _named(error) or f"http.{status}", error.message
 
 
 def _named(error: _Error) -> str:

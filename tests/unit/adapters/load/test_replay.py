@@ -40,7 +40,10 @@ def test_prompts_have_exactly_the_tokens_that_were_asked_for(api: str, prompt: i
             assert seen.cached_tokens.tolist() == [3, 3]
             assert seen.output_tokens.tolist() == [3, 3]
             assert len(seen.itl_s) == 4
-            assert summarise(seen, Slo()).exact_prompts == 1.0
+            figures = summarise(seen, Slo())
+            assert figures.exact_prompts == 1.0
+            assert np.isnan([figures.slo_attained, figures.goodput_rps]).all(), "nothing is promised"
+            assert gauge.requests == 2
 
     run(go())
 
@@ -153,6 +156,7 @@ def test_refusals_broken_and_late_answers_are_counted_by_reason_and_keep_no_prom
             figures = summarise(seen, Slo(ttft_s=1.0))
             assert figures.slo_attained == pytest.approx(0.2)
             assert figures.refused == dict.fromkeys(seen.reasons[:4], 1)
+            assert (figures.said["client.timeout"], figures.said["engine.lost"]) == ("no answer within 1.5s", "gone")
 
     run(go())
 
@@ -175,7 +179,7 @@ def test_nothing_there_a_refusal_and_odd_counts_end_the_run_with_a_sentence() ->
         return refused(401, "key.unknown")
 
     async def go() -> None:
-        with pytest.raises(BenchError, match=r"client\.unreachable"):
+        with pytest.raises(BenchError, match=r"nobody answers there \(client\.unreachable\)"):
             await replay(Target(url="http://127.0.0.1:9", model="m"), requests([0.0]))
         async with openai_server(no) as (url, _):
             with pytest.raises(BenchError, match=r"key\.unknown"):
@@ -205,7 +209,7 @@ def test_the_interval_of_a_mean_holds_it_and_narrows_with_more_requests() -> Non
             )
             for i, t in enumerate(rng.exponential(0.2, count))
         ]
-        figures = summarise(measured_of(samples), Slo())
+        figures = summarise(measured_of(samples, {}), Slo())
         low, high = figures.ttft_between_s
         assert low < figures.ttft_s.mean < high
         assert figures.tpot_s.mean == pytest.approx(0.1)
