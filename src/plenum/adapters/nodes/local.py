@@ -522,7 +522,7 @@ class _Run:
         self.state: _State | None = None
         self.spawned = False
         self.order: _Order | None = None
-        self.notice = Notice(folder) if launch.notify else None
+        self.notice = Notice(folder, port=launch.port) if launch.notify else None
         self._stamp = (0, 0)
 
     def read(self, *, afresh: bool = False) -> _State | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from stat import S_ISREG
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -27,10 +28,12 @@ class Notice:
     ----------
     clock_s
         Seconds that only go forwards.
+    port
+        That the run was given to listen at: nobody is sent to another on its word. 0: it was given none.
     """
 
-    def __init__(self, folder: Path, clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._path = folder / STATUS
+    def __init__(self, folder: Path, clock_s: Callable[[], float] = time.monotonic, *, port: int = 0) -> None:
+        self._path, self._port = folder / STATUS, port
         self._clock_s = clock_s
         self._stamp = (0, 0, 0)
         self._told_at_s = float("-inf")
@@ -67,14 +70,22 @@ class Notice:
         if report.phase == RUNNING and not said.ready:
             return msgspec.structs.replace(report, phase=STARTING, message=said.message)
         if report.phase == RUNNING:
-            return msgspec.structs.replace(
-                report, message=said.message, url=said.url, weights_digest=said.weights_digest
-            )
+            own = not self._port or _port_of(said.url) == self._port
+            message = said.message if own else f"it answers at another port than {self._port}, which it was given"
+            url = said.url if own else ""
+            return msgspec.structs.replace(report, message=message, url=url, weights_digest=said.weights_digest)
         if report.phase == EXITED and not report.message and not said.ready:
             self._told_at_s = float("-inf")  # its last words say why it ended: nothing follows them
             self.look()
             return msgspec.structs.replace(report, message=self.said.message)
         return report
+
+
+def _port_of(url: str) -> int | None:
+    try:
+        return urlsplit(url).port
+    except ValueError:
+        return None
 
 
 def _read(text: bytes) -> Status:

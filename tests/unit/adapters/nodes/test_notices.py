@@ -117,6 +117,14 @@ def test_messages_come_at_a_bounded_rate_and_ready_at_once(tmp_path: Path):
     assert not notice.look()
 
 
+def test_a_run_is_believed_to_answer_at_its_own_port_only(tmp_path: Path):
+    notice = Notice(tmp_path, lambda: 0.0, port=30_001)
+    write(tmp_path, msgspec.json.encode(Status(ready=True, url="http://127.0.0.1:8470")))
+    assert notice.look()
+    told = notice.told(Report(run="r1", phase="running"))
+    assert (told.url, told.message) == ("", "it answers at another port than 30001, which it was given")
+
+
 def test_a_file_that_is_no_status_is_no_status(tmp_path: Path):
     notice = Notice(tmp_path, lambda: 0.0)
     write(tmp_path, b'{"ready": "yes"}' + b" " * notices.MAX_BYTES)
