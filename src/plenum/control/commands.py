@@ -292,6 +292,7 @@ def apply_fleet(
             agent=agent or f"simulated/{name}",
             address=address,
             nodes=tuple(nodes),
+            noted=ev.NOTED,
         )
         if old and (old.driver, old.agent) != (event.driver, event.agent):
             raise TakenError(f"fleet {name} is served by {old.agent}; delete it first to serve it by {event.agent}")

@@ -7,7 +7,7 @@ and only then does the state take them in. So what a reader sees is always in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from plenum.control.endpoints.loads import Loads
 from plenum.control.endpoints.process import ProcessOf, engine_process
 from plenum.control.endpoints.reconcile import tend_endpoints
 from plenum.control.endpoints.table import table_of
+from plenum.control.hardware import node_facts
 from plenum.control.protocol import (
     LEASE_GRACE_S,
     LEASE_MARGIN_S,
@@ -299,11 +300,31 @@ class Controller:
         self.failed(NotLeaderError(""))  # whatever was thought of before another led is stale
         event = self._leads(max(self.lease_s, self.state.lease_s))
         try:
-            self.append([ev.record_of(event, self.clock.now(), "control")])
+            self.append([ev.record_of(each, self.clock.now(), "control") for each in (event, *self._described_anew())])
         except PlenumError:
             self.term = 0
             raise
         return True
+
+    def _described_anew(self) -> Iterator[ev.FleetApplied]:
+        """Yield the fleets of which earlier versions noted less than is noted now, such as where nodes stand."""
+        for fleet in self.state.fleets.values():
+            if fleet.noted >= ev.NOTED:
+                continue
+            try:
+                facts = node_facts(self._read_fleet(fleet.manifest))
+            except PlenumError:
+                continue  # what places work says so
+            if [each.name for each in facts] == list(fleet.nodes):
+                yield ev.FleetApplied(
+                    name=fleet.name,
+                    manifest=fleet.manifest,
+                    driver=fleet.driver,
+                    agent=fleet.agent,
+                    address=fleet.address,
+                    nodes=facts,
+                    noted=ev.NOTED,
+                )
 
     def _leads(self, longest_s: float) -> ev.LeaderChanged:
         return ev.LeaderChanged(term=self.term, holder=self.holder, address=self.address, lease_s=longest_s)

@@ -196,6 +196,12 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     power_w: int = 0
     traits: tuple[str, ...] = ()
     site: str = ""
+    site_bps: int = 0
+    """Bit/s at which its site reaches others (its ``uplink_bps`` budget); 0: nobody said."""
+
+
+NOTED = 1
+"""How much :class:`NodeFacts` hold by now; a fleet of which less was noted is described anew by whoever leads next."""
 
 
 class FleetApplied(Event, frozen=True, kw_only=True):
@@ -211,6 +217,8 @@ class FleetApplied(Event, frozen=True, kw_only=True):
         Which agent serves its nodes.
     address
         Where other nodes reach it.
+    noted
+        :data:`NOTED` as of then.
     """
 
     audit = True
@@ -220,6 +228,7 @@ class FleetApplied(Event, frozen=True, kw_only=True):
     agent: str
     address: str = "127.0.0.1"
     nodes: tuple[NodeFacts, ...] = ()
+    noted: int = 0
 
     def subject(self) -> str:
         """Return ``fleet/name``."""
@@ -413,6 +422,8 @@ class UnitReleased(_OfJob, frozen=True, kw_only=True):
         Seconds since the epoch before which it does not start again.
     well
         Whether it had run well for so long that its failures before count no more.
+    hopeless
+        Whether its next attempt will fail in the same way, unless somebody does something about it.
     """
 
     unit: str = ""
@@ -422,6 +433,7 @@ class UnitReleased(_OfJob, frozen=True, kw_only=True):
     again: bool = False
     not_before: float = 0.0
     well: bool = False
+    hopeless: bool = False
 
 
 class JobEnded(_OfJob, frozen=True, kw_only=True):

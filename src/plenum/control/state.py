@@ -123,6 +123,7 @@ class FleetRecord(msgspec.Struct, kw_only=True):
     version: int
     created_at: float
     nodes: tuple[str, ...] = ()
+    noted: int = 0
 
 
 class Node(msgspec.Struct, kw_only=True):
@@ -198,6 +199,8 @@ class Unit(msgspec.Struct, kw_only=True):
     inside: tuple[str, ...] = ()
     given_up: tuple[str, ...] = ()
     relative_cost: float | None = None
+    hopeless: bool = False
+    """Whether its last attempt ended as the next one will, unless somebody does something about it."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -715,6 +718,7 @@ def _fleet(state: State, event: FleetApplied, record: Record) -> None:
         version=record.position,
         created_at=old.created_at if old else record.at,
         nodes=names,
+        noted=event.noted,
     )
     state.fleet_version = record.position
 
@@ -922,7 +926,7 @@ def _released(state: State, event: UnitReleased, record: Record) -> None:
     state._unindex(job, unit, record.position)
     unit.phase = "waiting" if event.again else "succeeded" if event.outcome == "succeeded" else "failed"
     unit.failures = (0 if event.well else unit.failures) + (event.outcome == "failed")
-    unit.not_before, unit.stop = event.not_before, ""
+    unit.not_before, unit.stop, unit.hopeless = event.not_before, "", event.hopeless
     if job.owner and event.outcome == "failed":
         job.message = event.why  # a server is started again for ever, so this is the only place to say why
     if event.again:

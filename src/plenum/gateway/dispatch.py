@@ -110,6 +110,7 @@ class Dispatcher:
     def update(self, table: Table) -> None:
         """Go by another table from now on; requests in flight go on where they are."""
         self._fleet.update(table)
+        self._handoffs.reach(table.uplinks_bps)
 
     def loads(self) -> LoadReport:
         """Return what was seen since the report before, pool by pool."""

@@ -18,7 +18,7 @@ from plenum.ports.engine import Answer, EngineError, Handle, HandleError
 from plenum.serving import admission, offload
 
 LINK_BPS = 12.5e9
-"""Bytes a second of the link between two sites, as in :class:`plenum.serving.pools.Serving`."""
+"""Bytes a second of the link between two sites where their fleets say no ``uplink_bps``, as in :class:`plenum.serving.pools.Serving`."""
 
 LINK_WINDOW_S = 5.0
 CROSSING_TOKENS = 4_096
@@ -55,7 +55,13 @@ class Handoffs:
     def __init__(self, now: Callable[[], float], noted: Incidents | None = None) -> None:
         self._now, self._noted = now, noted or Incidents()
         self._links: dict[tuple[str, str], Link] = {}
+        self._uplinks_bps: dict[str, int] = {}
         self._turn = 0
+
+    def reach(self, uplinks_bps: dict[str, int]) -> None:
+        """Go by these uplinks of sites (bit/s) from now on; those of other sites are taken to be wide."""
+        if uplinks_bps != self._uplinks_bps:
+            self._uplinks_bps, self._links = uplinks_bps, {}
 
     @asynccontextmanager
     async def opened(self, ticket: Ticket, seat: Seat) -> AsyncIterator[Answer]:
@@ -151,7 +157,10 @@ class Handoffs:
         a, b = source.replica.site, target.replica.site
         if not a or not b or a == b:
             return None
-        return self._links.setdefault((a, b), Link(self._now))
+        if (a, b) not in self._links:
+            said = [self._uplinks_bps[site] / 8 for site in (a, b) if self._uplinks_bps.get(site)]
+            self._links[a, b] = Link(self._now, min(said, default=LINK_BPS))
+        return self._links[a, b]
 
 
 def warm() -> None:

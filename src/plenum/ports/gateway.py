@@ -104,6 +104,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
         From which the key of each engine is derived (:func:`engine_key`); never logged.
     salts
         Tenant to what keeps its prefixes apart from other tenants' in shared caches.
+    uplinks_bps
+        Site to the bit/s at which it reaches others, of the sites that say so.
     policies
         Tenant to what it has gateways do; those that want nothing are left out.
     """
@@ -114,6 +116,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     engine_secret: str = ""
     salts: dict[str, str] = {}
     policies: dict[str, Policy] = {}
+    uplinks_bps: dict[str, int] = {}
 
 
 class PoolLoad(msgspec.Struct, frozen=True, kw_only=True):

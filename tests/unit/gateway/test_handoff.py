@@ -77,6 +77,20 @@ def test_a_prefill_elsewhere_must_be_worth_the_link():
     run(work())
 
 
+def test_the_link_between_sites_is_as_wide_as_the_narrower_uplink():
+    async def work():
+        sites = (replica("p", pool=PREFILL, site="far"), replica("d", pool=DECODE, site="near"))
+        async with stage(_scripts(), APART, sites) as on:
+            handoffs = on.dispatcher._handoffs
+            handoffs.reach({"far": 8 * 10**6, "near": 10**12})
+            await asyncio.sleep(0.1)
+            for _ in range(2):
+                await on.take(on.ask(prompt_tokens=CROSSING_TOKENS))
+            assert handoffs._links["far", "near"]._bps == 1e6
+
+    run(work())
+
+
 def test_a_busy_link_carries_only_long_prompts():
     at_s = [0.0]
     link = Link(lambda: at_s[0], bps=1e9)

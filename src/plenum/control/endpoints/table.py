@@ -33,6 +33,7 @@ def table_of(state: State, secret: str = "", salts: Mapping[str, str] | None = N
         keys=tuple(state.keys[name].key for name in sorted(state.keys)),
         engine_secret=secret,
         salts={name: salt_of(secret, name) for name in tenants} if salts is None else dict(salts),
+        uplinks_bps={n.facts.site: n.facts.site_bps for _, n in sorted(state.nodes.items()) if n.facts.site_bps},
         policies={name: tenant.policy for name, tenant in sorted(state.tenants.items()) if tenant.policy != NOTHING},
     )
 

@@ -10,6 +10,7 @@ from tests.unit.control.cloud import read_fleet
 from tests.unit.control.endpoints.city import City, chat
 
 from plenum.control import commands as c
+from plenum.control import events as ev
 from plenum.control.endpoints.table import table_of
 from plenum.control.hardware import node_facts
 from plenum.control.state import State
@@ -24,6 +25,7 @@ def test_a_node_stands_at_the_site_above_it_however_far():
     facts = {fact.name: fact.site for fact in node_facts(_sites())}
 
     assert facts == {"near": "zurich", "far": "lugano", "loose": ""}
+    assert {fact.site: fact.site_bps for fact in node_facts(_sites())} == {"zurich": 10**10, "lugano": 0, "": 0}
 
 
 def test_replicas_stand_where_their_nodes_do():
@@ -38,6 +40,32 @@ def test_replicas_stand_where_their_nodes_do():
 
     assert [replica.site for replica in city.replicas()] == ["zurich"]
     assert city.state.served_version > version
+
+
+def test_a_fleet_of_which_less_was_noted_is_described_anew_by_who_leads_next():
+    city = City(1)
+    lab = city.state.fleets["lab"]
+    old = ev.FleetApplied(
+        name="lab", manifest=lab.manifest, driver=lab.driver, agent=lab.agent, nodes=(ev.NodeFacts(name="n0"),)
+    )
+    city.controller.append([ev.record_of(old, 1.0, "test")])
+    later = city.replica("c1")
+    assert later.state.nodes["n0"].facts.gpus == 0
+    city.clock.advance(60.0)
+    assert later.lead(10.0)
+    assert later.state.nodes["n0"].facts == node_facts(read_fleet("1"))[0]
+    position = later.state.position
+    again = city.replica("c2")
+    city.clock.advance(60.0)
+    assert again.lead(10.0)
+    assert again.state.position == position + 1
+
+
+def test_gateways_are_told_at_what_rate_sites_reach_each_other():
+    city = City(1)
+    facts = tuple(msgspec.structs.replace(f, site="zurich", site_bps=10**9) for f in node_facts(read_fleet("1")))
+    city.execute(c.apply_fleet("lab", "1 0", facts, agent="a"))
+    assert table_of(city.state).uplinks_bps == {"zurich": 10**9}
 
 
 def test_what_tenants_have_gateways_do_reaches_them():
@@ -84,6 +112,7 @@ def _sites() -> Fleet:
     b = FleetBuilder("sites")
     b.domain("place.site", "zurich", parent=None)
     b.domain("place.site", "lugano", parent=None)
+    b.budget("place.site:zurich", "uplink_bps", 10**10)
     b.domain("place.hall", "h", parent="place.site:lugano")
     b.domain("place.rack", "r", parent="place.hall:h")
     for name, above in (("near", "place.site:zurich"), ("far", "place.rack:r"), ("loose", "")):
