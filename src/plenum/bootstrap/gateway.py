@@ -105,7 +105,7 @@ class GatewayConfig:
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a gateway that runs is; in ``address.json`` of its folder."""
+    """Where a gateway that runs is, and who signed its certificate, where that is no one that all trust; in ``address.json``."""
 
     pid: int
     port: int
@@ -113,6 +113,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...]
     host: str = ""
     tls: bool = False
+    ca: str = ""
 
 
 def main(argv: list[str]) -> None:
@@ -161,7 +162,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         files = tls_files(config)
         listening = _listen(config)
         stack.callback(listening.close)
-        address = _address(config, listening)
+        address = _address(config, listening, files)
         peers = Peers(name)
         kept = Files(config.data / "files", peers=peers)
         batches = Batches(config.data / "batches", kept)
@@ -324,13 +325,14 @@ def _listen(config: GatewayConfig) -> socket.socket:
     raise FieldError("--port", f"cannot listen on {config.host}:{config.port}: {why}; choose another port")
 
 
-def _address(config: GatewayConfig, listening: socket.socket) -> Address:
+def _address(config: GatewayConfig, listening: socket.socket, files: Any) -> Address:
     port = listening.getsockname()[1]
     own = config.host in ("0.0.0.0", "::") or is_loopback(config.host)
     host = config.known_as or ("127.0.0.1" if own else config.host)
     scheme = "https" if config.tls else "http"
     url = config.public or f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-    return Address(pid=os.getpid(), port=port, url=url, servers=config.servers, host=config.host, tls=config.tls)
+    ca = str(files.ca) if files and config.certificate is None else ""
+    return Address(pid=os.getpid(), port=port, url=url, servers=config.servers, host=config.host, tls=config.tls, ca=ca)
 
 
 async def _until_told(linking: asyncio.Task[None], left_alone: Callable[[], bool]) -> None:

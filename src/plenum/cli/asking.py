@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,8 +44,14 @@ def key_for(client: Client, tenant: str) -> str:
     return secret
 
 
-def curl(url: str, key: str, model: str, *, embeddings: bool = False) -> str:
-    """Return one command that streams an answer; no line of it has more than 80 characters where key and URL are ours."""
+def curl(url: str, key: str, model: str, *, embeddings: bool = False, ca: str = "") -> str:
+    """Return one command that streams an answer; no line of it has more than 80 characters where key and URL are ours.
+
+    Parameters
+    ----------
+    ca
+        File of the authority that the gateway is checked by; empty: the system's.
+    """
     path, body = "/v1/chat/completions", {"model": model, "stream": True, "messages": []}
     if embeddings:
         path, body = "/v1/embeddings", {"model": model, "input": QUESTION}
@@ -53,8 +60,9 @@ def curl(url: str, key: str, model: str, *, embeddings: bool = False) -> str:
         # Split where the shell does not mind.
         head = json.dumps(body)[:-2]
         text = f"{head}\n  {json.dumps({'role': 'user', 'content': QUESTION})}]}}"
+    trust = f"  --cacert {shlex.quote(ca)} \\\n" if ca else ""
     return (
-        f"curl -N {url}{path} \\\n  -H 'Authorization: Bearer {key}' \\\n"
+        f"curl -N {url}{path} \\\n{trust}  -H 'Authorization: Bearer {key}' \\\n"
         f"  -H 'Content-Type: application/json' \\\n  -d '{text}'"
     )
 

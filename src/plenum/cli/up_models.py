@@ -53,7 +53,7 @@ def how_to_ask(found: EndpointRecord, address: Address, key: str, wanted_port: i
     ]
     return (
         (moved if address.port != wanted_port else "")
-        + f"{click.style(model, bold=True)} is ready. Ask it:\n\n{curl(address.url, key, model)}\n\n"
+        + f"{click.style(model, bold=True)} is ready. Ask it:\n\n{curl(address.url, key, model, ca=address.ca)}\n\n"
         + commands_to_try("And then:", tries)
     )
 

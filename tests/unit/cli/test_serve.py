@@ -81,6 +81,8 @@ def test_the_command_to_paste_is_one_that_a_shell_reads_and_a_terminal_shows():
     assert words[:3] == ["curl", "-N", f"{URL}/v1/chat/completions"]
     body = json.loads(words[words.index("-d") + 1])
     assert (body["model"], body["stream"], body["messages"][0]["role"]) == ("smollm2", True, "user")
+    trusting = shlex.split(curl(URL, KEY, "smollm2", ca="/my data/ca.pem"))
+    assert trusting[trusting.index("--cacert") + 1] == "/my data/ca.pem"
 
 
 def test_the_lines_for_python_are_python():
