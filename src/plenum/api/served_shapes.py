@@ -66,9 +66,11 @@ class EndpointStatus(Shape, kw_only=True):
     Parameters
     ----------
     phase
-        Pending, Starting, Ready, Updating, Degraded, Idle or Stopping.
+        Pending, Starting, Failed, Ready, Updating, Degraded, Idle or Stopping.
     revision, canary, failed
         Which serves, which is on trial, which was rolled back; 0: none.
+    limits
+        What keeps it from more replicas, or a change of it from coming into use, a sentence each.
     """
 
     phase: str
@@ -83,6 +85,7 @@ class EndpointStatus(Shape, kw_only=True):
     revisions: list[EndpointRevision] = msgspec.field(default_factory=list)
     runs: list[EndpointRun] = msgspec.field(default_factory=list)
     stopping: str = ""
+    limits: list[str] = msgspec.field(default_factory=list)
 
 
 class Endpoint(Shape, kw_only=True):

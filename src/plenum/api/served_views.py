@@ -86,6 +86,7 @@ def endpoint(
             revisions=_revisions(found, status.parts, replicas, loads),
             runs=list(_runs(state, found, replicas, visible)) if with_runs else [],
             stopping=found.stop,
+            limits=[text_for(limit, visible, state) for limit in status.limits],
         ),
     )
 

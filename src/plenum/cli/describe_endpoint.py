@@ -16,7 +16,6 @@ Field = Callable[[str, str], Iterator[str]]
 RUNS = 40
 SHOWN = {
     "engine": "engine",
-    "replicas": "replicas",
     "slo": "promise",
     "format": "format",
     "cacheFormat": "cache",
@@ -43,6 +42,9 @@ def endpoint_lines(endpoint: Item, now: float, field: Field, flat: Callable[[Any
     waiting = status.get("waiting") or {}
     if status.get("message") and status["message"] != waiting.get("sentence"):
         yield from field("message", clean(without_subject(status["message"], meta)))
+    for limit in status.get("limits", []):
+        if limit != status.get("message"):
+            yield from field("limited", clean(limit))
     if waiting:
         sentence = without_subject(waiting.get("sentence") or waiting["code"], meta)
         yield from field("waits", clean(sentence.removeprefix("waits: ")))

@@ -20,9 +20,11 @@ REVISION = {"number": 12, "phase": "replaced", "part": 0.333, "finished": 123_45
 def test_the_table_of_revisions_fits_eighty_characters(monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     status = {"phase": "Updating", "pools": [POOL], "revisions": [REVISION, REVISION | {"phase": "serving"}]}
+    status["limits"] = ["prefill and decode have 12 of the 12 GPUs that they may have together (gpuBudget)"]
     endpoint = {"metadata": {"name": "chat", "tenant": "default"}, "spec": {"model": "smollm2"}, "status": status}
     lines = [click.unstyle(line) for line in endpoint_lines(endpoint, 0.0, _field, _flat)]
     assert max(map(len, lines)) <= 80
+    assert any("limited" in line and "12 of the 12 GPUs" in line for line in lines)
     assert any("replaced" in line and "123 988 ms" in line for line in lines)
 
 

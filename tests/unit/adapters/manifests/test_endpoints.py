@@ -53,7 +53,8 @@ def test_everything_is_read():
   idle: 5m
   wakeWait: 30s
   prefillThreshold: 1024
-  rollout: {canary: 0.2, hold: 1m, maxLatencyRatio: 2, maxErrorRatio: 0.01}
+  rollout: {canary: 0.2, hold: 1m, maxLatencyRatio: 2, maxErrorRatio: 0.01, maxUnavailable: 2}
+  gpuBudget: 24
   cheaper: small
   arguments: [--enable-chunked-prefill]
 """
@@ -74,6 +75,7 @@ def test_everything_is_read():
             Pool(name="decode", min_replicas=0, max_replicas=4, request=Request(gpus=4)),
         ),
         promise=Promise(ttft_s=0.5, tpot_s=0.05, quantile=0.95),
+        budget_gpus=24,
         priority=10,
         weights_format="fp8",
         cache_format="fp8",
@@ -84,7 +86,7 @@ def test_everything_is_read():
         idle_s=300,
         wake_wait_s=30,
         prefill_threshold_tokens=1024,
-        rollout=Rollout(canary=0.2, hold_s=60, max_latency_ratio=2, max_error_ratio=0.01),
+        rollout=Rollout(canary=0.2, hold_s=60, max_latency_ratio=2, max_error_ratio=0.01, max_unavailable=2),
         cheaper="small",
         arguments=("--enable-chunked-prefill",),
     )

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from tests.unit.control.cloud import Log, log
 from tests.unit.control.endpoints.city import City, chat, imitated
+from tests.unit.control.endpoints.test_scale import apart
 
 from plenum.control import commands as c
 from plenum.control import events as ev
@@ -17,6 +18,7 @@ from plenum.control.endpoints import commands as ec
 from plenum.control.endpoints import state as es
 from plenum.control.endpoints.table import salt_of, table_of
 from plenum.control.state import State
+from plenum.model.endpoint import Endpoint
 from plenum.model.errors import FieldError
 from plenum.ports.gateway import Key, LoadReport, PoolLoad, Table, Usage, UsageBatch
 from plenum.ports.store import TERM_GAP
@@ -312,6 +314,18 @@ def test_a_gateway_that_was_forgotten_goes_on_where_it_was_and_bills_nothing_twi
     it.command(ec.record_usage(batch(2, row("c", at=2 * later))), now=2 * later)
     assert sum(requests["done"] for *_, requests in sums(it)) == 3
     assert it.state.metered["g"].number == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        (chat(budget_gpus=4), "is shared by prefill and decode"),
+        (replace(chat(), pools=apart(2, 4), budget_gpus=7), "must hold the fewest replicas of both, 8 GPUs; not 7"),
+    ],
+)
+def test_a_budget_is_for_two_pools_and_holds_the_fewest_of_both(spec: Endpoint, sentence: str) -> None:
+    with pytest.raises(FieldError, match=sentence):
+        log().command(ec.apply_endpoint(spec, {}))
 
 
 def test_a_job_that_has_the_name_of_a_replica_is_named() -> None:

@@ -13,6 +13,7 @@ from plenum.control.endpoints import events as ep
 from plenum.control.endpoints import loads as loads_module
 from plenum.control.endpoints.capacity import replica_rps
 from plenum.control.endpoints.loads import Loads
+from plenum.control.endpoints.status import status_of
 from plenum.model.endpoint import Pool, Promise
 from plenum.model.workload import Request
 from plenum.ports.gateway import LoadReport, PoolLoad
@@ -162,6 +163,29 @@ def test_prefill_and_decode_share_the_gpus_that_there_are() -> None:
     pools = [r.pool for r in city.replicas()]
     assert (pools.count("prefill"), pools.count("decode")) == (4, 2)
     assert all(e.after <= 4 for e in city.said(ep.EndpointScaled) if isinstance(e, ep.EndpointScaled))
+
+
+def test_pools_share_a_budget_by_need_and_the_endpoint_says_so() -> None:
+    city = City(2)
+    city.apply(replace(chat(), pools=apart(1, 8), budget_gpus=12))
+    city.run(5)
+    city.see(1, "prefill", arrived=9, running=1)
+    city.see(1, "decode", arrived=9, waiting=40)
+    city.run(30)
+    assert city.endpoint().wanted == {"prefill": 1, "decode": 5}
+    assert "prefill and decode share 12 GPUs" in city.endpoint().message
+    status = status_of(city.state, city.endpoint())
+    assert status.limits == ("prefill and decode have 12 of the 12 GPUs that they may have together (gpuBudget)",)
+    city.see(1, "prefill", arrived=9, waiting=40)
+    city.see(1, "decode", arrived=9, running=1)
+    for _ in range(300):
+        city.run(1)
+        assert sum(city.endpoint().wanted.values()) <= 6
+    assert city.endpoint().wanted == {"prefill": 5, "decode": 1}
+    city.apply(replace(chat(), pools=apart(1, 8), budget_gpus=6))
+    city.run(1)
+    assert city.endpoint().wanted == {"prefill": 2, "decode": 1}
+    assert len(city.said(ep.RevisionStarted)) == 1
 
 
 def test_both_pools_sleep_and_wake_together() -> None:
