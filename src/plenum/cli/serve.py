@@ -153,7 +153,7 @@ def _ready(client: Client, path: str, patience: Patience) -> dict[str, Any]:
     while True:
         endpoint = client.get(path)
         status = endpoint["status"]
-        if status["phase"] in READY or status.get("failed") or patience.is_over():
+        if status["phase"] in (*READY, "Failed") or status.get("failed") or patience.is_over():
             told.end()
             return endpoint
         told.say(how_far(status))
@@ -203,7 +203,7 @@ def _hint(endpoint: dict[str, Any], patience: Patience) -> str:
     text = clean(status.get("message") or (status.get("waiting") or {}).get("sentence", ""))
     ends = (
         f"did not come up: {text}"
-        if status.get("failed")
+        if status.get("failed") or status["phase"] == "Failed"
         else f"is not ready after {patience}: {text or 'it is still being tried'}"
     )
     return f"{meta['tenant']}/{meta['name']} {ends}\nmore: plenum describe endpoint {meta['name']}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from plenum.control import events as ev
+from plenum.control.endpoints.process import HOPELESS
 from plenum.control.state import DELETED, ENDED, FAILED, MAX_BACKOFF_S, SUCCEEDED, Job, Run, State, Unit, is_wanted
 from plenum.model.workload import Kind
 from plenum.ports.nodes import EXITED
@@ -135,6 +136,7 @@ def _released(job: Job, unit: Unit, why: str, now: float) -> ev.UnitReleased:
         "stopped": why in AGAIN,
     }[outcome]
     again = may_again and not job.stop
+    hopeless = bool(job.owner) and outcome == "failed" and any(run.exit_code in HOPELESS for run in unit.runs.values())
     return ev.UnitReleased(
         job=job.id,
         unit=unit.key,
@@ -142,8 +144,9 @@ def _released(job: Job, unit: Unit, why: str, now: float) -> ev.UnitReleased:
         outcome=outcome,
         why=why if why != outcome else _told(unit),
         again=again,
-        not_before=now + _backoff_s(job, unit, outcome, failures) if again else 0.0,
+        not_before=now + (MAX_BACKOFF_S if hopeless else _backoff_s(job, unit, outcome, failures)) if again else 0.0,
         well=well,
+        hopeless=hopeless,
     )
 
 

@@ -19,8 +19,8 @@ DRAIN_S = 60.0
 
 BACKOFF_S = 1.0
 
-MISUSED, NO_WEIGHTS = 64, 65
-"""Exit codes of the engine host that a second try would end with too: a wrong environment or endpoint, weights that are not to be had."""
+HOPELESS = MISUSED, NO_WEIGHTS = 64, 65
+"""Exit codes of the engine host that another try would end with too: a wrong environment or endpoint, weights that are not to be had."""
 
 ProcessOf = Callable[[Endpoint, Pool], Process]
 

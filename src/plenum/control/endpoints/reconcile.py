@@ -149,11 +149,12 @@ CRASHES = 3
 
 def _trouble(t: _Tending, found: EndpointRecord, revision: Revision, ready: int) -> tuple[str, str] | None:
     """Return why a new revision cannot come up, as a word and a sentence."""
-    failures = max(count(t.state, found, revision, pool).failures for pool in revision.spec.pools)
-    if failures >= CRASHES and not ready:
+    counts = [count(t.state, found, revision, pool) for pool in revision.spec.pools]
+    failures = max(each.failures for each in counts)
+    if (failures >= CRASHES or any(each.hopeless for each in counts)) and not ready:
         jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
         last = next((f": {job.message}" for job in jobs if job is not None and job.message), "")
-        return "crashed", f"a replica of it failed {failures} times{last}"
+        return "crashed", f"a replica of it failed {failures} time{'s' * (failures > 1)}{last}"
     # One that waits for room is none the worse for it: it has its time from when it got some.
     if (
         not ready

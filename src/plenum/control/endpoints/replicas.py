@@ -27,6 +27,8 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
         Places that its job has or waits for, those of replicas on their way out included.
     failures
         Most times that one of them has failed in a row of attempts.
+    hopeless
+        Whether one of them waits after an attempt that no other will be better than.
     """
 
     wanted: int = 0
@@ -34,6 +36,7 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
     ready: int = 0
     draining: int = 0
     failures: int = 0
+    hopeless: bool = False
 
 
 def job_of(state: State, found: EndpointRecord, revision: Revision, pool: str) -> Job | None:
@@ -92,6 +95,7 @@ def count(state: State, found: EndpointRecord, revision: Revision, pool: Pool) -
         ready=phases.count(READY),
         draining=phases.count(DRAINING),
         failures=max((unit.failures for unit in units), default=0),
+        hopeless=any(unit.hopeless and unit.phase == "waiting" for unit in units),
     )
 
 

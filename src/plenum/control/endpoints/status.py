@@ -8,16 +8,17 @@ from itertools import chain
 import msgspec
 
 from plenum.control.endpoints import room
-from plenum.control.endpoints.replicas import DRAINING, READY, STARTING, job_of, replicas_of
+from plenum.control.endpoints.replicas import DRAINING, READY, STARTING, count, job_of, replicas_of
 from plenum.control.endpoints.scale import limited
 from plenum.control.endpoints.state import CANARY, REPLACED, EndpointRecord
 from plenum.control.endpoints.table import weights_of
-from plenum.control.state import ENDED, State
+from plenum.control.state import ENDED, MAX_BACKOFF_S, State
 
-PENDING, STARTING_UP, SERVING, UPDATING, IDLE, DEGRADED, STOPPING = (
-    "Pending", "Starting", "Ready", "Updating", "Idle", "Degraded", "Stopping",
+PENDING, STARTING_UP, FAILED, SERVING, UPDATING, IDLE, DEGRADED, STOPPING = (
+    "Pending", "Starting", "Failed", "Ready", "Updating", "Idle", "Degraded", "Stopping",
 )  # fmt: skip
-"""Phases: nothing has a place; nothing is ready; all is; a revision comes into use; scaled to zero; less is ready than wanted; it goes."""
+"""Phases: nothing has a place; nothing is ready; nothing will be, unless something is done about it; all is; a revision comes into use;
+scaled to zero; less is ready than wanted; it goes."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +61,7 @@ def status_of(state: State, found: EndpointRecord) -> Status:
     pools = {pool.name: _pool(state, found, pool.name) for spec in (serving, found.spec) for pool in spec.pools}
     held_up = tuple(room.held_up(state, found))
     return Status(
-        phase=_phase(found, [pools[pool.name] for pool in serving.pools]),
+        phase=_phase(state, found, [pools[pool.name] for pool in serving.pools]),
         message=next(chain(held_up, _messages(state, found)), ""),
         revision=found.serving,
         canary=next((r.number for r in active if r.phase == CANARY), 0),
@@ -84,12 +85,14 @@ def _pool(state: State, found: EndpointRecord, name: str) -> PoolStatus:
     return PoolStatus(name=name, wanted=wanted, ready=counts[0], starting=counts[1], draining=counts[2])
 
 
-def _phase(found: EndpointRecord, pools: list[PoolStatus]) -> str:
+def _phase(state: State, found: EndpointRecord, pools: list[PoolStatus]) -> str:
     if found.stop:
         return STOPPING
     if not any(pool.wanted for pool in pools):
         return IDLE if found.serving else PENDING
     if not all(pool.ready for pool in pools):
+        if any(count(state, found, r, pool).hopeless for r in found.active() for pool in r.spec.pools):
+            return FAILED
         return STARTING_UP if any(pool.starting or pool.ready for pool in pools) else PENDING
     if any(revision.phase in (CANARY, REPLACED) for revision in found.active()):
         return UPDATING
@@ -112,7 +115,11 @@ def _messages(state: State, found: EndpointRecord) -> Iterator[str]:
                 yield job.waiting.sentence
             if job.message:
                 failures = max((unit.failures for unit in job.units.values()), default=0)
-                yield f"did not start, {failures} times so far; it is tried again. {job.message}"
+                if any(unit.hopeless for unit in job.units.values()):
+                    again = f"cannot start as it is, and is tried again every {MAX_BACKOFF_S / 60:.0f} minutes"
+                else:
+                    again = f"did not start, {failures} times so far; it is tried again"
+                yield f"{again}. {job.message}"
             yield from (run.message for run in job.runs() if run.phase == "starting" and run.message)
     if found.message:
         yield found.message

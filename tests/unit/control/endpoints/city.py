@@ -9,6 +9,7 @@ from tests.unit.control.cloud import Cloud, read_fleet
 from plenum.control.controller import Controller
 from plenum.control.endpoints import commands as ec
 from plenum.control.endpoints import events as ep
+from plenum.control.endpoints.process import NO_WEIGHTS
 from plenum.control.endpoints.state import EndpointRecord
 from plenum.control.endpoints.table import table_of
 from plenum.control.events import event_of
@@ -21,9 +22,10 @@ CHAT = "red/chat"
 
 
 def imitated(spec: Endpoint, pool: Pool) -> Process:
-    """Return an engine that exists only here; one with the argument ``broken`` fails at once, and ``slow`` never gets ready."""
-    if "broken" in spec.arguments:
-        return Process(simulated=Simulated(duration_s=0.5, exit_code=1), grace_s=5.0)
+    """Return an engine that exists only here; one with the argument ``broken`` fails at once, ``hopeless`` too, and ``slow`` never gets ready."""
+    codes = {"broken": 1, "hopeless": NO_WEIGHTS}
+    if code := next((codes[each] for each in spec.arguments if each in codes), 0):
+        return Process(simulated=Simulated(duration_s=0.5, exit_code=code), grace_s=5.0)
     return Process(simulated=Simulated(start_s=1e9 if "slow" in spec.arguments else 2.0, duration_s=0.0), grace_s=5.0)
 
 

@@ -20,3 +20,25 @@ def test_why_replicas_do_not_start_stays_said_between_attempts():
     city.apply(changed(chat()))
     city.run(60)
     assert "did not start" not in status_of(city.state, city.endpoint(CHAT)).message
+
+
+def test_what_no_other_try_helps_is_said_to_have_failed_and_seldom_tried():
+    city = City(1)
+    city.apply(chat(arguments=("hopeless",)))
+    city.run(60)
+    status = status_of(city.state, city.endpoint())
+    assert status.phase == "Failed"
+    assert "tried again every 5 minutes" in status.message
+    assert "exit code 65" in status.message
+    (unit,) = city.state.jobs["red/chat-r1"].units.values()
+    assert unit.attempt == 1
+    city.run(300)
+    assert unit.attempt == 2
+
+    city.apply(chat())
+    city.run(60)
+    assert status_of(city.state, city.endpoint()).phase == "Ready"
+    city.apply(chat(arguments=("hopeless",)))
+    city.run(60)
+    status = status_of(city.state, city.endpoint())
+    assert (status.phase, status.failed) == ("Ready", 3), "gone back from at once, not after three tries"
