@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -141,12 +142,14 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
     PlenumError
         It has no token, another gateway uses its folder, the port is taken, …
     """
+    from plenum.adapters.calibrations import read_calibration
     from plenum.adapters.engines.table import engine_for
     from plenum.gateway.app import Gateway
     from plenum.gateway.batch_runner import Runner
     from plenum.gateway.batches import Batches
     from plenum.gateway.dispatch import Dispatcher
     from plenum.gateway.files import Files
+    from plenum.gateway.foresight import foresee
     from plenum.gateway.journal import Journal
     from plenum.gateway.link import Link, LinkConfig
     from plenum.gateway.offline import offline_routes
@@ -156,6 +159,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
 
     private_folder(config.data)
     settings = read_gateway_settings(config.settings)
+    calibration = read_calibration(Path(settings.calibration)) if settings.calibration else None
     name = f"{config.name}.{instance_of(config.data)[:8]}"
     async with AsyncExitStack() as stack:
         stack.enter_context(_alone(config.data))
@@ -169,7 +173,9 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
         counted = f"{config.name}.{journal_instance_of(config.data)[:8]}"
         journal = Journal(config.data / "journal", counted, settle=batches.settle)
         stack.callback(journal.close)
-        dispatcher = await stack.enter_async_context(Dispatcher(name, engine_for))
+        dispatcher = await stack.enter_async_context(
+            Dispatcher(name, engine_for, foresee=partial(foresee, calibration=calibration))
+        )
         gateway = Gateway(dispatcher, journal, msgspec.structs.replace(settings, name=name))
         runner = Runner(batches, gateway.inference)
         gateway.measures.registry.register(dispatcher.incidents)

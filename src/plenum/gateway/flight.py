@@ -165,6 +165,7 @@ class Flight:
             tally.failed += 1
         if outcome == "done" and self.status < 400:
             self._learn(cached_tokens, output_tokens)
+            self.group.forecast.learn_mix(prompt_tokens, output_tokens)
         self.seat.settle(prompt_tokens, output_tokens)
 
     def _learn(self, cached_tokens: int, output_tokens: int) -> None:

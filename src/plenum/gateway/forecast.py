@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from operator import mul
 from typing import Protocol
 
@@ -18,6 +19,12 @@ FORGETTING = 0.98
 
 ENOUGH = 16
 """Measurements before what is learned is relied on, and before its errors say how far."""
+
+MIX_EVERY = 64
+"""Answers between two looks at how long prompts and outputs are …"""
+
+MIX_RATIO = 1.5
+"""… and by what factor one of them must be off for the model to be taken anew."""
 
 REMEMBERED = 128
 MARGIN = 1.5
@@ -201,14 +208,25 @@ class StepsModel:
 
 
 class Forecast:
-    """Predictions for the replicas of one revision."""
+    """Predictions for the replicas of one revision.
 
-    def __init__(self, model: Model | None = None) -> None:
+    Parameters
+    ----------
+    model
+        None: nothing is known.
+    retake
+        Gives the model for other mean lengths of prompts and outputs, in tokens; None: they do not bear on it.
+    """
+
+    def __init__(self, model: Model | None = None, retake: Callable[[float, float], Model] | None = None) -> None:
         self._model = model or LinearModel()
         self._given = model is not None
         self._ttft = Fit(self._model.ttft_weights, self._model.variance)
         self._tpot = Fit(self._model.tpot_weights, self._model.variance)
         self.ttft_errors, self.tpot_errors = Errors(), Errors()
+        self._retake, self._taken = retake, (0.0, 0.0)
+        self._lengths: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
+        self._seen = 0
 
     @property
     def knows_ttft(self) -> bool:
@@ -267,6 +285,18 @@ class Forecast:
         row = self._model.tpot(running)
         self.tpot_errors.learn(self._tpot.predict(row), measured_s)
         self._tpot.learn(row, measured_s)
+
+    def learn_mix(self, prompt_tokens: int, output_tokens: int) -> None:
+        """Take in how long a prompt and its answer were; a model that was taken for others is taken anew."""
+        if self._retake is None or not (prompt_tokens and output_tokens):
+            return
+        self._lengths.append((prompt_tokens, output_tokens))
+        self._seen += 1
+        if self._seen % MIX_EVERY:
+            return
+        isl, osl = (sum(each) / len(self._lengths) for each in zip(*self._lengths, strict=True))
+        if not all(t / MIX_RATIO < mean < t * MIX_RATIO for t, mean in zip(self._taken, (isl, osl), strict=True)):
+            self._model, self._taken = self._retake(isl, osl), (isl, osl)
 
     def _prefill_s(self, tokens: float, hit: float) -> float:
         """What computing the prompt adds to a request that has next to nothing to compute."""

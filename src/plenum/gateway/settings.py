@@ -62,6 +62,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Keys that one address may get wrong.
     metrics_hash
         SHA-256, in hexadecimal, of the token that reads ``/metrics`` from elsewhere; empty: loopback alone reads it.
+    calibration
+        File that ``plenum plan calibrate`` wrote, by which replicas' times are predicted until they are measured; empty: what ships.
     moderation
         Who says which prompts may pass, whatever tenants have of their own; None: nobody.
     """
@@ -85,4 +87,5 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     choices: int = 8
     failures_per_minute: int = 60
     metrics_hash: str = ""
+    calibration: str = ""
     moderation: ModerationSettings | None = None

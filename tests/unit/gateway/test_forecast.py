@@ -5,7 +5,10 @@ import random
 
 import pytest
 
-from plenum.gateway.forecast import Forecast
+from plenum.gateway.forecast import MIX_EVERY, Forecast
+from plenum.gateway.foresight import foresee
+from plenum.model.endpoint import Endpoint
+from plenum.serving.calibration import UNCALIBRATED
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -44,3 +47,17 @@ def test_what_is_measured_of_a_replica_is_what_is_predicted():
         forecast.learn_ttft((tokens, 0.0, 0.0, 0.0, running), (0.05 + 0.3 * tokens / 1_000 + 0.003 * running) * noise)
     assert forecast.tpot_s(20.0) == pytest.approx(0.07, rel=0.1)
     assert forecast.ttft_s(2_000.0, 0.0, 0.0, 0.0, 10.0) == pytest.approx(0.68, rel=0.1)
+
+
+def test_the_performance_model_is_taken_for_the_lengths_that_are_seen_and_for_ones_own_measurements():
+    spec = Endpoint(name="m", model="x", engine="emulated", timing_model="llama-3.1-8b", timing_hardware="H100")
+    shipped, own = foresee(spec), foresee(spec, UNCALIBRATED)
+    assert own.tpot_s(8.0) != shipped.tpot_s(8.0)
+    before = own.tpot_s(8.0)
+    for _ in range(MIX_EVERY):
+        own.learn_mix(16_000, 200)
+    assert own.tpot_s(8.0) > before, "longer contexts take longer to read"
+    after = own.tpot_s(8.0)
+    for _ in range(3 * MIX_EVERY):
+        own.learn_mix(17_000, 200)
+    assert own.tpot_s(8.0) == after, "what hardly differs is no reason to take it anew"

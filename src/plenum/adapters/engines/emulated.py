@@ -71,6 +71,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Sequences in a batch, tokens of an iteration; 0: the engine's defaults.
     role
         ``both``, ``prefill`` or ``decode``.
+    calibration
+        File that ``plenum plan calibrate`` wrote; empty: what ships.
+    isl, osl
+        Tokens of prompts and outputs about which its corrections are taken.
     """
 
     host: str
@@ -95,6 +99,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     transfer_bps: float = TRANSFER_BPS
     role: str = "both"
     seed: int = 0
+    calibration: str = ""
+    isl: float = 2048.0
+    osl: float = 512.0
     faults: Faults = Faults()
 
 
@@ -137,14 +144,18 @@ def launch_emulated(settings: Settings) -> Emulated:
     ------
     FieldError
         The catalogue does not have what it pretends to be, or that has no room for its model.
+    FileError
+        Its calibration cannot be read.
     MissingExtraError
         What it serves HTTP with is not installed.
     """
-    from plenum.adapters.engines.emulated_instance import instance_of
+    from plenum.adapters.engines.emulated_instance import calibration_of, instance_of
 
     if find_spec("aiohttp") is None:
         raise MissingExtraError("an emulated engine needs aiohttp: pip install 'plenum-os[gateway]'")
-    instance_of(settings)  # here, where it can still be told apart from an engine that does not come up
+    # Here, where what is wrong can still be told apart from an engine that does not come up.
+    instance_of(settings)
+    calibration_of(settings)
     return Emulated(
         f"http://{settings.host}:{settings.port}", key=settings.key, server=Server(lambda: _command(settings))
     )
@@ -153,8 +164,8 @@ def launch_emulated(settings: Settings) -> Emulated:
 def emulated_settings(endpoint: Endpoint, pool: str, *, host: str, port: int, key: str) -> Settings:
     """Return the settings for a replica of an endpoint.
 
-    Its arguments may be ``--scale``, ``--cache-tokens``, ``--batch-tokens``, ``--block-tokens``, ``--transfer-bps``, ``--seed``, and
-    the fields of :class:`Faults`, each with a number: ``--latency 2``.
+    Its arguments may be ``--scale``, ``--cache-tokens``, ``--batch-tokens``, ``--block-tokens``, ``--transfer-bps``, ``--seed``,
+    ``--isl``, ``--osl`` and the fields of :class:`Faults`, each with a number (``--latency 2``), and ``--calibration`` with a file.
 
     Raises
     ------
@@ -188,7 +199,18 @@ def emulated_settings(endpoint: Endpoint, pool: str, *, host: str, port: int, ke
 
 
 def _arguments(words: tuple[str, ...]) -> dict[str, str]:
-    known = ("scale", "cache_tokens", "batch_tokens", "block_tokens", "transfer_bps", "seed", *Faults.__struct_fields__)
+    settings = (
+        "scale",
+        "cache_tokens",
+        "batch_tokens",
+        "block_tokens",
+        "transfer_bps",
+        "seed",
+        "isl",
+        "osl",
+        "calibration",
+    )
+    known = (*settings, *Faults.__struct_fields__)
     given: dict[str, str] = {}
     left = list(words)
     while left:
@@ -199,7 +221,7 @@ def _arguments(words: tuple[str, ...]) -> dict[str, str]:
             raise FieldError("spec.arguments", f"{name!r} is unknown; an emulated engine takes {names}")
         given[name] = value
     try:
-        [float(value) if value not in ("true", "false") else 0 for value in given.values()]
+        [float(v) for name, v in given.items() if name != "calibration" and v not in ("true", "false")]
     except ValueError as error:
         raise FieldError("spec.arguments", f"an emulated engine's arguments are numbers: {error}") from None
     return given

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+from plenum.adapters.calibrations import read_calibration
 from plenum.adapters.engines.emulated import Settings
 from plenum.model.errors import FieldError
+from plenum.serving.calibration import Calibration, calibrated_steps
 from plenum.serving.catalogue.accelerators import accelerator_named
 from plenum.serving.catalogue.models import model_named, published_precision
 from plenum.serving.instance import (
@@ -15,6 +18,7 @@ from plenum.serving.instance import (
     cache_capacity_tokens,
     weight_bytes_per_device,
 )
+from plenum.serving.steps import StepModel
 
 GB = 1e9
 
@@ -50,6 +54,28 @@ def instance_of(settings: Settings) -> Instance:
     if not settings.cache_tokens:
         _check_room(instance, settings.context_tokens)
     return instance
+
+
+def steps_of(settings: Settings) -> StepModel:
+    """Return the seconds of that instance's iterations.
+
+    Raises
+    ------
+    FieldError, FileError
+        As above; or its calibration cannot be read.
+    """
+    return calibrated_steps(instance_of(settings), calibration_of(settings), isl=settings.isl, osl=settings.osl)
+
+
+def calibration_of(settings: Settings) -> Calibration | None:
+    """Return the calibration of one's own that its time is kept by; None: there is none.
+
+    Raises
+    ------
+    FileError, FieldError
+        It cannot be read, or is none.
+    """
+    return read_calibration(Path(settings.calibration)) if settings.calibration else None
 
 
 def _check_room(instance: Instance, context_tokens: int) -> None:

@@ -24,13 +24,12 @@ from plenum.adapters.engines.batching import Batch, Stream
 from plenum.adapters.engines.blocks import Blocks
 from plenum.adapters.engines.dialect import MAX_PROMPT_BYTES, Writer
 from plenum.adapters.engines.emulated import METRICS, Emulated, Faults, Settings
-from plenum.adapters.engines.emulated_instance import instance_of
+from plenum.adapters.engines.emulated_instance import instance_of, steps_of
 from plenum.adapters.engines.handoff import DECODE, PREFILL, UNUSABLE, Order
 from plenum.adapters.engines.leash import leash
 from plenum.adapters.engines.splitting import split_reason
 from plenum.model.errors import PlenumError
 from plenum.ports.engine import CHAT, COMPLETIONS, Handle, HandleError
-from plenum.serving.calibration import calibrated_steps
 from plenum.serving.instance import Instance, cache_bytes_per_token, cache_capacity_tokens
 from plenum.serving.steps import AT
 
@@ -68,7 +67,7 @@ class EmulatedServer:
 
     def __init__(self, settings: Settings, instance: Instance) -> None:
         self._settings, self._instance = settings, instance
-        steps = calibrated_steps(instance)
+        steps = steps_of(settings)
         limits = instance.settings
         tokens = settings.cache_tokens or max(cache_capacity_tokens(instance), 0)
         self._blocks = Blocks(tokens // limits.block_tokens, limits.block_tokens)
