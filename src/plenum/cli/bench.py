@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plenum.cli.cloud import cloud_options
-from plenum.cli.complete import complete_traffic
+from plenum.cli.complete import complete_endpoint, complete_traffic
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.exits import DONE, NO
 from plenum.cli.instance_options import pool_options, stated_options
@@ -29,7 +29,7 @@ MAX_SEED = 2**63 - 1
 
 
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=complete_endpoint)
 @click.option("--url", envvar="PLENUM_GATEWAY", help="Any OpenAI server instead.  [default: the cloud's gateway]")
 @click.option("--key", default="", envvar="PLENUM_KEY", help="Inference key; better in $PLENUM_KEY than here.")
 @click.option("--api", type=click.Choice(["chat", "completions"]), default="chat", show_default=True)

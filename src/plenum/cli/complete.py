@@ -40,10 +40,15 @@ def complete_token(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a job of any kind."""
-    from plenum.cli.kinds import JOB_KINDS
+    """Complete a job of any kind, or behind ``kind/`` of that."""
+    from plenum.cli.kinds import JOB_KINDS, JOB_WORDS
 
-    return [item for plural in JOB_KINDS for item in _names(ctx, plural, incomplete, of_tenant=True)]
+    word, slash, rest = incomplete.partition("/")
+    if not slash or word.lower() not in JOB_WORDS:
+        return [item for plural in JOB_KINDS for item in _names(ctx, plural, incomplete, of_tenant=True)]
+    plurals = [JOB_WORDS[word.lower()]] if JOB_WORDS[word.lower()] else JOB_KINDS
+    found = [item.value for plural in plurals for item in _names(ctx, plural, rest, of_tenant=True)]
+    return [CompletionItem(f"{word}/{name}") for name in found]
 
 
 def complete_weights(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

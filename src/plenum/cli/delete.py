@@ -53,6 +53,7 @@ def command(
 
     \b
     plenum delete job pretrain --wait
+    plenum delete endpoint chat
     plenum delete -f examples/jobs.yaml
     """
     if bool(files) == bool(kind):

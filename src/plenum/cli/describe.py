@@ -41,6 +41,7 @@ def command(kind: str, names: tuple[str, ...], most: int, context: str | None, t
 
     \b
     plenum describe job pretrain
+    plenum describe endpoint chat
     plenum describe node n001
     """
     found = kind_named(kind)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from plenum.cli.cloud import cloud_options, connected, split_job, tenant_of
+from plenum.cli.complete import complete_job
 from plenum.cli.story import told
 from plenum.cli.tables import Column, clean, column_widths, table_lines, terminal_width
 from plenum.cli.times import clock, moment, seconds_of
@@ -29,7 +30,11 @@ LEAST_WIDTHS = (8, 8, 14, 14, 24, 12)
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on as more happens.")
 @click.option(
-    "--for", "subject", metavar="KIND/NAME", help="Only about this: job/research/x, endpoint/chat, node/n1, decisions."
+    "--for",
+    "subject",
+    metavar="KIND/NAME",
+    shell_complete=complete_job,
+    help="Only about this: job/research/x, endpoint/chat, node/n1, decisions.",
 )
 @click.option("--since", metavar="TIME", help="From this time on: 2030-01-31T12:00:00Z, or how long ago, such as 10m.")
 @click.option(

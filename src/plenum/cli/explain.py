@@ -9,8 +9,10 @@ import click
 
 from plenum.cli.cloud import cloud_options, connected, found_job, path_of
 from plenum.cli.complete import complete_job
-from plenum.cli.console import console, write_json
+from plenum.cli.console import write_json
+from plenum.cli.sentences import write_sentences
 from plenum.cli.situation import Situation, decided, reason_json, situation_options
+from plenum.cli.tables import Column, write_table
 
 
 @click.command()
@@ -29,7 +31,7 @@ def command(
     context: str | None,
     tenant: str | None,
 ) -> None:
-    """Say why JOB (a name, or tenant/name) waits, and what would let it start.
+    """Say why JOB (a name, tenant/name or kind/name, an endpoint's too) waits, and what would let it start.
 
     Asks the control plane; with --fleet, it is decided here and now where the workloads in JOBS would go on that fleet. Every
     "starts if" was tried with the engine that places.
@@ -50,7 +52,7 @@ def command(
     if output == "json":
         write_json(told)
     else:
-        _print(console(), _reason(told))
+        _print(_reason(told))
 
 
 def _reason(told: dict[str, Any]) -> Any:
@@ -79,16 +81,14 @@ def _offline(situation: Situation, job: str, output: str) -> None:
         nodes = sorted({situation.view.fleet.node_name(int(n)) for n in placement.rows.node}) if placement else []
         write_json({"workload": wanted.id, "placed_on": nodes, "reason": reason_json(reason) if reason else None})
         return
-    out = console()
     if placement is not None:
         where = ", ".join(dict.fromkeys(situation.view.fleet.node_name(int(n)) for n in placement.rows.node))
-        out.print(
-            f"{wanted.id} starts now: {len(placement.rows)} of {wanted.replicas} replicas on {where}.", soft_wrap=True
+        write_sentences(
+            f"{wanted.id} starts now: {len(placement.rows)} of {wanted.replicas} replicas on {where}.",
+            *(f"  {wish}" for wish in placement.degraded),
         )
-        for wish in placement.degraded:
-            out.print(f"  {wish}", soft_wrap=True)
     if reason is not None:
-        _print(out, reason)
+        _print(reason)
 
 
 def _found(situation: Situation, job: str) -> Any:
@@ -102,39 +102,36 @@ def _found(situation: Situation, job: str) -> Any:
     raise FieldError("JOB", f"{job} {problem}: {names}")
 
 
-def _print(out: Any, reason: Any) -> None:
-    from rich.table import Table
-
+def _print(reason: Any) -> None:
     from plenum.cli.story import resource_name
     from plenum.model.units import show
 
-    out.print(reason.sentence, soft_wrap=True, markup=False)
+    write_sentences(reason.sentence)
     if reason.short:
-        table = Table(
-            "closest domain",
-            "short of",
-            "free",
-            "needed",
-            "capacity",
-            title="Where it comes closest",
-            title_justify="left",
-        )
-        for gap in reason.short:
-            table.add_row(
+        click.echo(click.style("\nWhere it comes closest", bold=True))
+        numbers = (Column(head=head, right=True) for head in ("FREE", "NEEDED", "CAPACITY"))
+        rows = [
+            (
                 gap.domain,
                 resource_name(gap.resource),
                 *(show(v, gap.resource) for v in (gap.free, gap.needed, gap.capacity)),
             )
-        out.print(table)
+            for gap in reason.short
+        ]
+        write_table((Column(head="DOMAIN", fold=True), Column(head="SHORT OF"), *numbers), rows)
     if reason.blockers:
-        table = Table("workload", "tenant", "where", "holds", title="What is in the way", title_justify="left")
-        for blocker in reason.blockers:
-            table.add_row(
-                blocker.workload,
-                blocker.tenant,
-                blocker.domain,
-                f"{show(blocker.amount, blocker.resource)} {resource_name(blocker.resource)}",
-            )
-        out.print(table)
-    for what_if in reason.counterfactuals:
-        out.print(f"{'✓' if what_if.starts else '✗'} {what_if.sentence}", soft_wrap=True, markup=False)
+        click.echo(click.style("\nWhat is in the way", bold=True))
+        columns = (
+            Column(head="WORKLOAD", fold=True),
+            Column(head="TENANT"),
+            Column(head="WHERE", fold=True),
+            Column(head="HOLDS"),
+        )
+        rows = [
+            (b.workload, b.tenant, b.domain, f"{show(b.amount, b.resource)} {resource_name(b.resource)}")
+            for b in reason.blockers
+        ]
+        write_table(columns, rows)
+    if reason.counterfactuals:
+        click.echo()
+    write_sentences(*(f"{'✓' if what_if.starts else '✗'} {what_if.sentence}" for what_if in reason.counterfactuals))

@@ -66,6 +66,7 @@ def command(
     \b
     plenum get jobs -A --phase Pending
     plenum get trainingjobs pretrain -o yaml
+    plenum get endpoints
     plenum get nodes -o wide --watch
     """
     found = kind_named(kind)

@@ -11,15 +11,16 @@ import click
 from plenum.cli.cloud import cloud_options, connected, found_job, id_of, path_of
 from plenum.cli.complete import complete_job
 from plenum.cli.exits import NO
-from plenum.cli.kinds import job_note
+from plenum.cli.kinds import job_note, without_subject
 from plenum.cli.patience import Patience, choose_timeout
 from plenum.cli.tables import clean
 
 if TYPE_CHECKING:
     from plenum.adapters.client import Client
 
-WANTED = ("Running", "Succeeded", "Failed", "ended", "deleted")
+WANTED = ("Running", "Ready", "Succeeded", "Failed", "ended", "deleted")
 ENDED = ("Succeeded", "Failed")
+WELL = ("Running", "Succeeded", "Ready", "Updating", "Degraded", "Idle")
 POLL_S = 0.25
 LONGEST_POLL_S = 2.0
 
@@ -30,17 +31,16 @@ LONGEST_POLL_S = 2.0
     "--for",
     "wanted",
     type=click.Choice(WANTED, case_sensitive=False),
-    default="ended",
-    show_default=True,
-    help="What to wait for.",
+    help="What to wait for; Running and Ready are as good as one another.  [default: ended; of an endpoint Ready]",
 )
 @choose_timeout("10m")
 @cloud_options
-def command(jobs: tuple[str, ...], wanted: str, timeout: str, context: str | None, tenant: str | None) -> None:
+def command(jobs: tuple[str, ...], wanted: str | None, timeout: str, context: str | None, tenant: str | None) -> None:
     """Come back when every JOB has got as far as --for says; exits with 1 if one cannot any more, or has not in time.
 
     \b
     plenum wait pretrain --for Running --timeout 5m && plenum logs pretrain -f
+    plenum wait endpoint/chat
     """
     patience = Patience(timeout)
     with connected(context) as client:
@@ -48,7 +48,7 @@ def command(jobs: tuple[str, ...], wanted: str, timeout: str, context: str | Non
     sys.exit(0 if all(fine) else NO)
 
 
-def _reached(client: Client, name: str, wanted: str, patience: Patience, tenant: str | None) -> bool:
+def _reached(client: Client, name: str, wanted: str | None, patience: Patience, tenant: str | None) -> bool:
     from plenum.adapters.client import ProblemError
 
     try:
@@ -59,14 +59,15 @@ def _reached(client: Client, name: str, wanted: str, patience: Patience, tenant:
             return True
         raise
     path, uid, poll_s = path_of(job), job["metadata"]["uid"], POLL_S
+    wanted = wanted or ("Ready" if job["kind"] == "Endpoint" else "ended")
     while True:
         verdict = judged(job, wanted)
         if verdict is not None:
-            note = job_note(job["status"])
+            note = without_subject(job_note(job["status"]), job["metadata"])
             click.echo(f"{id_of(job)}: {job['status']['phase']}" + (f": {clean(note)}" if note else ""))
             return verdict
         if patience.is_over():
-            note = job_note(job["status"])
+            note = without_subject(job_note(job["status"]), job["metadata"])
             text = f"{id_of(job)} is still {job['status']['phase']} after {patience}"
             click.echo(text + (f": {clean(note)}" if note else ""), err=True)
             return False
@@ -90,6 +91,7 @@ def judged(job: dict[str, Any], wanted: str) -> bool | None:
         return None
     if wanted == "ended":
         return True if phase in ENDED else None
-    if phase == wanted or (wanted == "Running" and phase in ("Succeeded", "Ready", "Updating", "Degraded")):
+    if phase == wanted or (wanted in ("Running", "Ready") and phase in WELL):
         return True
-    return False if phase in (*ENDED, "Stopping") else None
+    # A revision that was rolled back with nothing else to serve is tried again only once the endpoint is changed.
+    return False if phase in (*ENDED, "Stopping") or job["status"].get("failed") else None

@@ -142,6 +142,10 @@ def test_how_far_a_job_has_got() -> None:
     assert judged(done, "Failed") is False
     assert judged(pending, "Succeeded") is None
     assert judged(done, "deleted") is None
+    assert judged(running, "Ready") is judged({"status": {"phase": "Ready"}}, "Running") is True
+    assert judged({"status": {"phase": "Pending", "failed": 2}}, "Ready") is False, (
+        "rolled back, with nothing else to serve"
+    )
 
 
 @pytest.mark.parametrize(
