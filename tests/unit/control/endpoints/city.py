@@ -22,7 +22,7 @@ CHAT = "red/chat"
 
 
 def imitated(spec: Endpoint, pool: Pool) -> Process:
-    """Return an engine that exists only here; one with the argument ``broken`` fails at once, ``hopeless`` too, and ``slow`` never gets ready."""
+    """Return an engine that exists only here; one with the argument ``broken`` or ``hopeless`` fails at once, ``slow`` is never ready."""
     codes = {"broken": 1, "hopeless": NO_WEIGHTS}
     if code := next((codes[each] for each in spec.arguments if each in codes), 0):
         return Process(simulated=Simulated(duration_s=0.5, exit_code=code), grace_s=5.0)
