@@ -18,8 +18,8 @@ up: $(VENV)/.run ## Install, bring a cloud up on this machine, run the first job
 tour: $(VENV)/.run ## Without a cloud: replay a production cluster's workload, explain what waits
 	@bash tools/tour.sh $(BIN)
 
-test: $(VENV)/.dev ## Run all tests; ARGS="-k replay" narrows them
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## Run all tests, on up to four cores; ARGS="-k replay" narrows them
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, format, types and import contracts
 	$(BIN)/ruff check .
