@@ -9,7 +9,7 @@ from tests.engines import KEY, MODEL, free_port
 
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
-from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
+from plenum.model.endpoint import DECODE, PREFILL, SERVE, Endpoint, Pool
 
 ON_PROCESSORS = {
     "VLLM_TARGET_DEVICE": "cpu",
@@ -111,7 +111,7 @@ def new_vllm(folder: Path, pool: str, arguments: tuple[str, ...] = ()) -> HttpEn
         engine="vllm",
         slots=8,
         context_tokens=1024,
-        pools=(Pool(name=PREFILL), Pool(name=DECODE)),
+        pools=(Pool(),) if pool == SERVE else (Pool(name=PREFILL), Pool(name=DECODE)),
         arguments=("--enforce-eager", "--dtype", "float32", *arguments),
     )
     return engine_to_start(Start(endpoint=endpoint, pool=pool, weights=folder, port=free_port(), key=KEY))

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from tests.engines import free_port
@@ -20,15 +21,29 @@ def loop() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="session")
-def vllms(loop, tmp_path_factory) -> Iterator[Pair]:
+def tiny(tmp_path_factory) -> Path:
+    """Weights of a tiny model."""
+    return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def on_processors() -> Iterator[None]:
+    """An environment in which vLLM runs on processors."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ON_PROCESSORS.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def vllms(loop, tiny, on_processors) -> Iterator[Pair]:
     """Two real vLLMs, which take minutes to start."""
-    weights = tiny_model(tmp_path_factory.mktemp("tiny"))
     published = {"enable_kv_cache_events": True, "publisher": "zmq"}
     published |= {name: f"tcp://*:{free_port()}" for name in ("endpoint", "replay_endpoint")}
     events = ("--kv-events-config", json.dumps(published))
 
     async def start(stack: AsyncExitStack) -> Pair:
-        pair = Pair(new_vllm(weights, PREFILL, events), new_vllm(weights, DECODE), events)
+        pair = Pair(new_vllm(tiny, PREFILL, events), new_vllm(tiny, DECODE), events)
         for engine in (pair.prefill, pair.decode):
             stack.push_async_callback(engine.close)
             stack.push_async_callback(engine.stop, 0.0)
@@ -36,10 +51,7 @@ def vllms(loop, tmp_path_factory) -> Iterator[Pair]:
         return pair
 
     stack = AsyncExitStack()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ON_PROCESSORS.items():
-            patch.setenv(name, value)
-        try:
-            yield loop.run(start(stack))
-        finally:
-            loop.run(stack.aclose())
+    try:
+        yield loop.run(start(stack))
+    finally:
+        loop.run(stack.aclose())

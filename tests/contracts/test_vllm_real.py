@@ -22,6 +22,7 @@ import httpx
 import msgspec
 import pytest
 from tests.engines import KEY, MODEL, chat, said, until
+from tests.vllms import new_vllm
 
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.kv_events import Stored, published_at, watch
@@ -30,7 +31,7 @@ from plenum.gateway.app import Gateway
 from plenum.gateway.dispatch import Dispatcher
 from plenum.gateway.journal import Journal
 from plenum.gateway.server import serve
-from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
+from plenum.model.endpoint import DECODE, PREFILL, SERVE, Endpoint, Pool
 from plenum.ports.engine import CHAT, COMPLETIONS, EMBEDDINGS, Handle
 from plenum.ports.gateway import Key, Replica, Served, Table
 
@@ -163,6 +164,27 @@ def test_the_gateway_has_one_compute_prompts_and_the_other_decode_them(loop, vll
             answer = await client.post(CHAT, content=chat(os.urandom(200).hex(), **STREAMED))
             assert answer.status_code == 200
             assert len(_text(answer)) == 12
+
+    loop.run(use())
+
+
+def test_one_that_embeds_says_so(loop, tiny, on_processors):
+    engine = new_vllm(tiny, SERVE, ("--runner", "pooling"))
+
+    async def use() -> None:
+        try:
+            await engine.start()
+            can = engine.capabilities
+            assert (can.embeddings, can.chat, can.handoff) == (True, False, False)
+            asked = {"model": MODEL, "input": ["Hello", "Hello", "Good bye"]}
+            told = await engine.ask_json("POST", EMBEDDINGS, asked)
+            first, again, other = (each["embedding"] for each in told["data"])
+            assert first == pytest.approx(again, abs=1e-4)
+            assert first != pytest.approx(other, abs=1e-2)
+            assert told["usage"]["prompt_tokens"] == 2 * 5 + 8
+        finally:
+            await engine.stop(0.0)
+            await engine.close()
 
     loop.run(use())
 
