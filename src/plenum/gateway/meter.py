@@ -87,6 +87,8 @@ def usage_of(body: bytes) -> Counted | None:
         It is no object in JSON.
     """
     try:
+        if not body.isascii():
+            body.decode()  # what is passed over is not looked at otherwise
         return _whole.decode(body).usage
     except UNREADABLE:
         with suppress(*UNREADABLE):

@@ -89,7 +89,9 @@ def test_an_answer_without_usage_says_none():
     assert usage_of(b'{"usage": 5}') is None
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"usage": 5', b"\xff", b"[" * 100_000, b"<html>"])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"usage": 5', b"\xff", b"[" * 100_000, b"<html>", b'{"a": "\xff"}']
+)
 def test_what_is_no_object_is_no_answer(body):
     with pytest.raises(EngineError):
         usage_of(body)
