@@ -20,14 +20,7 @@ import msgspec
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
 from plenum.adapters.nodes import files
-from plenum.adapters.weights import (
-    ForbiddenWeightsError,
-    Staged,
-    UnknownWeightsError,
-    WeightsError,
-    check_allowed,
-    stage,
-)
+from plenum.adapters.weights import ChangedWeightsError, Staged, WeightsError, check_allowed, stage
 from plenum.adapters.weights.variables import forget_credentials
 from plenum.control.endpoints.process import MISUSED, NO_WEIGHTS
 from plenum.model.endpoint import SERVE, Endpoint
@@ -35,7 +28,7 @@ from plenum.model.errors import FieldError, PlenumError
 from plenum.ports.engine import EngineError
 
 ENDPOINT, POOL, KEY, STATUS = "PLENUM_ENDPOINT", "PLENUM_POOL", "PLENUM_ENGINE_KEY", "PLENUM_STATUS_FILE"
-CACHE, GRACE = "PLENUM_CACHE", "PLENUM_GRACE_S"
+CACHE, GRACE, DIGEST = "PLENUM_CACHE", "PLENUM_GRACE_S", "PLENUM_WEIGHTS_DIGEST"
 """Environment variables."""
 
 NOT_STARTED, LOST, NOT_STAGED = 69, 70, 75
@@ -80,6 +73,8 @@ class Host:
         This node's folder for weights.
     caches
         Folder for prompts' caches that are handed over.
+    digest
+        Of the weights that the other replicas serve; empty: whatever the endpoint's reference means now.
     """
 
     endpoint: Endpoint
@@ -90,6 +85,7 @@ class Host:
     status: Path | None = None
     cache: Path
     caches: Path
+    digest: str = ""
     grace_s: float = DEFAULT_GRACE_S
     watch: Watch = Watch()
 
@@ -129,6 +125,7 @@ def host_of(env: Mapping[str, str]) -> Host:
         status=Path(env[STATUS]) if env.get(STATUS) else None,
         cache=cache / "weights",
         caches=Path("kv-caches").absolute(),
+        digest=env.get(DIGEST, ""),
         grace_s=_seconds(env.get(GRACE, "")),
     )
 
@@ -153,10 +150,10 @@ async def run(host: Host) -> int:
 async def _serve(host: Host) -> int:
     """Stage, start and watch; cancelled, it drains and ends the engine."""
     try:
-        staged = await _stage(host, host.endpoint.model, "weights")
+        staged = await _stage(host, host.endpoint.model, "weights", host.digest)
         host = replace(host, endpoint=await _with_adapters(host))
     except PlenumError as error:
-        for_now = isinstance(error, WeightsError) and not isinstance(error, UnknownWeightsError | ForbiddenWeightsError)
+        for_now = isinstance(error, WeightsError) and not error.lasting
         return _gave_up(host, error, NOT_STAGED if for_now else NO_WEIGHTS)
     forget_credentials(os.environ)
     digest = staged.digest if staged else ""
@@ -185,7 +182,7 @@ async def _with_adapters(host: Host) -> Endpoint:
     return replace(host.endpoint, adapters=tuple(here))
 
 
-async def _stage(host: Host, reference: str, what: str) -> Staged | None:
+async def _stage(host: Host, reference: str, what: str, digest: str = "") -> Staged | None:
     """Bring weights here, in a thread, telling how far it is; cancelled, the thread gives up at its next piece."""
     if host.endpoint.engine in WEIGHTLESS or host.endpoint.attached:
         return None
@@ -203,7 +200,12 @@ async def _stage(host: Host, reference: str, what: str) -> Staged | None:
             _tell(host, Status(message=f"staging {what} {percent} %"))
 
     try:
-        return await asyncio.to_thread(stage, reference, host.cache, progress=progress)
+        return await asyncio.to_thread(stage, reference, host.cache, progress=progress, digest=digest)
+    except ChangedWeightsError as error:
+        raise ChangedWeightsError(
+            f"{error.sentence}, which the other replicas of this revision serve. Name the version that is meant in spec.model "
+            "(hf://org/name@REVISION, oci://…@DIGEST), or delete the endpoint and serve it anew"
+        ) from None
     except OSError as error:  # such as a full disk, or a cache that is another user's
         raise WeightsError(f"weights cannot be kept in {host.cache}: {error.strerror or error}") from None
     finally:

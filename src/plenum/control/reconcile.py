@@ -25,7 +25,7 @@ WELL_S = 600.0
 LOST_CAUSES = ("node-lost", "lease-lost", "vanished")
 """Ends that are not the job's doing."""
 
-AGAIN = ("lost", "drained", "changed", "scaled", "preempted", "grown", "shutdown")
+AGAIN = ("lost", "drained", "changed", "scaled", "preempted", "grown", "shutdown", "weights")
 """Reasons to stop after which a unit goes back to waiting without it counting as a failure."""
 
 
@@ -104,6 +104,9 @@ def _why_stop(state: State, job: Job, unit: Unit, now: float) -> str:
         return "scaled"
     if fault := _fault(list(unit.runs.values())):
         return fault
+    pinned = state.weights_of(job)
+    if pinned and any(run.weights_digest not in ("", pinned) for run in unit.runs.values()):
+        return "weights"  # it was staged before the first one was ready
     nodes = [state.nodes[run.node] for run in unit.runs.values() if run.phase != EXITED and run.node in state.nodes]
     if any(node.phase == "Lost" for node in nodes):
         return "lost"

@@ -498,6 +498,17 @@ class State(_Stored, kw_only=True, dict=True):
         else:
             self.yielded.pop(job.id, None)
 
+    def revision_of(self, job: Job) -> es.Revision | None:
+        """Return the revision of an endpoint whose replicas a job holds."""
+        found = self.endpoints.get(job.owner)
+        revisions = () if found is None else found.revisions.values()
+        return next((r for r in revisions if job.id in (found.child(r.number, pool) for pool in r.pools)), None)
+
+    def weights_of(self, job: Job) -> str:
+        """Return the digest of the weights that a job's replicas are to serve; empty: of whatever they find."""
+        revision = self.revision_of(job) if job.owner else None
+        return "" if revision is None else revision.weights_digest
+
     def _settle(self, job: Job, record: Record) -> None:
         """Bring a job's phase in line with its units after a record about it."""
         self.touched[job.id] = None
@@ -624,6 +635,7 @@ def assignments_of(state: State, job: Job, unit: Unit) -> list[Assignment]:
             cpu_milli=requests[run.role].cpu_milli,
             memory_bytes=requests[run.role].memory_bytes,
             trace=job.trace,
+            weights_digest=state.weights_of(job),
         )
         for i, run in enumerate(runs)
     ]
@@ -904,6 +916,8 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
     run = job.units[event.unit].runs[event.run]
     run.phase, run.exit_code, run.cause, run.message = event.phase, event.exit_code, event.cause, event.message
     run.url, run.weights_digest = event.url, event.weights_digest
+    if (revision := state.revision_of(job)) is not None and not revision.weights_digest:
+        revision.weights_digest = event.weights_digest
     if job.process.notify:  # of others the same records still make the same snapshot as before there was any notice
         run.reported_at = record.at
         run.ready_at = run.ready_at or (record.at if event.phase == RUNNING else 0.0)

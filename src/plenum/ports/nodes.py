@@ -62,6 +62,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         What it was given; 0: no limit of its own.
     secret
         The run's own, as ``PLENUM_ENGINE_KEY``: added on the way to the node, and in no log.
+    weights_digest
+        Of the weights that it is to serve, as ``PLENUM_WEIGHTS_DIGEST``: those that the others of its kind serve; empty: it is the first.
     """
 
     run: str
@@ -89,6 +91,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     trace: str = ""
     secret: str = ""
+    weights_digest: str = ""
 
 
 LEASE_GRACE_S = 5.0

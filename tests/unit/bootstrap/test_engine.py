@@ -218,6 +218,12 @@ def test_a_llama_cpp_that_stands_still_is_lost(tmp_path):
         ({**EMULATED, "timing_model": "llama-3.1-405b"}, {}, MISUSED, "does not fit on H100"),
         ({**EMULATED, "context_tokens": 10_000_000}, {}, MISUSED, "not for 10,000,000"),
         ({"model": "smollm3"}, {}, NO_WEIGHTS, "smollm2"),
+        (
+            {"model": "smollm2"},
+            {"PLENUM_WEIGHTS_DIGEST": f"sha256:{'0' * 64}"},
+            NO_WEIGHTS,
+            "the other replicas of this",
+        ),
         ({"model": "/etc/hostname", "tenant": "acme"}, {}, NO_WEIGHTS, "PLENUM_WEIGHTS_ALLOWED='acme=/etc'"),
     ],
 )

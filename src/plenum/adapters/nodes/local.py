@@ -308,6 +308,7 @@ class LocalDriver:
                 "PLENUM_STATUS_FILE": str(self._runs_folder / assignment.run / STATUS),
                 "PLENUM_PORT": str(port),
                 "PLENUM_ENGINE_KEY": assignment.secret,
+                "PLENUM_WEIGHTS_DIGEST": assignment.weights_digest,
             }
         return Launch(
             run=assignment.run,

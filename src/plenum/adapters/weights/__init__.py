@@ -9,6 +9,7 @@ from plenum.adapters.weights.allowed import check_allowed
 from plenum.adapters.weights.digests import Progress
 from plenum.adapters.weights.references import (
     CATALOGUE,
+    ChangedWeightsError,
     DigestError,
     ForbiddenWeightsError,
     UnknownWeightsError,
@@ -19,6 +20,7 @@ from plenum.adapters.weights.staging import Staged, gguf_in, stage
 
 __all__ = [
     "CATALOGUE",
+    "ChangedWeightsError",
     "DigestError",
     "ForbiddenWeightsError",
     "Progress",

@@ -33,27 +33,43 @@ _FORMS = {
 
 
 class WeightsError(PlenumError):
-    """Weights could not be brought here."""
+    """Weights could not be brought here.
+
+    Attributes
+    ----------
+    lasting
+        Whether another try would end in the same way, unless somebody does something about it.
+    """
 
     code = "weights.unavailable"
+    lasting = False
 
 
 class UnknownWeightsError(WeightsError):
     """There are no such weights, or nobody can tell where they would be."""
 
     code = "weights.unknown"
+    lasting = True
 
 
 class ForbiddenWeightsError(WeightsError):
     """Whoever serves a node has not allowed such weights to a tenant."""
 
     code = "weights.forbidden"
+    lasting = True
 
 
 class DigestError(WeightsError):
     """The weights are not the ones that were asked for: damaged on the way, or changed since."""
 
     code = "weights.digest"
+
+
+class ChangedWeightsError(DigestError):
+    """A reference has other weights by now than those that were asked for."""
+
+    code = "weights.changed"
+    lasting = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

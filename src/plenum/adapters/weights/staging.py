@@ -15,7 +15,7 @@ from plenum.adapters.weights.fetching import fetch
 from plenum.adapters.weights.hub import list_hub
 from plenum.adapters.weights.listings import AwayError, Listing
 from plenum.adapters.weights.references import (
-    DigestError,
+    ChangedWeightsError,
     Reference,
     UnknownWeightsError,
     WeightsError,
@@ -94,8 +94,10 @@ def stage(
     ------
     UnknownWeightsError
         There are no such weights.
+    ChangedWeightsError
+        They are not what ``digest`` says.
     DigestError
-        They are not what ``digest`` or their publisher says.
+        They are not what their publisher says.
     WeightsError
         They cannot be fetched, read or kept here.
     """
@@ -107,7 +109,7 @@ def stage(
         staged = _remote(wanted, Cache(cache, cap_bytes or _cap_bytes()), progress, digest, afresh)
     if digest and staged.digest != digest:
         staged.release()
-        raise DigestError(f"{reference} is {staged.digest}, not {digest} as asked for")
+        raise ChangedWeightsError(f"{reference} is {staged.digest} by now, not {digest} as asked for")
     return staged
 
 

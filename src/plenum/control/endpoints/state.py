@@ -48,6 +48,8 @@ class Revision(msgspec.Struct, kw_only=True):
         Of the endpoint that it was started for.
     part, watched_at
         Of a canary: its part of the requests, and since when it gets it; 0: not yet.
+    weights_digest
+        Of the weights of its first replica that was ready: all that follow serve the same, whatever their reference means by then.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Revision(msgspec.Struct, kw_only=True):
     ended_at: float = 0.0
     why: str = ""
     pools: dict[str, Sized] = {}
+    weights_digest: str = ""
 
 
 class EndpointRecord(msgspec.Struct, kw_only=True):

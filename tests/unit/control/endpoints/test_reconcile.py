@@ -9,12 +9,14 @@ from tests.unit.control.cloud import TTL_S
 from tests.unit.control.endpoints.city import CHAT, City, chat
 
 from plenum.control import commands as c
+from plenum.control import events as ev
 from plenum.control.commands import TakenError
 from plenum.control.endpoints import commands as ec
 from plenum.control.endpoints import events as ep
 from plenum.control.endpoints.process import COMMAND, engine_process
 from plenum.model.endpoint import Pool
 from plenum.model.workload import Request
+from plenum.ports.nodes import RUNNING
 
 
 @pytest.fixture
@@ -187,3 +189,22 @@ def test_an_unchanged_endpoint_is_not_written_again(city: City) -> None:
     city.run(20)
     assert city.state.position == before
     assert len(city.said(ep.EndpointApplied)) == 1
+
+
+def test_all_replicas_of_a_revision_serve_the_weights_of_its_first(city: City) -> None:
+    city.apply(chat(low=2))
+    city.run(10)
+    job = city.state.jobs["red/chat-r1"]
+    runs = sorted(run.id for run in job.runs())
+    for run, digest in zip(runs, ("sha256:a", "sha256:b"), strict=True):  # a tag moved while both were being staged
+        (unit,) = (unit for unit in job.units.values() if run in unit.runs)
+        told = ev.RunReported(
+            job=job.id, unit=unit.key, run=run, node=unit.runs[run].node, phase=RUNNING, weights_digest=digest
+        )
+        city.controller.append([ev.record_of(told, city.clock.now(), "test")])
+    city.run(20)
+    now = {run.id: run.phase for run in city.state.jobs[job.id].runs()}
+    assert runs[0] in now
+    assert runs[1] not in now
+    orders = [order for each in city.state.orders.values() for order in each.values() if order.run not in runs]
+    assert [order.weights_digest for order in orders] == ["sha256:a"]
