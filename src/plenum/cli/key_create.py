@@ -37,6 +37,8 @@ def command(
 ) -> None:
     """Issue a key for a tenant's models. The secret is printed once, on standard output, and kept nowhere.
 
+    Limits hold over all gateways together: each that is alive gives an equal share of them.
+
     \b
     plenum key create --note chatbot --requests 600 --expires 90d
     """

@@ -75,7 +75,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     models
         What its holder may name as ``model``; empty: all that the tenant has.
     requests_per_minute, tokens_per_minute, max_parallel
-        Limits; 0: none.
+        Limits, over all gateways together: each gives an equal share; 0: none.
     tier
         ``interactive`` or ``batch``: the class that its requests have unless they say a lower one.
     expires_at
