@@ -500,9 +500,10 @@ class State(_Stored, kw_only=True, dict=True):
 
     def revision_of(self, job: Job) -> es.Revision | None:
         """Return the revision of an endpoint whose replicas a job holds."""
-        found = self.endpoints.get(job.owner)
-        revisions = () if found is None else found.revisions.values()
-        return next((r for r in revisions if job.id in (found.child(r.number, pool) for pool in r.pools)), None)
+        if (found := self.endpoints.get(job.owner)) is None:
+            return None
+        of_it = (r for r in found.revisions.values() if job.id in (found.child(r.number, pool) for pool in r.pools))
+        return next(of_it, None)
 
     def weights_of(self, job: Job) -> str:
         """Return the digest of the weights that a job's replicas are to serve; empty: of whatever they find."""
