@@ -29,7 +29,7 @@ def test_what_must_never_happen_does_not_where_models_are_served() -> None:
 
 def test_the_scenery_has_all_of_it() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(8):
+    for seed in range(5, 13):
         world = Chaos(seed, serves=True, without=["compaction", "store"])
         for _ in range(STEPS):
             world.step()

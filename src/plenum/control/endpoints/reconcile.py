@@ -155,18 +155,17 @@ def _trouble(t: _Tending, found: EndpointRecord, revision: Revision, ready: int)
         jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
         last = next((f": {job.message}" for job in jobs if job is not None and job.message), "")
         return "crashed", f"a replica of it failed {failures} time{'s' * (failures > 1)}{last}"
-    # One that waits for room is none the worse for it: it has its time from when it got some.
-    if (
-        not ready
-        and not unplaced(t.state, found, revision)
-        and has_passed(t.now, _placed_at(t, found, revision), START_LIMIT_S)
-    ):
+    if not ready and has_passed(t.now, _placed_at(t, found, revision), START_LIMIT_S):
         return "not-ready", f"no replica of it was ready within {START_LIMIT_S:.0f} s"
     return None
 
 
 def _placed_at(t: _Tending, found: EndpointRecord, revision: Revision) -> float:
-    """Return since when a revision has had a place for each of its pools, or has been started where nothing tells."""
+    """Return since when a revision has had a place for each of its pools, or room has been made for it; while it has neither, now."""
+    if unplaced(t.state, found, revision):
+        before = [old for old in found.active() if old.number < revision.number]
+        lowered = [pool.lowered_at for old in before for pool in old.pools.values()]
+        return max((at for at in lowered if at >= revision.started_at), default=t.now)
     jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
     first = [min((run.started_at or t.now for run in job.runs()), default=0.0) for job in jobs if job is not None]
     return max([revision.started_at, *first])

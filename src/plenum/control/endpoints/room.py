@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from plenum.control.endpoints.replicas import job_of
-from plenum.control.endpoints.state import CANARY, REPLACED, SERVING, EndpointRecord, Revision
+from plenum.control.endpoints.state import REPLACED, EndpointRecord, Revision
 from plenum.control.state import Job, State, amounts_of
 from plenum.model.endpoint import Pool
 
@@ -31,16 +31,19 @@ def _size(pool: Pool) -> int:
 
 def waits(state: State, found: EndpointRecord, revision: Revision) -> list[Pool]:
     """Return the pools of a revision with replicas that wait for room."""
-    return [pool for pool, job in _jobs(state, found, revision) if job.waiting is not None]
+    return [pool for pool, job in _jobs(state, found, revision) if _is_for_room(job)]
 
 
 def unplaced(state: State, found: EndpointRecord, revision: Revision) -> list[Pool]:
     """Return the pools that wait for room and have no replica that runs: until they have one, the revision cannot serve."""
     return [
-        pool
-        for pool, job in _jobs(state, found, revision)
-        if job.waiting is not None and not any(True for _ in job.runs())
+        pool for pool, job in _jobs(state, found, revision) if _is_for_room(job) and not any(True for _ in job.runs())
     ]
+
+
+def _is_for_room(job: Job) -> bool:
+    """Whether a job waits for what others have; not for what the fleet does not have at all."""
+    return job.waiting is not None and job.waiting.code.startswith(("wait.", "quota."))
 
 
 def wanted_of(found: EndpointRecord, revision: Revision, pool: Pool) -> int:
@@ -74,23 +77,23 @@ def most_lent(found: EndpointRecord, old: Revision, newer: Revision, pool: Pool)
 
 def held_up(state: State, found: EndpointRecord) -> Iterator[str]:
     """Yield why a revision that waits for room goes on waiting, and what would help."""
-    active = found.active()
-    for old, newer in ((o, n) for n in active for o in active if o.number < n.number):
-        if old.phase not in (SERVING, REPLACED) or newer.phase not in (SERVING, CANARY):
-            continue
-        waiting = unplaced(state, found, newer)
-        if (
-            waiting
-            and not old.spec.attached
-            and not any(lent(state, found, old, newer, pool) for pool in old.spec.pools)
-        ):
+    for newer in found.active():
+        if _is_kept_waiting(state, found, newer) and newer.phase != REPLACED:
+            waiting = unplaced(state, found, newer)
             needs = " and ".join(f"a replica of {pool.name}" for pool in waiting)
-            (_, job), *_ = [each for each in _jobs(state, found, newer) if each[0] in waiting]
+            told = (job.waiting.sentence for pool, job in _jobs(state, found, newer) if pool in waiting and job.waiting)
             yield (
-                f"revision {newer.number} waits for room for {needs}, and revision {old.number} has no replica to spare for it: free "
-                f"as much, give the endpoint more replicas or a larger rollout.maxUnavailable, or let it be without any for a moment "
-                f"(replicas.min 0 and rollout.canary 0). {job.waiting.sentence if job.waiting else ''}"
+                f"revision {newer.number} waits for room for {needs}, and the one before has no replica to spare for it: free as "
+                f"much, give the endpoint more replicas or a larger rollout.maxUnavailable, or let it be without any for a moment "
+                f"(replicas.min 0 and rollout.canary 0). {next(told, '')}"
             ).rstrip()
+
+
+def _is_kept_waiting(state: State, found: EndpointRecord, newer: Revision) -> bool:
+    """Return whether a revision waits for room, and none before it has any to spare."""
+    before = [old for old in found.active() if old.number < newer.number]
+    spared = any(lent(state, found, old, newer, pool) for old in before for pool in old.spec.pools)
+    return bool(before) and not spared and bool(unplaced(state, found, newer))
 
 
 def _lends(found: EndpointRecord, old: Revision, waiting: Iterable[Pool]) -> int:

@@ -68,7 +68,7 @@ def status_of(state: State, found: EndpointRecord) -> Status:
         failed=found.failed.number if found.failed else 0,
         parts=weights_of(state, found),
         pools=tuple(pools.values()),
-        limits=(*held_up, *limited(found)),
+        limits=() if found.stop else (*held_up, *limited(found)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.unit.control.cloud import imitation, job
 from tests.unit.control.endpoints.city import CHAT, City, changed, chat
 
 from plenum.control.endpoints import events as ep
@@ -198,13 +199,25 @@ def test_a_last_replica_makes_no_room_and_its_endpoint_says_what_would() -> None
     assert [r.revision for r in city.replicas()] == [1]
     status = status_of(city.state, city.endpoint())
     assert status.message.startswith(
-        "revision 2 waits for room for a replica of serve, and revision 1 has no replica to spare"
+        "revision 2 waits for room for a replica of serve, and the one before has no replica to spare"
     )
     assert status.limits
     city.apply(changed(chat(0, 2, gpus=8, rollout=Rollout(canary=0.0))))
     city.see(1, **latencies(0.1), running=1)
     city.run(40)
     assert [r.revision for r in city.replicas()] == [2]
+
+
+def test_one_whose_room_others_take_is_rolled_back() -> None:
+    city = serving(8, nodes=1)
+    city.submit(job("rival", priority=100), imitation())
+    city.run(2)
+    city.apply(changed(chat(8, 8)))
+    city.run(START_LIMIT_S)
+    assert city.state.jobs["red/rival"].phase == "Running"
+    assert [len(city.replicas(revision=n)) for n in (1, 2)] == [7, 0]
+    city.run(60)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["not-ready"]
 
 
 def test_what_was_replaced_goes_while_a_newer_one_is_on_trial() -> None:
