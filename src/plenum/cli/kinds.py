@@ -99,7 +99,7 @@ def _endpoint_cells(endpoint: Item, now: float) -> Cells:
         (Column(head="MODEL", fold=True), spec.get("model", "")),
         (Column(head="ENGINE"), spec.get("engine", "llamacpp") if spec.get("model") else ""),
         (Column(head="REQ/S", right=True), f"{rate:.3g}" if pools else ""),
-        (Column(head="OPEN", right=True), sum(p["running"] + p["waiting"] for p in pools) if pools else ""),
+        (Column(head="OPEN", right=True, wide=True), sum(p["running"] + p["waiting"] for p in pools) if pools else ""),
     ]
     cells = _job_cells(endpoint, now)
     # Nothing but the attempt of a run differs from what jobs show, and revisions say more.

@@ -85,6 +85,8 @@ def slots_of(job: dict[str, Any]) -> list[str]:
     if runs:
         return runs
     spec = job.get("spec", {})
+    if spec.get("model"):  # whatever else it asks for, each pool of an endpoint has a first replica
+        return [f"{pool['name']}-0" for pool in job.get("status", {}).get("pools", ())]
     return [
         f"{role.get('name', 'worker')}-{rank}"
         for role in spec.get("roles") or [spec]

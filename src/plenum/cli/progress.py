@@ -42,7 +42,7 @@ MODEL = "the performance model (about 20 seconds)"
 @contextmanager
 def compile_note(what: str = SCORING) -> Iterator[None]:
     """Say what takes so long where the body takes longer than loading compiled code does."""
-    note = f"compiling {what}; the result is cached, so only the first run pays for this"
+    note = f"compiling {what}; later runs find it compiled"
     timer = threading.Timer(PATIENCE_S, lambda: click.echo(note, err=True))
     timer.daemon = True
     timer.start()

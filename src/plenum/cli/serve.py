@@ -13,7 +13,7 @@ from plenum.cli.cloud import cloud_options, connected, tenant_of
 from plenum.cli.complete import complete_hardware, complete_routing, complete_weights
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.exits import NO
-from plenum.cli.kinds import job_path
+from plenum.cli.kinds import job_path, without_subject
 from plenum.cli.patience import Patience, choose_timeout
 from plenum.cli.tables import clean, terminal_width
 
@@ -156,16 +156,17 @@ def _ready(client: Client, path: str, patience: Patience) -> dict[str, Any]:
         if status["phase"] in (*READY, "Failed") or status.get("failed") or patience.is_over():
             told.end()
             return endpoint
-        told.say(how_far(status))
+        told.say(how_far(status, endpoint["metadata"]))
         time.sleep(POLL_S)
 
 
-def how_far(status: dict[str, Any]) -> str:
+def how_far(status: dict[str, Any], meta: dict[str, Any]) -> str:
     """Return how far an endpoint is that is not ready, in a line."""
     waiting = status.get("waiting") or {}
     # It waits for a place, or has one and its engine is on its way.
     otherwise = "looking for a place" if status["phase"] == "Pending" else "its engine is being started"
-    return f"{status['phase']}: {waiting.get('sentence') or status.get('message') or otherwise}"
+    text = without_subject(waiting.get("sentence") or status.get("message") or "", meta)
+    return f"{status['phase']}: {text.removeprefix('waits: ') or otherwise}"
 
 
 def _gateway(client: Client, patience: Patience) -> str:
@@ -181,6 +182,7 @@ class _Line:
 
     def __init__(self) -> None:
         self._shown = ""
+        self._said: set[str] = set()
         self._width = terminal_width() or 80
         self._over = sys.stderr.isatty()
 
@@ -188,9 +190,11 @@ class _Line:
         text = clean(text)
         if self._over:
             text = text if len(text) < self._width else f"{text[: self._width - 2]}…"
-        if text == self._shown:
+        # Where lines stay, what comes and goes with each attempt is said once.
+        if text == self._shown or (not self._over and text in self._said):
             return
         self._shown = text
+        self._said.add(text)
         click.echo(f"\r\033[K{text}" if self._over else text, err=True, nl=not self._over)
 
     def end(self) -> None:
@@ -200,13 +204,15 @@ class _Line:
 
 def _hint(endpoint: dict[str, Any], patience: Patience) -> str:
     meta, status = endpoint["metadata"], endpoint["status"]
-    text = clean(status.get("message") or (status.get("waiting") or {}).get("sentence", ""))
+    waits = (status.get("waiting") or {}).get("sentence", "")
+    text = clean(without_subject(status.get("message") or waits, meta))
     ends = (
         f"did not come up: {text}"
         if status.get("failed") or status["phase"] == "Failed"
         else f"is not ready after {patience}: {text or 'it is still being tried'}"
     )
-    return f"{meta['tenant']}/{meta['name']} {ends}\nmore: plenum describe endpoint {meta['name']}"
+    more = f"explain endpoint/{meta['name']}" if waits else f"describe endpoint {meta['name']}"
+    return f"{meta['tenant']}/{meta['name']} {ends}\nmore: plenum {more}"
 
 
 def _tell(endpoint: dict[str, Any], url: str, key: str, model: str) -> None:

@@ -109,7 +109,10 @@ def _reported(body: Body, actor: str) -> str:
 
 def _released(body: Body, actor: str) -> str:
     what = body.get("unit") or "the gang"
-    why = f" ({body['why']})" if body.get("why") and body["why"] != body["outcome"] else ""
+    reason = body.get("why") or ""
+    # Of a replica by itself that failed, the fact before this one has said why.
+    is_told = reason == body["outcome"] or (body.get("unit") and reason.startswith(f"{body['unit']} on "))
+    why = f" ({reason})" if reason and not is_told else ""
     again = "; it is tried again" if body.get("again") else ""
     return f"{what} {body['outcome']}{why}, what it held is free{again}{_attempt(body)}"
 

@@ -240,7 +240,7 @@ def _queue_lines(use: Item, queue: list[Item], now: float, width: int) -> Any:
     for job in queue[:QUEUE]:
         meta, waiting = job["metadata"], job.get("status", {}).get("waiting") or {}
         name = f"{meta['tenant']}/{meta['name']}"
-        sentence = without_subject(clean(waiting.get("sentence", "")), meta)
+        sentence = without_subject(clean(waiting.get("sentence", "")), meta).removeprefix("waits: ")
         rows.append(
             (name, gpus_text(job.get("spec", {})), age(meta["createdAt"], now), sentence or waiting.get("code", ""))
         )

@@ -13,12 +13,20 @@ BY = ("tenant", "endpoint", "model", "day")
 GONE_WRONG = ("cancelled", "broken", "interrupted")
 
 
+def _day(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    import re
+
+    if value is not None and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise click.BadParameter(f"{value[:60]!r} is no day such as 2026-01-31")
+    return value
+
+
 @click.command()
 @click.option("--by", multiple=True, type=click.Choice(BY), help="What is told apart.  [default: endpoint, day]")
 @click.option("--endpoint", metavar="NAME", shell_complete=complete_endpoint, help="Only of this endpoint.")
 @click.option("--model", metavar="NAME", help="Only of what was asked for under this name.")
-@click.option("--since", metavar="YYYY-MM-DD", help="First day (UTC).")
-@click.option("--until", metavar="YYYY-MM-DD", help="Last day (UTC).")
+@click.option("--since", metavar="YYYY-MM-DD", callback=_day, help="First day (UTC).")
+@click.option("--until", metavar="YYYY-MM-DD", callback=_day, help="Last day (UTC).")
 @click.option("--all-tenants", "-A", is_flag=True, help="Of every tenant that you may see.")
 @choose_output
 @cloud_options

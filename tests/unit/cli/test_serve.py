@@ -8,13 +8,16 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from plenum.adapters.manifests.endpoints import parse_served
 from plenum.cli.asking import curl, openai_lines
 from plenum.cli.describe import _field, _flat
 from plenum.cli.describe_endpoint import endpoint_lines
+from plenum.cli.logs import slots_of
 from plenum.cli.serve import command, how_far, manifest_of, name_of
 from plenum.cli.top import screen_lines
+from plenum.cli.usage import command as usage
 
 KEY = "plk_" + "a" * 12 + "_" + "b" * 32
 URL = "http://127.0.0.1:8080"
@@ -166,4 +169,15 @@ def test_top_shows_models_with_what_goes_through_them(width: int):
     ],
 )
 def test_what_has_a_place_is_not_said_to_look_for_one(status, says):
-    assert how_far(status) == says
+    assert how_far(status, {"tenant": "default", "name": "chat"}) == says
+
+
+def test_the_replicas_of_an_endpoint_without_any_are_named_after_its_pools() -> None:
+    endpoint = {"spec": {"model": "smollm2"}, "status": {"pools": [{"name": "prefill"}, {"name": "decode"}]}}
+    assert slots_of(endpoint) == ["prefill-0", "decode-0"]
+
+
+def test_a_day_that_is_none_is_named_before_anything_is_asked() -> None:
+    told = CliRunner().invoke(usage, ["--since", "yesterday"])
+    assert told.exit_code == 2
+    assert "'yesterday' is no day such as 2026-01-31" in told.output

@@ -96,6 +96,7 @@ def served_of(document: Document, *, tenant: str = "default") -> ServedResource:
     try:
         endpoint = _endpoint(document, manifest, whose)
         _check_weights(endpoint)
+        _check_timing(endpoint)
     except FieldError as error:
         if error.where.file or error.where.line:
             raise
@@ -161,6 +162,17 @@ def _check_weights(spec: Endpoint) -> None:
             read_reference(reference)
         except WeightsError as error:
             raise FieldError(name, error.sentence) from None
+
+
+def _check_timing(spec: Endpoint) -> None:
+    """Raise FieldError where the catalogue lacks what an emulated engine is to keep the timing of; files are of its node."""
+    if spec.timing_hardware:
+        from plenum.serving.catalogue.accelerators import accelerator_named
+        from plenum.serving.catalogue.models import model_named
+
+        accelerator_named(spec.timing_hardware, "timing.hardware")
+        if not spec.timing_model.startswith(("/", ".")):
+            model_named(spec.timing_model, "timing.model")
 
 
 def _pools(document: Document, spec: ServedSpec) -> tuple[Pool, ...]:

@@ -114,6 +114,16 @@ WRONG = [
     ("model: x\n  replicas: 2\n  pools: {prefill: {}, decode: {}}", "spec", "replicas stands beside pools"),
     ("model: x\n  engine: emulated", "spec", "say which: timing"),
     ("model: x\n  timing: {model: a, hardware: b}", "spec", "goes with engine: emulated"),
+    (
+        "model: x\n  engine: emulated\n  timing: {model: llama-3.1-8b, hardware: H10}",
+        "spec.timing.hardware",
+        "nearest: H100",
+    ),
+    (
+        "model: x\n  engine: emulated\n  timing: {model: lama-3.1-8b, hardware: H100}",
+        "spec.timing.model",
+        "lama-3.1-8b",
+    ),
     ("model: x\n  slo: {ttft: 0s}", "spec.slo.ttft", "above 0"),
     ("model: x\n  adapters: [{name: a, source: b}, {name: a, source: c}]", "spec.adapters", "given twice"),
     ("model: x\n  attach: [ftp://10.0.0.1]", "spec.attach", "is not an address such as"),
