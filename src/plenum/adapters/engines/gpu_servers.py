@@ -1,7 +1,8 @@
 """The command lines of vLLM and SGLang for one replica: the planner's launch lines, with what only its node knows filled in.
 
 ``PLENUM_VLLM`` and ``PLENUM_SGLANG`` in a node's environment name other programs than ``vllm serve`` and SGLang's server, such as those of
-another virtual environment.
+another virtual environment. Little else of that environment reaches an engine: what it is to find there goes in front, as in
+``env VLLM_TARGET_DEVICE=cpu /opt/vllm/bin/python -m vllm.entrypoints.openai.api_server``.
 """
 
 from __future__ import annotations
