@@ -16,7 +16,7 @@ from plenum.api.served_shapes import Endpoint
 from plenum.control.commands import AbsentError, ChangedError, TakenError
 from plenum.control.endpoints.commands import apply_endpoint, delete_endpoint
 from plenum.control.endpoints.status import status_of
-from plenum.control.state import Job
+from plenum.control.records import Job
 
 
 def found(call: Call) -> bool:

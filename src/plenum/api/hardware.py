@@ -22,7 +22,7 @@ from plenum.control.commands import AbsentError, TakenError, check_name
 from plenum.control.events import NodeFacts
 from plenum.control.hardware import node_facts
 from plenum.control.protocol import SyncRequest
-from plenum.control.state import FleetRecord
+from plenum.control.records import FleetRecord
 from plenum.model.errors import FieldError
 
 WAIT_S = 30.0

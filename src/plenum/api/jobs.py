@@ -16,7 +16,7 @@ from plenum.api.errors import ParameterError
 from plenum.api.parameters import NAME, Parameter
 from plenum.api.redact import Tenants, reason_for, why_for
 from plenum.control import commands
-from plenum.control import state as st
+from plenum.control import records as st
 from plenum.control.commands import AbsentError, ChangedError, TakenError
 from plenum.control.endpoints.status import DEGRADED, IDLE, SERVING, UPDATING
 from plenum.model.errors import FieldError

@@ -14,7 +14,8 @@ from plenum.api.parameters import Parameter
 from plenum.api.streams import Stream
 from plenum.control import events as ev
 from plenum.control.commands import AbsentError
-from plenum.control.state import Job, submitted_position
+from plenum.control.records import Job
+from plenum.control.units import submitted_position
 from plenum.model.workload import Kind
 from plenum.ports.nodes import LogChunk
 

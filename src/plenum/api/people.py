@@ -19,7 +19,7 @@ from plenum.control import commands
 from plenum.control.commands import AbsentError, check_name
 from plenum.control.controller import Outcome
 from plenum.control.events import Grant
-from plenum.control.state import Tenant, Token, User
+from plenum.control.records import Tenant, Token, User
 from plenum.model.errors import FieldError
 from plenum.ports.policy import Policy
 

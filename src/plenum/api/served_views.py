@@ -20,7 +20,7 @@ from plenum.api.served_shapes import (
     Latency,
 )
 from plenum.api.shapes import timestamp
-from plenum.control import state as st
+from plenum.control import records as st
 from plenum.control.endpoints import state as es
 from plenum.control.endpoints.loads import Loads
 from plenum.control.endpoints.replicas import READY, job_of, replicas_of

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from plenum.control import events as ev
+from plenum.control.records import FAILED
 from plenum.control.service import Service
-from plenum.control.state import FAILED
 from plenum.ports.nodes import RUNNING
 from plenum.ports.store import Record
 

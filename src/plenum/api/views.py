@@ -10,8 +10,9 @@ from plenum.api import shapes
 from plenum.api.redact import Tenants, body_for, text_for
 from plenum.api.shapes import API_VERSION, timestamp
 from plenum.control import events as ev
-from plenum.control import state as st
+from plenum.control import records as st
 from plenum.control.state import State
+from plenum.control.units import members
 from plenum.ports.nodes import RUNNING
 from plenum.ports.store import Record
 
@@ -107,8 +108,8 @@ def run_of(run: st.Run, unit: st.Unit, visible: Tenants, state: State) -> shapes
         node=run.node,
         phase=run.phase,
         attempt=unit.attempt,
-        gpus=st.members(run.gpu_mask),
-        numa=st.members(run.numa_mask),
+        gpus=members(run.gpu_mask),
+        numa=members(run.numa_mask),
         exit_code=run.exit_code,
         cause=run.cause,
         message=text_for(run.message, visible, state),
@@ -225,7 +226,7 @@ def node(found: st.Node, state: State, *, with_runs: bool = True) -> shapes.Node
 
 def _node_run(run_id: str, owner: st.Job, unit: st.Unit) -> shapes.NodeRun:
     run = unit.runs[run_id]
-    return shapes.NodeRun(id=run_id, job=owner.id, slot=run.slot, phase=run.phase, gpus=st.members(run.gpu_mask))
+    return shapes.NodeRun(id=run_id, job=owner.id, slot=run.slot, phase=run.phase, gpus=members(run.gpu_mask))
 
 
 def event(record: Record, state: State, visible: Tenants) -> shapes.Event:

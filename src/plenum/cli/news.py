@@ -15,8 +15,8 @@ import click
 from plenum.cli.tables import clean, terminal_width
 
 if TYPE_CHECKING:
+    from plenum.control.records import Job
     from plenum.control.service import Service
-    from plenum.control.state import Job
 
 COLOURS = {
     "running": "cyan",

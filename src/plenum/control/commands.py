@@ -12,7 +12,8 @@ from typing import Any
 
 from plenum.control import events as ev
 from plenum.control.endpoints.events import KeyRevoked
-from plenum.control.state import DELETED, ENDED, Job, State
+from plenum.control.records import DELETED, ENDED, Job
+from plenum.control.state import State
 from plenum.model.errors import FieldError, PlenumError
 from plenum.model.process import Process
 from plenum.model.workload import Workload

@@ -32,7 +32,9 @@ from plenum.control.protocol import (
 )
 from plenum.control.reclaim import reclaimed
 from plenum.control.reconcile import overdue, tend, to_forget
-from plenum.control.state import BOUND, MAX_BACKOFF_S, Job, Run, State, Unit
+from plenum.control.records import BOUND, Job, Run, Unit
+from plenum.control.state import State
+from plenum.control.units import MAX_BACKOFF_S
 from plenum.model.errors import FieldError, PlenumError
 from plenum.model.fleet import Fleet
 from plenum.placement import DEFAULT, Policy

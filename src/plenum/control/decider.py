@@ -12,21 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from plenum.control import events as ev
-from plenum.control.state import (
-    ENDED,
-    FleetRecord,
-    Job,
-    Run,
-    State,
-    Unit,
-    amounts_of,
-    may_start,
-    run_name,
-    sized,
-    unit_id,
-    unit_keys,
-    unit_workload,
-)
+from plenum.control.records import ENDED, FleetRecord, Job, Run, Unit
+from plenum.control.state import State
+from plenum.control.units import amounts_of, may_start, run_name, sized, unit_id, unit_keys, unit_workload
 from plenum.graph.join import joined, with_trait
 from plenum.model.fleet import CPU, GPU_MILLI, MEMORY, Fleet, Health
 from plenum.model.plan import Placement, Reason

@@ -8,7 +8,9 @@ import msgspec
 
 from plenum.control.commands import AbsentError
 from plenum.control.decider import Decider
-from plenum.control.state import ENDED, Job, State, Unit, may_start, unit_id, unit_workload
+from plenum.control.records import ENDED, Job, Unit
+from plenum.control.state import State
+from plenum.control.units import may_start, unit_id, unit_workload
 from plenum.model.fleet import CPU, GPU, GPU_MILLI, MEMORY, POWER
 from plenum.model.plan import Placement, Reason
 from plenum.model.view import Rows

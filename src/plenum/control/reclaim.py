@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from plenum.control import events as ev
 from plenum.control.decider import Decider
 from plenum.control.endpoints.passing import has_passed
-from plenum.control.state import Job, State, Unit, may_start, sized, unit_id, unit_workload
+from plenum.control.records import Job, Unit
+from plenum.control.state import State
+from plenum.control.units import may_start, sized, unit_id, unit_workload
 from plenum.model.plan import Placement
 from plenum.model.view import Rows
 from plenum.model.workload import Kind, Workload

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 
 from plenum.control import events as ev
 from plenum.control.endpoints.process import HOPELESS
-from plenum.control.state import DELETED, ENDED, FAILED, MAX_BACKOFF_S, SUCCEEDED, Job, Run, State, Unit, is_wanted
+from plenum.control.records import DELETED, ENDED, FAILED, SUCCEEDED, Job, Run, Unit
+from plenum.control.state import State
+from plenum.control.units import MAX_BACKOFF_S, is_wanted
 from plenum.model.workload import Kind
 from plenum.ports.nodes import EXITED
 

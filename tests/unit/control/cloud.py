@@ -15,7 +15,8 @@ from plenum.control.controller import Controller, Outcome
 from plenum.control.decider import Decider
 from plenum.control.hardware import node_facts
 from plenum.control.protocol import SyncRequest, SyncResponse
-from plenum.control.state import Job, State
+from plenum.control.records import Job
+from plenum.control.state import State
 from plenum.model import Fleet, Kind, Request, Role, Workload
 from plenum.model.process import Process, Simulated
 from plenum.ports.store import Record

@@ -9,7 +9,7 @@ from plenum.control import commands as c
 from plenum.control import decider as module
 from plenum.control import events as ev
 from plenum.control.decider import Decider, Decision, learned_mix, next_start, rejections
-from plenum.control.state import MAX_BACKOFF_S
+from plenum.control.units import MAX_BACKOFF_S
 from plenum.model import Apart, Kind, Request, Role, Together, Workload
 
 NOW = 5000.0

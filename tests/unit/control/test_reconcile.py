@@ -9,7 +9,7 @@ from plenum.control import commands as c
 from plenum.control import events as ev
 from plenum.control import reconcile
 from plenum.control.reconcile import KEEP_ENDED, overdue, tend, to_forget
-from plenum.control.state import MAX_BACKOFF_S
+from plenum.control.units import MAX_BACKOFF_S
 from plenum.model import Kind
 from plenum.model.process import Process
 

@@ -10,7 +10,9 @@ from tests.unit.control.cloud import Log, imitation, job, log
 
 from plenum.control import commands as c
 from plenum.control import events as ev
-from plenum.control.state import _HANDLERS, FIRST_PORT, PORTS, DamagedError, State, unit_keys, unit_workload
+from plenum.control.handlers import HANDLERS
+from plenum.control.state import DamagedError, State
+from plenum.control.units import FIRST_PORT, PORTS, unit_keys, unit_workload
 from plenum.model import Apart, Kind, Request, Role, Together
 from plenum.model.errors import InvariantError
 from plenum.ports.store import Snapshot
@@ -50,7 +52,7 @@ def again(state: State) -> State:
 
 
 def test_every_event_is_taken_in_or_kept_for_people_on_purpose() -> None:
-    assert set(ev.EVENTS.values()) - set(_HANDLERS) == {ev.Refused}
+    assert set(ev.EVENTS.values()) - set(HANDLERS) == {ev.Refused}
 
 
 def test_an_empty_state_has_bytes_and_comes_back() -> None:

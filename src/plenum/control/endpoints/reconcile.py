@@ -23,7 +23,8 @@ from plenum.control.endpoints.room import in_place_of, lent, most_lent, unplaced
 from plenum.control.endpoints.scale import scaled
 from plenum.control.endpoints.state import CANARY, REPLACED, SERVING, EndpointRecord, Revision
 from plenum.control.fact import Event
-from plenum.control.state import ENDED, Job, Run, State
+from plenum.control.records import ENDED, Job, Run
+from plenum.control.state import State
 from plenum.model.endpoint import Pool
 from plenum.ports.nodes import EXITED, RUNNING
 

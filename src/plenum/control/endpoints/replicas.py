@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import msgspec
 
 from plenum.control.endpoints.state import ACTIVE, EndpointRecord, Revision
-from plenum.control.state import ENDED, Job, State
+from plenum.control.records import ENDED, Job
+from plenum.control.state import State
 from plenum.model.endpoint import Pool
 from plenum.ports.gateway import Replica
 from plenum.ports.nodes import EXITED, RUNNING

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from plenum.control.endpoints.replicas import job_of
 from plenum.control.endpoints.state import REPLACED, EndpointRecord, Revision
-from plenum.control.state import Job, State, amounts_of
+from plenum.control.records import Job
+from plenum.control.state import State
+from plenum.control.units import amounts_of
 from plenum.model.endpoint import Pool
 
 

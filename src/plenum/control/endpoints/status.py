@@ -12,7 +12,9 @@ from plenum.control.endpoints.replicas import DRAINING, READY, STARTING, count, 
 from plenum.control.endpoints.scale import limited
 from plenum.control.endpoints.state import CANARY, REPLACED, EndpointRecord
 from plenum.control.endpoints.table import weights_of
-from plenum.control.state import ENDED, MAX_BACKOFF_S, State
+from plenum.control.records import ENDED
+from plenum.control.state import State
+from plenum.control.units import MAX_BACKOFF_S
 
 PENDING, STARTING_UP, FAILED, SERVING, UPDATING, IDLE, DEGRADED, STOPPING = (
     "Pending", "Starting", "Failed", "Ready", "Updating", "Idle", "Degraded", "Stopping",

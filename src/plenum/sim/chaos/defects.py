@@ -14,7 +14,7 @@ from plenum.control import events as ev
 from plenum.control.agent import Agent
 from plenum.control.controller import Controller
 from plenum.control.protocol import SyncRequest, SyncResponse
-from plenum.control.state import ENDED
+from plenum.control.records import ENDED
 from plenum.ports.nodes import Fence
 from plenum.ports.store import Record, Snapshot
 from plenum.sim.nodes import SimulatedDriver

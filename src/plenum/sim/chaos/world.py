@@ -10,7 +10,7 @@ import numpy as np
 from plenum.control.agent import Agent
 from plenum.control.controller import Controller
 from plenum.control.decider import Decider, next_start
-from plenum.control.state import ENDED
+from plenum.control.records import ENDED
 from plenum.model.errors import PlenumError
 from plenum.ports.nodes import NodeDriver
 from plenum.ports.store import CommandKey, Record
