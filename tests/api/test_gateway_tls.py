@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import msgspec
 import openai
 import pytest
 from cryptography import x509
-from tests.api.gateway_lab import end, line, spawn, table_of, until
+from tests.api.gateway_lab import PATIENCE_S, end, line, spawn, table_of, until
 
 from plenum.bootstrap.gateway import GatewayConfig, config_text, tls_files
 from plenum.bootstrap.tls import Credentials, credentials
@@ -34,7 +35,15 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Credentials]]:
     engine = spawn(["benchmarks.trivial_engine"], tmp_path / "engine.log")
     (tmp_path / "table.json").write_bytes(msgspec.json.encode(table_of(int(line(engine)))))
     (tmp_path / "token").write_text("none")
-    config = GatewayConfig(data=tmp_path, servers=(NOWHERE,), port=0, certificate=files.certificate, key=files.key)
+    (tmp_path / "settings").write_text("headers_s = 3.0")
+    config = GatewayConfig(
+        data=tmp_path,
+        servers=(NOWHERE,),
+        port=0,
+        certificate=files.certificate,
+        key=files.key,
+        settings=tmp_path / "settings",
+    )
     gateway = spawn(["plenum.bootstrap.gateway", config_text(config)], tmp_path / "gateway.log")
     address = tmp_path / "address.json"
     try:
@@ -48,6 +57,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Credentials]]:
 def test_curl_and_openai_s_client_trust_its_authority_and_others_do_not(served: tuple[str, Credentials]):
     url, files = served
     assert url.startswith("https://127.0.0.1:")
+    silent = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), PATIENCE_S)
     with (
         httpx.Client(verify=ssl.create_default_context(cafile=files.ca)) as http,
         openai.OpenAI(base_url=f"{url}/v1", api_key="sk-acme", max_retries=0, http_client=http) as client,
@@ -63,6 +73,8 @@ def test_curl_and_openai_s_client_trust_its_authority_and_others_do_not(served: 
         httpx.get(f"{url}/healthz")
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{url.replace('https', 'http')}/healthz")
+    with silent:
+        assert silent.recv(1) == b"", "who begins no handshake is not waited for"
 
 
 def test_beyond_this_host_it_has_a_certificate_for_its_names_unless_told_to_go_without(tmp_path: Path):
@@ -80,8 +92,8 @@ def test_beyond_this_host_it_has_a_certificate_for_its_names_unless_told_to_go_w
     shown.verify_directly_issued_by(x509.load_pem_x509_certificate(cloud.ca.read_bytes()))
     names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert {"192.0.2.7", "models.example", "localhost"} <= {str(name.value) for name in names}
-    for plain in ({"host": "127.0.0.1"}, {"host": "::1"}, {"host": "192.0.2.7", "plain": True}):
-        assert tls_files(GatewayConfig(data=tmp_path, servers=(NOWHERE,), **plain)) is None
+    for host, plain in (("127.0.0.1", False), ("::1", False), ("192.0.2.7", True)):
+        assert tls_files(GatewayConfig(data=tmp_path, servers=(NOWHERE,), host=host, plain=plain)) is None
 
 
 def test_certificates_that_cannot_be_used_are_named(tmp_path: Path):

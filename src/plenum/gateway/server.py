@@ -73,6 +73,7 @@ async def serve(
         ssl_keyfile=key,
     )
     server = _Quiet(config)
+    server.servers, server.handshake_s = [], settings.headers_s
     serving = asyncio.create_task(server.serve([listening]))
     keeping = asyncio.create_task(gateway.keep_journal())
     try:
@@ -110,11 +111,22 @@ def room_for(connections: int) -> int:
 
 
 class _Quiet(uvicorn.Server):
-    """uvicorn without signal handlers of its own: whoever starts it decides when it stops."""
+    """uvicorn without signal handlers of its own, as whoever starts it decides when it stops, and without patience for TLS handshakes."""
+
+    handshake_s = 10.0
 
     @contextmanager
     def capture_signals(self):
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; uvicorn's own leaves a handshake a minute."""
+        config, loop = self.config, asyncio.get_running_loop()
+        protocol = partial(config.http_protocol_class, config=config, server_state=self.server_state, app_state={})
+        tls: dict[str, Any] = {"ssl": config.ssl, "ssl_handshake_timeout": self.handshake_s} if config.ssl else {}
+        for listening in sockets or ():
+            self.servers.append(await loop.create_server(protocol, sock=listening, backlog=config.backlog, **tls))
+        self.started = True
 
 
 class Guard(HttpToolsProtocol):
