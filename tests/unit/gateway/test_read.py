@@ -5,7 +5,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plenum.gateway.directory import Directory
@@ -323,6 +323,7 @@ NAMES = st.sampled_from(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from([CHAT, COMPLETIONS, EMBEDDINGS]), st.dictionaries(NAMES, ANY, max_size=5), ANY)
 def test_whatever_it_is_it_is_read_or_refused(path, body, message):
     """No input but is an ``Ask`` that an engine can be sent, or a refusal with a code."""
