@@ -17,7 +17,7 @@ from yarl import URL
 
 from plenum.adapters.engines.handoff import CACHES
 from plenum.adapters.engines.llamacpp import LlamaCpp
-from plenum.adapters.engines.llamacpp_handoff import First, Saved
+from plenum.adapters.engines.llamacpp_handoff import First, Handoffs, Saved
 from plenum.ports.engine import CHAT, COMPLETIONS, Handle, HandleError
 
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
@@ -224,3 +224,16 @@ def test_two_at_once_do_not_take_each_others_slot(pair):
 
     assert texts == [pair.alone(body)[1] for body in bodies]
     assert len(set(texts)) > 1
+
+
+def test_a_cache_stays_until_the_next_however_large_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("plenum.adapters.engines.llamacpp_handoff.MAX_KEPT_BYTES", 10)
+
+    async def keep() -> None:
+        handoffs = Handoffs(LlamaCpp("http://127.0.0.1:9"), tmp_path, "sha256:d", 1, url="", key="")
+        for name in ("one", "two"):
+            (tmp_path / name).touch()
+            handoffs._keep(name, 11)
+            assert [path.name for path in tmp_path.iterdir()] == [name]
+
+    asyncio.run(keep())
