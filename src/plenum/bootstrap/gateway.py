@@ -151,6 +151,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
     from plenum.gateway.files import Files
     from plenum.gateway.foresight import foresee
     from plenum.gateway.journal import Journal
+    from plenum.gateway.kept_figures import KeptFigures
     from plenum.gateway.link import Link, LinkConfig
     from plenum.gateway.offline import offline_routes
     from plenum.gateway.peers import Peers
@@ -208,10 +209,13 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
             journal=journal,
         )
         stack.push_async_callback(link.flush)
+        figures = KeptFigures(config.data / "experiments.json", gateway.inference.variants)
         link.load_kept()
         linking = asyncio.create_task(link.run())
         stack.push_async_callback(_ended, linking)
         stack.push_async_callback(_ended, asyncio.create_task(runner.run()))
+        stack.callback(figures.keep)
+        stack.push_async_callback(_ended, asyncio.create_task(figures.run()))
         certificate, key = (files.certificate, files.key) if files else (None, None)
         async with serve(gateway, listening, certificate=certificate, key=key):
             write_private(config.data / "address.json", msgspec.json.encode(address))

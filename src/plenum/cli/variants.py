@@ -35,7 +35,7 @@ def command(url: str | None, key: str, output: str, context: str | None, tenant:
 
     Experiments stand in the tenant's manifest (spec.experiments), which its admins may change at any time. Answers carry their arm in
     x-plenum-variant, and POST /v1/scores takes {"request_id": …, "score": 0 to 1}; a judge scores a sample by itself. Intervals of
-    quality hold with 95 % for all arms together, however often one looks. What was measured counts from each gateway's last start.
+    quality hold with 95 % for all arms together, however often one looks.
     """
     urls = [url] if url else []
     if not url:
@@ -119,7 +119,9 @@ def _print(found: list[dict[str, Any]], gateways: int) -> None:
     write_table(columns, [_cells(each, arm) for each in found for arm in each["arms"]])
     for each in found:
         bar = f" (at least {each['good_enough']:g})" if each["good_enough"] else ""
-        write_sentences(f"{each['id']}{bar}: {each['verdict']}.")
+        left = sum(arm["sums"]["unjudged"] for arm in each["arms"])
+        unjudged = f" {left:,} answers of the sample have no grade of the judge's." if left else ""
+        write_sentences(f"{each['id']}{bar}: {each['verdict']}.{unjudged}")
     if gateways > 1:
         write_sentences(f"Sums of {gateways} gateways.")
 

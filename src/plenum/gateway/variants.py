@@ -7,8 +7,9 @@ report, and those of a judge.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -48,22 +49,27 @@ class Chosen(msgspec.Struct, frozen=True):
 
 
 class _Running(msgspec.Struct, frozen=True):
-    """An experiment, those of its arms that are served, and the figures of all."""
+    """An experiment, those of its arms that are served, and of all the figures and what tells them apart."""
 
     experiment: Experiment
     arms: tuple[Arm, ...]
     figures: dict[str, Figures]
+    ids: list[str]
+
+    def known(self) -> Iterable[tuple[str, Arm]]:
+        """Return all arms with their ids."""
+        return zip(self.ids, self.experiment.arms, strict=True)
 
 
 class Variants:
-    """The experiments of all tenants, and what was measured since this gateway started.
+    """The experiments of all tenants, and what was measured of them.
 
     A change of an arm begins its figures anew; a change of its weight does not.
     """
 
     def __init__(self) -> None:
         self._running: dict[tuple[str, str], _Running] = {}
-        self._figures: dict[tuple[str, Experiment], Figures] = {}
+        self._figures: dict[str, Figures] = {}
         self._remembered: OrderedDict[str, Chosen] = OrderedDict()
 
     def use(self, policies: Mapping[str, Policy], is_served: Callable[[str, str], bool]) -> None:
@@ -74,15 +80,31 @@ class Variants:
         is_served
             Tells of a tenant and a model whether it is there; arms without one get nobody.
         """
-        before, self._figures, self._running = self._figures, {}, {}
+        before, self._running = self._running, {}
         for tenant, policy in policies.items():
             for each in policy.experiments:
-                figures: dict[str, Figures] = {}
-                for arm in each.arms:
-                    key = _identity(tenant, each, arm)
-                    figures[arm.name] = self._figures[key] = before.get(key) or Figures()
+                known = before.get((tenant, each.model))
+                ids = (
+                    known.ids if known and known.experiment == each else [_identity(tenant, each, a) for a in each.arms]
+                )
+                figures = {a.name: self._figures.get(id) or Figures() for a, id in zip(each.arms, ids, strict=True)}
                 arms = tuple(arm for arm in each.arms if is_served(tenant, arm.model or each.model))
-                self._running[tenant, each.model] = _Running(each, arms or each.arms, figures)
+                self._running[tenant, each.model] = _Running(each, arms or each.arms, figures, ids)
+        self._figures = {id: found.figures[arm.name] for found in self._running.values() for id, arm in found.known()}
+
+    def kept(self) -> bytes:
+        """Return what was measured, for :meth:`restore`."""
+        return msgspec.json.encode(self._figures)
+
+    def restore(self, kept: bytes) -> None:
+        """Go on from what was measured before, ahead of the first :meth:`use`.
+
+        Raises
+        ------
+        msgspec.MsgspecError
+            It is none of what :meth:`kept` returns.
+        """
+        self._figures = msgspec.json.decode(kept, type=dict[str, Figures])
 
     def apply(self, key: Key, path: str, body: dict[str, Any], session: str, id: str) -> Chosen | None:
         """Make a request its arm's; returns the arm, or None where there is no experiment.
@@ -206,10 +228,10 @@ def _shown(found: _Running) -> dict[str, Any]:
     }
 
 
-def _identity(tenant: str, each: Experiment, arm: Arm) -> tuple[str, Experiment]:
-    """What figures are of: an arm as it was written, whatever part of the users it has, judged as it is."""
-    same = msgspec.structs.replace(arm, weight=1.0)
-    return tenant, msgspec.structs.replace(each, arms=(same,), good_enough=0.0)
+def _identity(tenant: str, each: Experiment, arm: Arm) -> str:
+    """Return what figures are of: an arm as it was written, whatever part of the users it has, judged as it is."""
+    same = msgspec.structs.replace(each, arms=(msgspec.structs.replace(arm, weight=1.0),), good_enough=0.0)
+    return hashlib.sha256(msgspec.json.encode((tenant, same))).hexdigest()
 
 
 def _question(body: dict[str, Any]) -> str:

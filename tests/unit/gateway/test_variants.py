@@ -28,6 +28,7 @@ from tests.unit.gateway.canned import (
 from plenum.gateway.app import Gateway
 from plenum.gateway.figures import Figures, quality_of, verdict
 from plenum.gateway.judging import MAX_WAITING, said_in, score_in
+from plenum.gateway.kept_figures import KeptFigures
 from plenum.gateway.request import Ask
 from plenum.gateway.variants import Variants
 from plenum.ports.engine import CHAT, COMPLETIONS
@@ -114,6 +115,23 @@ def test_experiments_change_while_requests_come_and_keep_what_was_measured() -> 
     assert scores() == [0, 0]
     variants.use({}, lambda *_: True)
     assert (asked("c"), variants.shown("acme")) == ("", [])
+
+
+def test_a_gateway_that_starts_again_goes_on_from_what_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "experiments.json"
+    variants = running(TONE)
+    kept = KeptFigures(path, variants)
+    variants.apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "hi"}, "", "r")
+    variants.score("acme", "r", 0.5)
+    kept.keep()
+
+    again = Variants()
+    KeptFigures(path, again)
+    again.use({"acme": Policy(experiments=(TONE,))}, lambda *_: True)
+
+    assert again.shown("acme") == variants.shown("acme")
+    path.write_bytes(b"\xff")
+    KeptFigures(path, running(TONE))
 
 
 def test_arms_without_a_model_get_nobody() -> None:
