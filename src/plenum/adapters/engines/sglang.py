@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from plenum.adapters.engines.http import HttpAnswer, HttpEngine, Opening
-from plenum.adapters.engines.splitting import split_reason
+from plenum.adapters.engines.splitting import read_asked, split_reason
 from plenum.ports.engine import Capabilities, Handle, HandleError
 
 PREFILL_TIMEOUT_S = 900.0
@@ -70,7 +70,7 @@ class Sglang(HttpEngine):
 
     async def prefill(self, path: str, body: bytes) -> Handle:
         """Send the request to this replica, and return where another can meet its cache."""
-        asked = _object(body)
+        asked = read_asked(body)
         if reason := split_reason(path, asked):
             raise HandleError(reason)
         if not self.root:
@@ -107,7 +107,7 @@ class SglangDecode(Opening):
             self._room = msgspec.json.decode(handle.data, type=Room)
         except msgspec.DecodeError as error:
             raise HandleError(f"the handle cannot be read: {error}") from error
-        sent = _object(body) | msgspec.to_builtins(self._room)
+        sent = read_asked(body) | msgspec.to_builtins(self._room)
         super().__init__(engine, path, msgspec.json.encode(sent))
         self._handle = handle
 
@@ -144,10 +144,3 @@ def _forget_later(room: int) -> None:
     if task is not None and task.done() and not task.cancelled():
         task.exception()  # looked at, lest the loop complains where no decode ever came
     asyncio.get_running_loop().call_later(_KEPT_S, _prefills.pop, room, None)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise HandleError(f"the request cannot be read: {error}") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from plenum.ports.engine import CHAT, COMPLETIONS
+import msgspec
+
+from plenum.ports.engine import CHAT, COMPLETIONS, HandleError
 
 _OWN_FIELDS = frozenset(
     (
@@ -27,6 +29,20 @@ _STATEFUL = (
 )
 _OF_PROMPTS = ("echo", "prompt_logprobs", "use_beam_search")
 """What needs the prompt computed where the answer is made, or more than one sequence there."""
+
+
+def read_asked(body: bytes) -> dict[str, Any]:
+    """Return a request as an object.
+
+    Raises
+    ------
+    HandleError
+        It is none, so the plain way is to say what is wrong with it.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise HandleError(f"the request cannot be read: {error}") from error
 
 
 def split_reason(path: str, body: dict[str, Any], *, first_crosses: bool = True) -> str:

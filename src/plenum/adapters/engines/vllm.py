@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from plenum.adapters.engines.http import HttpAnswer, HttpEngine, Opening, StatusError
-from plenum.adapters.engines.splitting import split_reason
+from plenum.adapters.engines.splitting import read_asked, split_reason
 from plenum.ports.engine import CHAT, COMPLETIONS, EMBEDDINGS, Capabilities, EngineError, Handle, HandleError
 
 PREFILL_TIMEOUT_S = 900.0
@@ -72,14 +72,14 @@ class Vllm(HttpEngine):
 
     async def prompt_tokens(self, path: str, body: bytes) -> int:
         """Return how many tokens a request's prompt has, its template included."""
-        asked = _object(body)
+        asked = read_asked(body)
         names = ("model", "messages", "prompt", "tools", "chat_template_kwargs", "add_generation_prompt")
         said = await self.ask_json("POST", "/tokenize", {name: asked[name] for name in names if name in asked})
         return len(said["tokens"])
 
     async def prefill(self, path: str, body: bytes) -> Handle:
         """Compute a prompt's cache and keep it for another replica."""
-        asked = _object(body)
+        asked = read_asked(body)
         if reason := split_reason(path, asked, first_crosses=False):
             raise HandleError(reason)
         if not self.root:
@@ -132,7 +132,7 @@ class VllmDecode(Opening):
     _engine: Vllm
 
     def __init__(self, engine: Vllm, path: str, body: bytes, handle: Handle) -> None:
-        sent = {**_object(body), "kv_transfer_params": msgspec.Raw(handle.data)}
+        sent = {**read_asked(body), "kv_transfer_params": msgspec.Raw(handle.data)}
         super().__init__(engine, path, msgspec.json.encode(sent))
         self._handle = handle
 
@@ -151,10 +151,3 @@ def prefill_body(body: dict[str, Any]) -> dict[str, Any]:
     if "max_completion_tokens" in asked:
         asked["max_completion_tokens"] = 1
     return asked
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise HandleError(f"the request cannot be read: {error}") from error
