@@ -10,6 +10,8 @@ from plenum.control.endpoints import events as ep
 from plenum.control.endpoints.capacity import replica_rps
 from plenum.control.endpoints.loads import Loads, PoolNow
 from plenum.control.endpoints.replicas import READY, replicas_of
+from plenum.control.endpoints.revisions import kept_up
+from plenum.control.endpoints.room import wanted_of
 from plenum.control.endpoints.state import EndpointRecord
 from plenum.control.fact import Event
 from plenum.control.state import State
@@ -56,27 +58,25 @@ class Want:
 
 def scaled(state: State, found: EndpointRecord, loads: Loads) -> Iterator[Event]:
     """Yield the changes of numbers that are due; remembers in ``loads`` what was recommended before."""
-    spec = found.spec
-    if spec.attached or not _has_their_shape(found):
+    serving, spec = found.revisions[found.serving], _as_it_serves(found)
+    if spec.attached:
         return
-    beyond = [
-        pool for pool in spec.pools if not pool.min_replicas <= found.wanted.get(pool.name, 0) <= pool.max_replicas
-    ]
+    current = {pool.name: wanted_of(found, serving, pool) for pool in spec.pools}
+    beyond = [pool for pool in spec.pools if not pool.min_replicas <= current[pool.name] <= pool.max_replicas]
     for pool in beyond:
-        before = found.wanted.get(pool.name, 0)
+        before = current[pool.name]
         after = min(max(before, pool.min_replicas), pool.max_replicas)
         yield _event(found, pool, before, after, LIMITS, {})
     if not beyond:
-        beyond = list(_cut(found))
+        beyond = list(_cut(found, spec, current))
         yield from beyond
     if beyond or not loads.heard or all(pool.min_replicas == pool.max_replicas for pool in spec.pools):
         return
-    asleep = any(found.wanted.get(pool.name, 0) == 0 for pool in spec.pools)
-    called = asleep and any(loads.now(found.id, pool.name).waiting for pool in spec.pools)
+    called = not all(current.values()) and any(loads.now(found.id, pool.name).waiting for pool in spec.pools)
     if not loads.is_due(found.id, EVERY_S) and not called:
         return
-    budget = _budget_gpus(state, found)
-    wants = _shared(spec, [_want(state, found, pool, loads) for pool in spec.pools], budget)
+    budget = _budget_gpus(state, spec, current)
+    wants = _shared(spec, [_want(state, found, pool, current[pool.name], loads) for pool in spec.pools], budget)
     rate_rps = max(want.now.rate_rps for want in wants)
     quiet_s = min(want.now.quiet_s for want in wants)
     targets = [_target(found, want, loads, rate_rps, quiet_s) for want in wants]
@@ -91,30 +91,29 @@ def scaled(state: State, found: EndpointRecord, loads: Loads) -> Iterator[Event]
 
 def limited(found: EndpointRecord) -> Iterator[str]:
     """Yield what keeps an endpoint from more replicas than it has, a sentence each."""
-    spec = found.spec
+    spec = _as_it_serves(found)
     most = [pool for pool in spec.pools if pool.max_replicas <= found.wanted.get(pool.name, 0)]
     for pool in most if not spec.attached else ():
         if pool.min_replicas < pool.max_replicas:
             yield f"{pool.name} has the {pool.max_replicas} replicas that it may have at most (replicas.max)"
-    held, gpus = _held_gpus(found), [pool.request.gpus for pool in spec.pools if pool not in most]
-    if spec.budget_gpus and gpus and held + min(gpus) > spec.budget_gpus:
+    held, gpus = _held_gpus(spec, found.wanted), [pool.request.gpus for pool in spec.pools if pool not in most]
+    if spec.budget_gpus and spec.apart and gpus and held + min(gpus) > spec.budget_gpus:
         yield f"prefill and decode have {held} of the {spec.budget_gpus} GPUs that they may have together (gpuBudget)"
 
 
-def _has_their_shape(found: EndpointRecord) -> bool:
-    """Whether the revision that serves has the pools that are asked for; until it has, its replicas tell nothing of theirs."""
+def _as_it_serves(found: EndpointRecord) -> Endpoint:
+    """Return an endpoint with the pools of the revision that serves, which may be others than are asked for."""
     serving = found.revisions.get(found.serving)
-    return serving is None or set(serving.pools) == {pool.name for pool in found.spec.pools}
+    return found.spec if serving is None else kept_up(serving.spec, found.spec)
 
 
-def _cut(found: EndpointRecord) -> Iterator[Event]:
+def _cut(found: EndpointRecord, spec: Endpoint, current: dict[str, int]) -> Iterator[Event]:
     """Yield what brings the pools within a budget that is less than they have, as much from each as it has too much."""
-    spec = found.spec
-    if not spec.budget_gpus or len(spec.pools) < 2 or _held_gpus(found) <= spec.budget_gpus:
+    if not spec.budget_gpus or not spec.apart or _held_gpus(spec, current) <= spec.budget_gpus:
         return
-    wants = [float(found.wanted.get(pool.name, 0)) for pool in spec.pools]
+    wants = [float(current[pool.name]) for pool in spec.pools]
     for pool, share in zip(spec.pools, _shares(spec, wants, spec.budget_gpus), strict=True):
-        before = found.wanted.get(pool.name, 0)
+        before = current[pool.name]
         if share < before:
             yield _event(found, pool, before, share, BUDGET, {"budget_gpus": float(spec.budget_gpus), "right": before})
 
@@ -150,7 +149,7 @@ def _that_fit(wants: list[Want], targets: list[int], budget: int) -> list[int]:
     return after
 
 
-def _want(state: State, found: EndpointRecord, pool: Pool, loads: Loads) -> Want:
+def _want(state: State, found: EndpointRecord, pool: Pool, current: int, loads: Loads) -> Want:
     """Return how many replicas of a pool its load, its promise and what is expected call for, whichever is most."""
     spec, now = found.spec, loads.now(found.id, pool.name)
     ready = [
@@ -177,7 +176,7 @@ def _want(state: State, found: EndpointRecord, pool: Pool, loads: Loads) -> Want
         signals["late"] = late
         wanted[LATE] = max(len(ready) + 1.0, len(ready) * LATE_STEP)
     why = max(wanted, key=lambda name: wanted[name])
-    return Want(pool, found.wanted.get(pool.name, 0), float(wanted[why]), why, now, signals)
+    return Want(pool, current, float(wanted[why]), why, now, signals)
 
 
 def _shared(spec: Endpoint, wants: list[Want], budget: int) -> list[Want]:
@@ -203,13 +202,12 @@ def _shares(spec: Endpoint, wants: list[float], budget: int) -> tuple[int, int]:
     )
 
 
-def _held_gpus(found: EndpointRecord) -> int:
-    return sum(found.wanted.get(pool.name, 0) * pool.request.gpus for pool in found.spec.pools)
+def _held_gpus(spec: Endpoint, current: dict[str, int]) -> int:
+    return sum(current.get(pool.name, 0) * pool.request.gpus for pool in spec.pools)
 
 
-def _budget_gpus(state: State, found: EndpointRecord) -> int:
+def _budget_gpus(state: State, spec: Endpoint, current: dict[str, int]) -> int:
     """Return the GPUs that an endpoint's pools may have together: by its budget, their limits, and what is left of the tenant's quota."""
-    spec = found.spec
     most = sum(pool.max_replicas * max(pool.request.gpus, 1) for pool in spec.pools)
     most = min(most, spec.budget_gpus or most)
     tenant = state.tenants.get(spec.tenant)
@@ -217,7 +215,7 @@ def _budget_gpus(state: State, found: EndpointRecord) -> int:
     if quota is None or not any(pool.request.gpus for pool in spec.pools):
         return most
     held = state.usage.get(spec.tenant, {}).get(GPU_MILLI, 0) // GPU
-    return max(min(most, quota // GPU - max(held - _held_gpus(found), 0)), 0)
+    return max(min(most, quota // GPU - max(held - _held_gpus(spec, current), 0)), 0)
 
 
 _SENTENCES = {

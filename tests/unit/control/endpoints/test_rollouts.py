@@ -220,6 +220,19 @@ def test_one_whose_room_others_take_is_rolled_back() -> None:
     assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["not-ready"]
 
 
+def test_after_a_change_of_pools_that_failed_the_old_one_is_scaled_as_before() -> None:
+    rollout = Rollout(canary=0.0)
+    city = serving(4, rollout=rollout)
+    pools = tuple(Pool(name=name, request=Request(gpus=1)) for name in ("prefill", "decode"))
+    city.apply(chat(pools=pools, rollout=rollout, arguments=("broken",)))
+    city.run(60)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["crashed"]
+    assert len(city.replicas()) >= 2
+    city.see(1, arrived=9, waiting=25)
+    city.run(40)
+    assert len(city.replicas()) == 8
+
+
 def test_what_was_replaced_goes_while_a_newer_one_is_on_trial() -> None:
     city = serving(2)
     city.gateway.open = {r.run: 1 for r in city.replicas()}
