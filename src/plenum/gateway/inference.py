@@ -25,9 +25,9 @@ from plenum.gateway.measures import Measures
 from plenum.gateway.meter import Counted, Meter, plain, usage_of
 from plenum.gateway.moderation import Moderation
 from plenum.gateway.read import Reading, Wishes, read_ask
-from plenum.gateway.request import Ask, Dispatch, Dispatched
+from plenum.gateway.request import Ask, Dispatch, Dispatched, RefusedError
 from plenum.gateway.settings import GatewaySettings
-from plenum.gateway.variants import Chosen, Variants, note
+from plenum.gateway.variants import Chosen, Variants, note, note_failed
 from plenum.ports.engine import CHAT, EngineError
 from plenum.ports.gateway import Key, Table, Usage
 
@@ -335,6 +335,9 @@ class Answering:
                     self._bill(dispatched, outcome)
             elif self._slot is not None:
                 self._slot.drop()
+            unserved = isinstance(error, RefusedError) and error.status >= 500
+            if self._chosen is not None and self.usage is None and unserved:
+                note_failed(self._chosen)  # nothing is billed, and its arm did not do
         finally:
             # Whatever becomes of the bill: a place that is not given back is lost to everybody.
             if self._grant is not None:
@@ -379,6 +382,9 @@ class Answering:
         }
         inference.measures.answered(dispatched.endpoint, outcome, **figures)
         if self._chosen is not None:
-            note(self._chosen, **figures, failed=outcome != "done")
+            if outcome == "done":
+                note(self._chosen, **figures)
+            else:
+                note_failed(self._chosen)
             if self._kept and outcome == "done" and not inference.closing:
                 inference.judging.offer(self._chosen, bytes(self._kept))

@@ -179,14 +179,10 @@ def note(
     output_tokens: int,
     ttft_s: float,
     total_s: float,
-    failed: bool,
 ) -> None:
     """Note what a request came to."""
     figures = chosen.figures
     figures.requests += 1
-    figures.failed += failed
-    if failed:
-        return
     cost = chosen.arm.cost(prompt_tokens, output_tokens)
     figures.prompt_tokens += prompt_tokens
     figures.cached_tokens += cached_tokens
@@ -195,6 +191,12 @@ def note(
     figures.total_s += total_s
     figures.cost += cost
     figures.cost_squares += cost**2
+
+
+def note_failed(chosen: Chosen) -> None:
+    """Note a request that was not answered to its end."""
+    chosen.figures.requests += 1
+    chosen.figures.failed += 1
 
 
 def summary(figures: Mapping[str, Figures], good_enough: float, *, judged: bool, priced: bool) -> dict[str, Any]:

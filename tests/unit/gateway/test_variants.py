@@ -29,7 +29,7 @@ from plenum.gateway.app import Gateway
 from plenum.gateway.figures import Figures, quality_of, verdict
 from plenum.gateway.judging import MAX_WAITING, said_in, score_in
 from plenum.gateway.kept_figures import KeptFigures
-from plenum.gateway.request import Ask
+from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.variants import Variants
 from plenum.ports.engine import CHAT, COMPLETIONS
 from plenum.ports.gateway import Key
@@ -249,6 +249,25 @@ def test_a_judge_scores_answers_after_they_were_sent_and_is_billed_by_itself(tmp
             assert sums()["requests"] == MAX_WAITING + 3, "the judge is in no experiment"
 
     asyncio.run(go())
+
+
+def test_requests_that_no_engine_answers_count_as_failed(tmp_path: Path) -> None:
+    async def refuse(ask: Ask) -> CannedAnswer:
+        raise RefusedError(503, "overloaded_error", "queue.full", "too many wait")
+
+    async def broken(ask: Ask) -> CannedAnswer:
+        return CannedAnswer([b"{}"], status=500)
+
+    async def go(answer: Callable[[Ask], Awaitable[CannedAnswer]], folder: Path) -> None:
+        async with asking(folder, TONE, answer) as (client, _, _, gateway):
+            with pytest.raises(openai.InternalServerError):
+                await say(client, "hi", "ann")
+            arms = gateway.inference.variants.shown("acme")[0]["arms"]
+            assert [each["sums"]["failed"] for each in arms if each["name"] == arm("ann")] == [1]
+            assert sum(each["sums"]["requests"] for each in arms) == 1
+
+    asyncio.run(go(refuse, tmp_path / "refused"))
+    asyncio.run(go(broken, tmp_path / "broken"))
 
 
 def test_answers_and_grades_are_read_as_far_as_they_can_be() -> None:
