@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,9 +14,30 @@ from plenum.adapters.weights.references import UnknownWeightsError, WeightsError
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
-def new_client() -> httpx.Client:
+def new_client(transport: httpx.BaseTransport | None = None) -> httpx.Client:
     """Return a client that follows redirects (credentials stay with the host that they are for) and needs answers in time."""
-    return httpx.Client(timeout=TIMEOUT, follow_redirects=True, max_redirects=5)
+    hooks = {"response": [_stays_outside]}
+    return httpx.Client(timeout=TIMEOUT, follow_redirects=True, max_redirects=5, event_hooks=hooks, transport=transport)
+
+
+def is_inside(host: str) -> bool:
+    """Whether a host is written as one that only this machine or its network has."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host.rstrip(".").lower().endswith("localhost")
+
+
+def _stays_outside(answer: httpx.Response) -> None:
+    """Raise WeightsError where a store elsewhere sends this node on to services of its own network."""
+    if not answer.has_redirect_location:
+        return
+    try:
+        there = answer.url.join(answer.headers["location"]).host
+    except httpx.InvalidURL:
+        raise WeightsError(f"{answer.url.host} sends on to what is no address") from None
+    if is_inside(there) and not is_inside(answer.url.host):
+        raise WeightsError(f"{answer.url.host} sends on to {there}, which is within this network")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Credentials are the node's own: Docker's configuration (``$DOCKER_CONFIG``, ``~/
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from plenum.adapters.weights.http_files import ask, new_client, raise_for, read_from
+from plenum.adapters.weights.http_files import ask, is_inside, new_client, raise_for, read_from
 from plenum.adapters.weights.listings import Item, Listing, checked
 from plenum.adapters.weights.references import DigestError, Reference, WeightsError
 
@@ -143,19 +142,11 @@ class _Registry:
         if not realm.host or realm.scheme not in ("http", "https"):
             raise WeightsError(f"{what} at {text[:100]!r}, which is no address")
         own = httpx.URL(self._base).host
-        if _is_inside(realm.host) and not _is_inside(own):
+        if is_inside(realm.host) and not is_inside(own):
             raise WeightsError(f"{what} at {realm.host}, which is not where the registry is but within this network")
         if realm.scheme == "http" and not _LOOPBACK.fullmatch(realm.netloc.decode()):
             raise WeightsError(f"{what} over plain HTTP")
         return realm
-
-
-def _is_inside(host: str) -> bool:
-    """Whether a host is written as one that only this machine or its network has."""
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return host.rstrip(".").lower().endswith("localhost")
 
 
 def _unpacks(layer: _Descriptor) -> bool:

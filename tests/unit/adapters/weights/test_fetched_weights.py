@@ -21,6 +21,7 @@ import pytest
 from tests.unit.adapters.weights.stores import COMMIT, Store, hub, registry, served, titled
 
 from plenum.adapters.weights import DigestError, Staged, UnknownWeightsError, WeightsError, stage
+from plenum.adapters.weights.http_files import new_client
 from plenum.adapters.weights.listings import AwayError, BrokenError
 
 BIG = random.Random(1).randbytes(1 << 20)
@@ -302,11 +303,13 @@ def test_a_registry_gives_a_token_and_a_manifest_is_what_its_digest_says(store: 
 @pytest.mark.parametrize(
     "realm", ["http://127.0.0.1:1/", "https://localhost/", "https://[::1]/t", "https://10.0.0.7/t"]
 )
+@pytest.mark.parametrize("header", ["WWW-Authenticate", "Location"])
 def test_a_registry_elsewhere_makes_nobody_ask_services_of_this_network(
-    staging: Any, monkeypatch: pytest.MonkeyPatch, realm: str
+    staging: Any, monkeypatch: pytest.MonkeyPatch, realm: str, header: str
 ) -> None:
-    answer = httpx.Response(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
-    client = httpx.Client(transport=httpx.MockTransport(lambda request: answer))
+    said = {"WWW-Authenticate": f'Bearer realm="{realm}"', "Location": realm}
+    answer = httpx.Response(401 if header == "WWW-Authenticate" else 307, headers={header: said[header]})
+    client = new_client(httpx.MockTransport(lambda request: answer))
     monkeypatch.setattr("plenum.adapters.weights.registries.new_client", lambda: client)
     with pytest.raises(WeightsError, match="within this network"):
         staging("oci://registry.example.com/models/small:v1")
