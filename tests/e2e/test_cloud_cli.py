@@ -279,7 +279,7 @@ def test_mistakes_in_manifests_are_said_where_they_are(cloud: Cloud, manifest: s
         (("delete", "node", "x"), 2, "cannot be deleted"),
         (("delete", "job", "nobody", "--ignore-absent"), 0, ""),
         (("drain", "nobody"), 5, "there is no node nobody"),
-        (("logs", "nobody"), 5, "there is no job research/nobody"),
+        (("logs", "nobody"), 5, "there is no job or endpoint research/nobody"),
         (("why", "nobody", "--at", "@1"), 5, "there is no job"),
         (("explain", "nobody"), 5, "there is no job"),
         (("get", "event", "999999"), 5, "999999"),

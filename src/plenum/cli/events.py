@@ -11,7 +11,7 @@ import click
 from plenum.cli.cloud import cloud_options, connected, split_job, tenant_of
 from plenum.cli.complete import complete_job
 from plenum.cli.story import told
-from plenum.cli.tables import Column, clean, column_widths, table_lines, terminal_width
+from plenum.cli.tables import GAP, Column, clean, column_widths, table_lines, terminal_width
 from plenum.cli.times import clock, moment, seconds_of
 
 LAST = 50
@@ -112,7 +112,11 @@ class _Writer:
             return
         rows = [self._row(event) for event in events]
         least = [" " * LEAST_WIDTHS[i] for i in self._shown]
-        self._widths = column_widths(self._columns, [*rows, least], terminal_width())
+        width = terminal_width()
+        self._widths = column_widths(self._columns, [*rows, least], width)
+        # What is still to come is as long as it likes, where there is room.
+        room = sys.maxsize if width is None else width - sum(self._widths[:-1]) - len(GAP) * (len(self._widths) - 1)
+        self._widths[-1] = max(self._widths[-1], room)
         for line in table_lines(self._columns, rows, widths=self._widths):
             click.echo(line)
 

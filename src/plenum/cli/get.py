@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -214,19 +215,27 @@ def _watch(
     tenant: str | None,
     asked: dict[str, Any],
 ) -> None:
-    shown = {_name_of(kind, item): item.get("metadata", {}).get("resourceVersion") for item in listing["items"]}
+    shown = {_name_of(kind, item): _looks(item) for item in listing["items"]}
     write = _RowWriter(kind, listing["items"], output, tenant is None)
     for item in _changes(client, kind, listing, tenant):
         name = _name_of(kind, item)
         if "metadata" in item:
             if names and item["metadata"]["name"] not in {n.rpartition("/")[2] for n in names}:
                 continue
-            version = item["metadata"].get("resourceVersion")
-            if shown.get(name) == version or not _wanted(item, asked):
+            looks = _looks(item)
+            if name not in shown and _of_endpoint(name, shown):
                 continue
-            shown[name] = version
+            if shown.get(name) == looks or not _wanted(item, asked):
+                continue
+            shown[name] = looks
         write(item, name)
         sys.stdout.flush()
+
+
+def _looks(item: Item) -> tuple[Any, ...]:
+    """Return what a change of shows; the replicas of an endpoint come and go without a new version of it."""
+    status = item.get("status", {})
+    return item.get("metadata", {}).get("resourceVersion"), status.get("phase"), str(status.get("replicas"))
 
 
 def _changes(client: Client, kind: Kind, listing: Item, tenant: str | None) -> Iterator[Item]:
@@ -248,12 +257,26 @@ def _changes(client: Client, kind: Kind, listing: Item, tenant: str | None) -> I
         elif subject.startswith((prefix, also)):
             name = subject.removeprefix(prefix).removeprefix(also)
             try:
-                yield one(client, kind, name, tenant)
+                item = one(client, kind, name, tenant)
+                yield one(client, kind, owner, tenant) if (owner := _owner(item)) else item
             except ProblemError as problem:
                 if problem.status != 404:
                     raise
                 if event["type"].endswith(("Deleted", "Revoked", "Ended", "Forgotten")):
                     yield _gone(kind, name)
+
+
+def _owner(item: Item) -> str:
+    """Return the endpoint whose replicas a job holds, which is what lists show of it; empty: it is its own."""
+    meta = item.get("metadata", {})
+    endpoint = (meta.get("labels") or {}).get("endpoint", "")
+    return f"{meta['tenant']}/{endpoint}" if endpoint and meta.get("createdBy") == "control" else ""
+
+
+def _of_endpoint(name: str, shown: Iterable[str]) -> bool:
+    """Return whether what has gone is the job of an endpoint that is listed."""
+    whole = re.sub(r"-r\d+(-prefill|-decode)?$", "", name.partition("/")[2])
+    return whole != name.partition("/")[2] and any(known.partition("/")[2] == whole for known in shown)
 
 
 def _gone(kind: Kind, name: str) -> Item:
@@ -280,7 +303,8 @@ class _RowWriter:
         if items:
             self._columns, rows = columns_of(kind, items, time.time(), wide=output == "wide", tenants=tenants)
             cells = [[clean(cell) for cell in row] for row in rows]
-            self._widths = column_widths(self._columns, cells, terminal_width())
+            longest = [" " * max(map(len, PHASES)) if column.head == "PHASE" else "" for column in self._columns]
+            self._widths = column_widths(self._columns, [*cells, longest], terminal_width())
 
     def __call__(self, item: Item, name: str) -> None:
         if self._output == "name":

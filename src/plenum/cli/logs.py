@@ -71,6 +71,11 @@ def command(
                 out = _Prefixed(slot, len(wanted) > 1, wanted.index(slot))
                 out.write(*_pieces(client, path, {**asked, "slot": slot}, tail))
                 out.end()
+                if not out.wrote and tail != 0:
+                    other = "stderr" if stream == "stdout" else "stdout"
+                    click.echo(
+                        f"{slot} has written nothing to {stream} so far; there is --stream {other} too", err=True
+                    )
         elif len(wanted) == 1:
             out = _Prefixed(wanted[0], False, 0)
             for data in _followed(client, path, {**asked, "slot": wanted[0]}, tail, attempt is not None):
@@ -209,6 +214,7 @@ class _Prefixed:
     def __init__(self, slot: str, named: bool, number: int, lock: threading.Lock | None = None) -> None:
         self._lock = lock or threading.Lock()
         self._rest = b""
+        self.wrote = False
         colour = PREFIX_COLOURS[number % len(PREFIX_COLOURS)]
         prefix = f"{slot} | "
         self._prefix = (click.style(prefix, fg=colour) if sys.stdout.isatty() else prefix).encode() if named else b""
@@ -230,6 +236,7 @@ class _Prefixed:
 
     def _out(self, data: bytes) -> None:
         if data:
+            self.wrote = True
             with self._lock:
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()

@@ -205,7 +205,7 @@ class _Line:
 def _hint(endpoint: dict[str, Any], patience: Patience) -> str:
     meta, status = endpoint["metadata"], endpoint["status"]
     waits = (status.get("waiting") or {}).get("sentence", "")
-    text = clean(without_subject(status.get("message") or waits, meta))
+    text = clean(without_subject(status.get("message") or waits, meta)).removeprefix("waits: ")
     ends = (
         f"did not come up: {text}"
         if status.get("failed") or status["phase"] == "Failed"

@@ -118,7 +118,8 @@ def _released(body: Body, actor: str) -> str:
 
 
 def _ended(body: Body, actor: str) -> str:
-    return f"{body['phase'].lower()}{_message(body)}"
+    phase = body["phase"].lower()
+    return phase if body.get("message") == phase else f"{phase}{_message(body)}"
 
 
 def _decision(body: Body, actor: str) -> str:

@@ -166,9 +166,10 @@ def _row_lines(
         parts = []
         for i, lines in enumerate(folded):
             text = lines[k] if k < len(lines) else ""
-            pad = " " * (widths[i] - _length(text))
-            shown = click.style(text, bold=True) if bold and text else _coloured(text)
             last = i == len(folded) - 1
+            # The last column may be as wide as no line ever is.
+            pad = "" if last and not columns[i].right else " " * (widths[i] - _length(text))
+            shown = click.style(text, bold=True) if bold and text else _coloured(text)
             parts.append(pad + shown if columns[i].right else shown if last else shown + pad)
         yield GAP.join(parts).rstrip()
 

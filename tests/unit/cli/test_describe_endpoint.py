@@ -7,6 +7,7 @@ import pytest
 
 from plenum.cli.describe import _field, _flat, _part
 from plenum.cli.describe_endpoint import endpoint_lines, two_ms
+from plenum.cli.get import _of_endpoint, _owner
 from plenum.cli.kinds import without_subject
 
 POOL = {
@@ -49,3 +50,13 @@ def test_an_event_of_a_replica_says_of_which_revision(subject: str, part: str) -
 def test_a_sentence_under_a_name_does_not_begin_with_it(sentence: str) -> None:
     assert without_subject(sentence, {"tenant": "default", "name": "chat"}) == "waits"
     assert without_subject("default/chat-r1x waits", {"tenant": "default", "name": "chat"}) == "default/chat-r1x waits"
+
+
+def test_lists_show_the_endpoint_and_not_the_jobs_that_hold_its_replicas() -> None:
+    meta = {"name": "chat-r1", "tenant": "default", "labels": {"endpoint": "chat"}}
+    assert _owner({"metadata": meta | {"createdBy": "control"}}) == "default/chat"
+    assert _owner({"metadata": meta | {"createdBy": "user/ann"}}) == ""
+    shown = ("endpoint/default/chat", "endpoint/default/other")
+    assert _of_endpoint("job/default/chat-r12-decode", shown)
+    assert not _of_endpoint("job/default/chat", shown)
+    assert not _of_endpoint("job/default/mine-r1", shown)

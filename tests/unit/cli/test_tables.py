@@ -82,3 +82,10 @@ def test_what_is_piped_has_no_width_but_that_of_the_environment(monkeypatch) -> 
     assert terminal_width() is None
     monkeypatch.setenv("COLUMNS", "72")
     assert terminal_width() == 72
+
+
+def test_a_last_column_may_be_as_wide_as_no_line_is() -> None:
+    columns = (Column(head="TIME"), Column(head="WHAT", fold=True))
+    assert plain(table_lines(columns, [("12:00", SENTENCE)], widths=[8, 2**62], heads=False)) == [
+        "12:00     " + SENTENCE
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,50 @@ class Document:
     def wrong(self, path: tuple[int | str, ...], sentence: str) -> FieldError:
         """Return the error that says what is wrong at a path."""
         return FieldError(dotted(path), sentence, file=self.file, line=self.line_of(path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A resource as a person wrote it.
+
+    Parameters
+    ----------
+    manifest
+        The same as plain values, without what only the system writes; with its tenant, where it has one.
+    version
+        ``metadata.resourceVersion``, where the manifest was read from a control plane; else empty.
+    document
+        Where it stands, for errors that are found later.
+    """
+
+    manifest: dict[str, Any]
+    version: str = ""
+    document: Document = field(compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name among its kind, or within its tenant."""
+        return self.manifest["metadata"]["name"]
+
+    @property
+    def kind(self) -> str:
+        """The manifest's kind."""
+        return self.manifest["kind"]
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is; empty: it is in no tenant."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenByTenant(Written):
+    """A resource that is some tenant's."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.manifest["metadata"]["tenant"]
 
 
 def dotted(path: tuple[int | str, ...]) -> str:

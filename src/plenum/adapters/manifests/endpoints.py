@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-from plenum.adapters.manifests.document import Document, document_of, plain
+from plenum.adapters.manifests.document import Document, WrittenByTenant, document_of, plain
 from plenum.adapters.manifests.endpoint_types import PoolSpec, ServedManifest, ServedSpec
 from plenum.adapters.manifests.fields import check_head, names_in, nearest, validated, written
 from plenum.adapters.manifests.workload_types import WorkloadSpec
@@ -27,38 +26,10 @@ _EITHER = (*names_in(ServedSpec), *_COMMAND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedResource:
-    """An endpoint as a person wrote it.
-
-    Parameters
-    ----------
-    manifest
-        The same as plain values, with its tenant, without what only the system writes.
-    version
-        ``metadata.resourceVersion``, where the manifest was read from a control plane; else empty.
-    document
-        Where it stands, for errors that are found later.
-    """
+class ServedResource(WrittenByTenant):
+    """A model to be served, as a person wrote it."""
 
     endpoint: Endpoint
-    manifest: dict[str, Any]
-    version: str = ""
-    document: Document = field(compare=False, repr=False)
-
-    @property
-    def kind(self) -> str:
-        """``Endpoint``."""
-        return "Endpoint"
-
-    @property
-    def name(self) -> str:
-        """Name within its tenant."""
-        return self.endpoint.name
-
-    @property
-    def tenant(self) -> str:
-        """Whose it is."""
-        return self.endpoint.tenant
 
 
 def is_served(value: object) -> bool:

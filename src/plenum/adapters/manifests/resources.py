@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from plenum.adapters.manifests.document import Document, document_of, load_documents, plain, read_text
+from plenum.adapters.manifests.document import Document, Written, document_of, load_documents, plain, read_text
 from plenum.adapters.manifests.endpoints import ServedResource, is_served, served_of
 from plenum.adapters.manifests.fields import check_head, validated, written
 from plenum.adapters.manifests.fleet import fleet_of
@@ -21,39 +20,14 @@ from plenum.ports.policy import NOTHING, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
-    manifest: dict[str, Any]
-    """The same as plain values, without what only the system writes."""
-    version: str = ""
-    """``metadata.resourceVersion``, where it was read from a control plane; else empty."""
-    document: Document = field(compare=False, repr=False)
-    """Where it stands, for errors that are found later."""
-
-    @property
-    def name(self) -> str:
-        """Name among its kind."""
-        return self.manifest["metadata"]["name"]
-
-    @property
-    def kind(self) -> str:
-        """The manifest's kind."""
-        return self.manifest["kind"]
-
-    @property
-    def tenant(self) -> str:
-        """Empty: it is in no tenant."""
-        return ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetResource(_Read):
+class FleetResource(Written):
     """Hardware."""
 
     fleet: Fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TenantResource(_Read):
+class TenantResource(Written):
     """A tenant; ``quota`` is resource to amount in base units (``gpu_milli``, ``cpu_milli``, ``memory_bytes``)."""
 
     quota: dict[str, int]
@@ -63,7 +37,7 @@ class TenantResource(_Read):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserResource(_Read):
+class UserResource(Written):
     """A user; ``grants`` are pairs of role and tenant."""
 
     grants: tuple[tuple[str, str], ...]

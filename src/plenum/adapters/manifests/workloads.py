@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from plenum.adapters.manifests.document import Document, document_of, load_documents, plain, read_text
+from plenum.adapters.manifests.document import Document, WrittenByTenant, document_of, load_documents, plain, read_text
 from plenum.adapters.manifests.fields import check_head, one_of, validated, written
 from plenum.adapters.manifests.workload_types import (
     MANIFESTS,
@@ -60,41 +60,17 @@ def parse_workloads(text: str, file: str = "") -> tuple[Workload, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobManifest:
+class JobManifest(WrittenByTenant):
     """A job as a person wrote it.
 
     Parameters
     ----------
     workload, process
         What is placed, and what each replica of it runs; without a ``run`` section, an imitation.
-    manifest
-        The same as plain values, with its tenant, without what only the system writes.
-    version
-        ``metadata.resourceVersion``, where the manifest was read from a control plane; else empty.
-    document
-        Where it stands, for errors that are found later.
     """
 
     workload: Workload
     process: Process
-    manifest: dict[str, Any]
-    version: str = ""
-    document: Document = field(compare=False, repr=False)
-
-    @property
-    def kind(self) -> str:
-        """``TrainingJob``, ``Endpoint`` or ``Task``."""
-        return self.workload.kind.value
-
-    @property
-    def name(self) -> str:
-        """Name within its tenant."""
-        return self.workload.name
-
-    @property
-    def tenant(self) -> str:
-        """Whose it is."""
-        return self.workload.tenant
 
 
 def read_jobs(path: pathlib.Path | str, *, tenant: str = "default") -> tuple[JobManifest, ...]:
