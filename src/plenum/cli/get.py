@@ -303,8 +303,7 @@ class _RowWriter:
         if items:
             self._columns, rows = columns_of(kind, items, time.time(), wide=output == "wide", tenants=tenants)
             cells = [[clean(cell) for cell in row] for row in rows]
-            longest = [" " * max(map(len, PHASES)) if column.head == "PHASE" else "" for column in self._columns]
-            self._widths = column_widths(self._columns, [*cells, longest], terminal_width())
+            self._widths = column_widths(self._columns, cells, terminal_width())
 
     def __call__(self, item: Item, name: str) -> None:
         if self._output == "name":
