@@ -164,9 +164,9 @@ def test_batch_work_is_put_off_while_interactive_work_takes_everything_and_done_
             await _train(on)
 
             async def interactive():
-                for _ in range(200):
+                for _ in range(300):  # nearly twice as many as there are places for
                     tasks.append(asyncio.ensure_future(on.take(on.ask(output_tokens=50))))
-                    await asyncio.sleep(0.125)
+                    await asyncio.sleep(0.08)
 
             tasks: list = []
             rush = asyncio.ensure_future(interactive())
