@@ -131,6 +131,7 @@ def test_bench_sends_prompts_of_exact_lengths_and_says_what_their_users_saw(serv
     assert found["served"] == 3
     assert (found["isl"], found["osl"], found["exact_prompts"]) == (60, 6, 1)
     assert 0 < found["ttft_s"]["p50"] < found["e2e_s"]["p50"]
+    assert served.url.removesuffix("/v1") in plenum(served.cloud.folder, "get", "gateways")
 
 
 def test_a_key_is_no_good_elsewhere_or_once_it_is_revoked(served: Served):
