@@ -1,7 +1,11 @@
 """Tenants, users and tokens: who may give what to whom."""
 
+from pathlib import Path
+
 import pytest
 from tests.api.lab import Lab, problem
+
+from plenum.bootstrap.apply import apply_files
 
 
 def grants(*pairs: tuple[str, str]) -> dict:
@@ -44,6 +48,32 @@ def test_an_admin_sets_their_tenants_experiments_and_nothing_else_of_it(lab: Lab
     wrong = {**tone, "arms": [{"name": "a", "model": "gone"}]}
     refused = lab.ask("PUT", "/tenants/research", "ada", json={"spec": {**moderated, "experiments": [wrong]}})
     assert problem(refused)["field"] == "spec.experiments[0].arms[0].model"
+
+
+TOGETHER = """
+apiVersion: plenum.dev/v1alpha1
+kind: Tenant
+metadata: {name: green}
+spec:
+  maxJobs: 3
+  experiments: [{name: tone, model: helper, arms: [{name: plain, model: chat}]}]
+---
+apiVersion: plenum.dev/v1alpha1
+kind: Endpoint
+metadata: {name: chat, tenant: green}
+spec: {model: x, engine: vllm, attach: ["http://127.0.0.1:9"]}
+"""
+
+
+def test_a_tenant_s_experiments_come_with_the_endpoints_that_they_name(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "green.yaml"
+    file.write_text(TOGETHER)
+    assert lab.run(apply_files(lab.service, (str(file),), "root")) == ["Tenant green", "Endpoint chat", "Tenant green"]
+    spec = lab.get("/tenants/green")["spec"]
+    assert (spec["maxJobs"], spec["experiments"][0]["name"]) == (3, "tone")
+    assert lab.run(apply_files(lab.service, (str(file),), "root")) == [], (
+        "experiments that run are not ended for a while"
+    )
 
 
 def test_a_tenant_with_live_jobs_stays(lab: Lab) -> None:

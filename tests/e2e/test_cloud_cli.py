@@ -172,6 +172,17 @@ def test_a_change_is_shown_first_and_guarded(cloud: Cloud) -> None:
     assert cloud.run("get", "endpoint", "web").code == 5
 
 
+def test_a_tenant_s_experiments_come_with_the_endpoints_that_they_name(cloud: Cloud) -> None:
+    spec = "{experiments: [{name: tone, model: helper, arms: [{name: plain, model: chat}]}]}"
+    served = "{model: x, engine: vllm, attach: ['http://127.0.0.1:9']}"
+    text = job("green", spec, "Tenant") + "---\n" + job("chat, tenant: green", served, "Endpoint")
+    assert "tenant/green is new" in cloud.apply(text, "--dry-run").out
+    made = ["tenant/green created", "endpoint/green/chat created", "tenant/green changed"]
+    assert cloud.apply(text).out.splitlines() == made
+    assert cloud.apply(text).out.splitlines() == ["endpoint/green/chat unchanged", "tenant/green unchanged"]
+    cloud.ok("delete", "endpoint", "green/chat")
+
+
 def test_saying_no_changes_nothing(cloud: Cloud) -> None:
     folder = cloud.folder / "asked"
     folder.mkdir()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import takewhile
 
 import msgspec
 
 from plenum.adapters.manifests.endpoints import ServedResource
 from plenum.adapters.manifests.resources import FleetResource, Resource, TenantResource, UserResource, read_manifests
+from plenum.adapters.manifests.turns import in_turn
 from plenum.control import commands
 from plenum.control.commands import Command
 from plenum.control.endpoints.commands import apply_endpoint
 from plenum.control.events import Grant
 from plenum.control.hardware import node_facts
 from plenum.control.service import Service
-
-ORDER = ("Tenant", "User", "Fleet")
-"""What others need goes first; jobs come last."""
 
 READY_S = 10.0
 """Longest that nodes are waited for before jobs are applied; those that need them would wait for no good reason."""
@@ -31,18 +30,19 @@ async def apply_files(service: Service, paths: tuple[str, ...], actor: str) -> l
     PlenumError
         A manifest is wrong (then nothing is applied), or the control plane refuses one (then those before it are applied).
     """
-    resources = [resource for path in paths for resource in read_manifests(path)]
-    hardware = [resource for resource in resources if resource.kind in ORDER]
-    hardware.sort(key=lambda resource: ORDER.index(resource.kind))
+    resources = in_turn(resource for path in paths for resource in read_manifests(path))
+    hardware = list(takewhile(lambda resource: not resource.tenant, resources))
     changed = await _applied(service, hardware, actor)
     await nodes_ready(service)
-    return changed + await _applied(service, [r for r in resources if r.kind not in ORDER], actor)
+    return changed + await _applied(service, resources[len(hardware) :], actor)
 
 
 async def _applied(service: Service, resources: list[Resource], actor: str) -> list[str]:
     wanted = [(resource, command_of(resource)) for resource in resources]
     changed = []
     for resource, command in wanted:
+        if isinstance(resource, TenantResource) and resource.only_new and resource.name in service.state.tenants:
+            continue
         outcome = await service.execute(command.by(actor))
         if outcome.events:
             changed.append(f"{resource.kind} {resource.name}")

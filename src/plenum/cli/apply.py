@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_FILES = 10_000
-ORDER = ("Tenant", "User", "Fleet", "TrainingJob", "Endpoint", "Task")
-"""What others need goes first."""
 
 
 @click.command()
@@ -58,10 +56,13 @@ def command(
     plenum apply -f cluster/ --diff
     plenum get task hello -o yaml | sed s/4/8/ | plenum apply -f - --dry-run
     """
+    from plenum.adapters.manifests.turns import in_turn
+
     with connected(context) as client:
         resources = read_all(files, tenant_of(client, tenant))
         if tenant:
             _check_tenant(resources, tenant)
+        resources = [each for each in in_turn(resources) if not _is_there(client, each)]
         if dry_run or diff or ask:
             changed = [_preview(client, resource, resources) for resource in resources]
             if dry_run:
@@ -71,10 +72,10 @@ def command(
                 return
             if ask and not click.confirm("Apply?", err=True):
                 sys.exit(NO)
-        answers = []
+        answers: dict[str, Any] = {}
         for resource in resources:
             answer, word = applied(client, resource)
-            answers.append(answer)
+            answers[label_of(resource)] = answer
             if output == "text":
                 click.echo(f"{label_of(resource)} {word}")
             elif output == "name":
@@ -82,11 +83,12 @@ def command(
     if output == "json":
         from plenum.cli.console import write_json
 
-        write_json(answers[0] if len(answers) == 1 else {"items": answers})
+        first, *more = answers.values()
+        write_json({"items": [first, *more]} if more else first)
 
 
 def read_all(files: tuple[str, ...], tenant: str) -> list[Resource]:
-    """Read every manifest of files and folders, in the order they are to be applied in.
+    """Read every manifest of files and folders, what others need first.
 
     Raises
     ------
@@ -94,6 +96,7 @@ def read_all(files: tuple[str, ...], tenant: str) -> list[Resource]:
         One cannot be read, cannot be meant, or is given twice.
     """
     from plenum.adapters.manifests.resources import parse_manifests, read_manifests
+    from plenum.adapters.manifests.turns import ORDER
     from plenum.control.commands import check_name
     from plenum.model.errors import FieldError
 
@@ -115,6 +118,13 @@ def read_all(files: tuple[str, ...], tenant: str) -> list[Resource]:
             raise resource.document.wrong(("metadata", "name"), f"{label_of(resource)} is given in {seen[key]} too")
         seen[key] = resource.document.file
     return sorted(found, key=lambda resource: ORDER.index(resource.kind))
+
+
+def _is_there(client: Client, resource: Resource) -> bool:
+    """Whether a resource that is only to be made where it is not there yet is there."""
+    from plenum.adapters.manifests.resources import TenantResource
+
+    return isinstance(resource, TenantResource) and resource.only_new and bool(_version(client, path_of(resource)))
 
 
 def _standard_input() -> str:

@@ -28,12 +28,21 @@ class FleetResource(Written):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantResource(Written):
-    """A tenant; ``quota`` is resource to amount in base units (``gpu_milli``, ``cpu_milli``, ``memory_bytes``)."""
+    """A tenant.
+
+    Parameters
+    ----------
+    quota
+        Resource to amount in base units (``gpu_milli``, ``cpu_milli``, ``memory_bytes``).
+    only_new
+        Whether it is to be made if it is not there, and left as it is if it is.
+    """
 
     quota: dict[str, int]
     max_jobs: int
     labels: dict[str, str]
     policy: Policy = NOTHING
+    only_new: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
