@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from plenum.graph.cluster import CPU_COLUMN, POWER_COLUMN, Cluster
+from plenum.graph.compiled import entry, inner, small
 from plenum.graph.shapes import ShapeArrays
 from plenum.model.errors import InvariantError
 from plenum.model.fleet import GPU
@@ -94,7 +94,7 @@ def state_of(cluster: Cluster, view: View, shapes: ShapeArrays, shape: NDArray[n
 # -- compiled rules ---------------------------------------------------------------------------------
 
 
-@njit(cache=True, forceinline=True)
+@small
 def bit_count(bits):
     """Number of members of a set held as bits."""
     count = 0
@@ -104,7 +104,7 @@ def bit_count(bits):
     return count
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def mig_start(taken, profile, slices):
     """First memory eighth at which a MIG instance fits beside those taken; -1: none."""
     starts = _SLICE_STARTS[profile]
@@ -114,7 +114,7 @@ def mig_start(taken, profile, slices):
     return -1
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def gpu_takes(free, taken, milli, mig, profile):
     """Whether one GPU can take a share, a whole request or a MIG instance."""
     if mig:
@@ -122,7 +122,7 @@ def gpu_takes(free, taken, milli, mig, profile):
     return not taken and free >= milli
 
 
-@njit(cache=True, forceinline=True)
+@small
 def watts(nodes, shapes, s, n):
     """Watts that one replica of shape s adds on node n."""
     explicit = shapes.need[s, POWER_COLUMN]
@@ -131,13 +131,13 @@ def watts(nodes, shapes, s, n):
     return (nodes.power_w[n] * shapes.gpus[s] * shapes.milli[s] + 999) // 1000
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def demand(nodes, shapes, s, n, column):
     """Demand of shape s for a column on node n."""
     return watts(nodes, shapes, s, n) if column == POWER_COLUMN else shapes.need[s, column]
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def shared_allow(nodes, state, shapes, s, n):
     """Whether the budgets above node n have room for one replica of shape s."""
     for k in range(nodes.shared.shape[1]):
@@ -150,7 +150,7 @@ def shared_allow(nodes, state, shapes, s, n):
     return True
 
 
-@njit(cache=True)
+@inner
 def numa_of(nodes, state, shapes, s, n):
     """NUMA nodes for an aligned replica as a set: the fewest that hold its GPUs, NICs and cores, best fit first; 0: none.
 
@@ -196,7 +196,7 @@ def numa_of(nodes, state, shapes, s, n):
     return best
 
 
-@njit(cache=True)
+@inner
 def pair_of(nodes, state, n, g, nic_free):
     """Lowest free NIC under the same PCIe switch as GPU g; -1: none."""
     for k in range(nodes.nic_pcie.shape[1]):
@@ -210,11 +210,11 @@ def pair_of(nodes, state, n, g, nic_free):
     return -1
 
 
-@njit(cache=True)
+@small
 def paired(nodes, state, shapes, s, n, mask):
     """Free GPUs within a NUMA set that can each have a free NIC of their own switch."""
     nic_free, count = state.nic_free[n], 0
-    for g in range(nodes.gpu_count[n]):
+    for g in range(np.int64(nodes.gpu_count[n])):
         q = nodes.gpu_numa[n, g]
         if (
             q < 0
@@ -231,7 +231,7 @@ def paired(nodes, state, shapes, s, n, mask):
     return count
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def fits(nodes, state, shapes, s, n):
     """Whether one replica of shape s fits node n, budgets above the node aside."""
     if not shapes.allowed[s, n]:
@@ -253,11 +253,11 @@ def fits(nodes, state, shapes, s, n):
     return shapes.aligned[s] == 0 or numa_of(nodes, state, shapes, s, n) > 0
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def tightest(nodes, state, shapes, s, n, numa):
     """The GPU with the least left that takes shape s, lowest index among equals, within a NUMA set (0: anywhere)."""
     best = -1
-    for g in range(nodes.gpu_count[n]):
+    for g in range(np.int64(nodes.gpu_count[n])):
         q = nodes.gpu_numa[n, g]
         if numa and not (q >= 0 and numa >> q & 1):
             continue
@@ -269,7 +269,7 @@ def tightest(nodes, state, shapes, s, n, numa):
     return best
 
 
-@njit(cache=True)
+@inner
 def assign(nodes, state, shapes, s, n, pick):
     """Devices for one replica that fits: (GPU set, NIC set, MIG eighths, NUMA set).
 
@@ -290,7 +290,7 @@ def assign(nodes, state, shapes, s, n, pick):
             k = pair_of(nodes, state, n, g, state.nic_free[n])
             if k >= 0:
                 nic_mask |= one << np.uint64(k)
-    for g in range(nodes.gpu_count[n]):
+    for g in range(np.int64(nodes.gpu_count[n])):
         if gpus == 0:
             break
         q = nodes.gpu_numa[n, g]
@@ -313,7 +313,7 @@ def assign(nodes, state, shapes, s, n, pick):
     return gpu_mask, nic_mask, mig_mask, numa
 
 
-@njit(cache=True)
+@inner
 def move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, sign):
     """Take (sign 1) or give back (-1) one replica's devices and amounts; True unless a device was not its to take or give.
 
@@ -352,7 +352,7 @@ def move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, sign):
     return ok
 
 
-@njit(cache=True)
+@entry
 def _load(nodes, state, shapes, shape, node, gpu_mask, nic_mask, mig_mask, numa_mask, sign):
     bad = -1
     for i in range(node.shape[0]):
@@ -375,7 +375,7 @@ def _load(nodes, state, shapes, shape, node, gpu_mask, nic_mask, mig_mask, numa_
     return bad
 
 
-@njit(cache=True)
+@small
 def fit_count(nodes, state, shapes, s, n, limit):
     """How many replicas of shape s node n can take, at most ``limit``; exact; budgets above the node aside."""
     if not fits(nodes, state, shapes, s, n):
@@ -398,7 +398,7 @@ def fit_count(nodes, state, shapes, s, n, limit):
     return count
 
 
-@njit(cache=True)
+@small
 def _count_by_trial(nodes, state, shapes, s, n, limit):
     """Place replicas on the node one after another, count them, and take them away again.
 
@@ -418,11 +418,15 @@ def _count_by_trial(nodes, state, shapes, s, n, limit):
     numas = np.zeros(most, np.int64)
     tried = 0
     while tried < most and fits(nodes, state, shapes, s, n):
-        gpu_masks[tried], nic_masks[tried], mig_masks[tried], numas[tried] = assign(nodes, state, shapes, s, n, -1)
-        move(nodes, state, shapes, s, n, gpu_masks[tried], nic_masks[tried], mig_masks[tried], numas[tried], 1)
+        gpu_masks[tried], nic_masks[tried], mig_masks[tried], numas[tried] = assign(
+            nodes, state, shapes, s, n, np.int64(-1)
+        )
+        move(
+            nodes, state, shapes, s, n, gpu_masks[tried], nic_masks[tried], mig_masks[tried], numas[tried], np.int64(1)
+        )
         tried += 1
     for i in range(tried):
-        move(nodes, state, shapes, s, n, gpu_masks[i], nic_masks[i], mig_masks[i], numas[i], -1)
+        move(nodes, state, shapes, s, n, gpu_masks[i], nic_masks[i], mig_masks[i], numas[i], np.int64(-1))
     for q in range(quick.shape[0]):
         state.numa_free[n, q] += quick[q] * cores
     return count + tried

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plenum.graph.compiled import entry
 from plenum.graph.state import assign, fits, move, shared_allow
 from plenum.model.fleet import LEVEL
 from plenum.model.view import Rows
@@ -54,6 +55,23 @@ def _rows(taken: list[Taken]) -> Rows:
     )
 
 
+@entry
+def _has_room(nodes, state, shapes, s, n):
+    return fits(nodes, state, shapes, s, n) and shared_allow(nodes, state, shapes, s, n)
+
+
+@entry
+def _take(nodes, state, shapes, s, n):
+    gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, np.int64(-1))
+    move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, np.int64(1))
+    return gpu_mask, nic_mask, mig_mask, numa
+
+
+@entry
+def _give_back(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa):
+    move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, np.int64(-1))
+
+
 class _Search:
     def __init__(self, engine: Engine, workload: Workload) -> None:
         self._engine, self._workload = engine, workload
@@ -75,20 +93,14 @@ class _Search:
             if self._steps > MAX_STEPS:
                 return False
             s = self._shape[role]
-            if not (
-                fits(nodes, state, shapes, s, n)
-                and shared_allow(nodes, state, shapes, s, n)
-                and self._allowed(role, rank, n)
-            ):
+            if not (_has_room(nodes, state, shapes, s, n) and self._allowed(role, rank, n)):
                 continue
-            gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, -1)
-            gpu_mask, nic_mask = np.uint64(gpu_mask), np.uint64(nic_mask)
-            move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, 1)
-            self.taken.append((role, rank, n, int(gpu_mask), int(nic_mask), mig_mask, numa))
+            gpu_mask, nic_mask, mig_mask, numa = _take(nodes, state, shapes, s, n)
+            self.taken.append((role, rank, n, gpu_mask, nic_mask, mig_mask, numa))
             if self.descend(todo, at + 1):
                 return True
             self.taken.pop()
-            move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, -1)
+            _give_back(nodes, state, shapes, s, n, np.uint64(gpu_mask), np.uint64(nic_mask), mig_mask, numa)
         return False
 
     def _allowed(self, role: int, rank: int, n: int) -> bool:

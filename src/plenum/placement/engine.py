@@ -154,9 +154,10 @@ class Engine:
         out = new_placed(len(ids))
         unique, where = np.unique(ids, return_inverse=True)
         slot = np.array(self.slots(unique.tolist()), np.int64)[where.reshape(-1)]
+        limits = limits or no_limits(self.cluster.n)
         stream(
             self._scorer, self.cluster.nodes, self.state, self.shapes.arrays, ids, slot, draws,
-            self.tables, self.scores, self.ticks, self.rank, limits or no_limits(self.cluster.n), out,
+            self.tables, self.scores, self.ticks, self.rank, limits, np.zeros(limits.left.shape, np.int64), out,
         )  # fmt: skip
         return out
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from plenum.graph.cluster import UNLIMITED
+from plenum.graph.compiled import entry, inner
 from plenum.graph.state import demand
 from plenum.model.fleet import LEVEL
 from plenum.model.view import Rows
@@ -36,7 +36,7 @@ def no_limits(n: int) -> Limits:
     return Limits(np.zeros((0, n), np.int32), np.zeros((0, 1), np.int64), np.zeros(0, np.int32))
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def limits_allow(nodes, shapes, s, n, limits, taken):
     """Whether the limits have room for one more replica of shape s on node n; ``taken`` (C, D) counts what was taken since."""
     for c in range(limits.label.shape[0]):
@@ -49,7 +49,7 @@ def limits_allow(nodes, shapes, s, n, limits, taken):
     return True
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def count_limits(nodes, shapes, s, n, replicas, limits, taken):
     """Count replicas of shape s on node n against the limits."""
     for c in range(limits.label.shape[0]):
@@ -122,6 +122,10 @@ def _cap_used(engine: Engine, cap: Cap, workload: Workload, before: list[Rows]) 
 
 
 def _demand(engine: Engine, cap: Cap, shape: int, node: int) -> int:
-    return int(
-        demand(engine.cluster.nodes, engine.shapes.arrays, shape, node, engine.cluster.columns.index(cap.resource))
-    )
+    column = engine.cluster.columns.index(cap.resource)
+    return int(_demand_of(engine.cluster.nodes, engine.shapes.arrays, shape, node, column))
+
+
+@entry
+def _demand_of(nodes, shapes, s, n, column):
+    return demand(nodes, shapes, s, n, column)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from plenum.graph.compiled import entry, inner, outer, small
 from plenum.graph.state import assign, demand, move
 from plenum.placement.limits import count_limits
 from plenum.placement.single import note
 
 
-@njit(cache=True)
+@outer
 def first_that_holds(nodes, state, shapes, s, order, start, count, limits, candidates, size, block, block_ends, per):
     """The first candidate group that holds ``size`` replicas with budgets and limits kept; -1: none.
 
@@ -52,7 +52,7 @@ def first_that_holds(nodes, state, shapes, s, order, start, count, limits, candi
     return -1
 
 
-@njit(cache=True, forceinline=True)
+@small
 def _room(nodes, state, shapes, s, n, room, limits, shared_taken, limit_taken):
     for k in range(nodes.shared.shape[1]):
         b = nodes.shared[n, k]
@@ -71,7 +71,7 @@ def _room(nodes, state, shapes, s, n, room, limits, shared_taken, limit_taken):
     return max(room, np.int64(0))
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def _count_taken(nodes, shapes, s, n, replicas, limits, shared_taken, limit_taken):
     for k in range(nodes.shared.shape[1]):
         b = nodes.shared[n, k]
@@ -81,7 +81,7 @@ def _count_taken(nodes, shapes, s, n, replicas, limits, shared_taken, limit_take
     count_limits(nodes, shapes, s, n, replicas, limits, limit_taken)
 
 
-@njit(cache=True)
+@outer
 def pack(ends, row, last_row, start, end, per, need, take):
     """Take ``need`` replicas from the positions [start, end), from as few sub-domains as can be, level by level.
 
@@ -132,7 +132,7 @@ def pack(ends, row, last_row, start, end, per, need, take):
     return need
 
 
-@njit(cache=True)
+@small
 def _take_all(ends, row, last_row, start, limit, per, take):
     i, stop = start, min(ends[row, start], limit)
     while i < stop:
@@ -142,7 +142,7 @@ def _take_all(ends, row, last_row, start, limit, per, take):
         i = end
 
 
-@njit(cache=True)
+@outer
 def pack_blocks(ends, block_row, start, end, per, need, block, take):
     """:func:`pack` in whole blocks: first blocks into intervals of row ``block_row``, then replicas inside each."""
     units = np.zeros(per.shape[0], np.int64)
@@ -168,14 +168,14 @@ def pack_blocks(ends, block_row, start, end, per, need, block, take):
     return short
 
 
-@njit(cache=True)
+@entry
 def bind(nodes, state, shapes, s, order, take, ticks, out, at):
     """Give devices to the replicas taken at each position, in order; writes rows from ``at`` on; returns the row after the last."""
     for i in range(order.shape[0]):
         for _ in range(take[i]):
             n = order[i]
-            gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, -1)
-            move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, 1)
+            gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, np.int64(-1))
+            move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, np.int64(1))
             out.node[at], out.gpu_mask[at], out.nic_mask[at] = n, gpu_mask, nic_mask
             out.mig_mask[at], out.numa_mask[at] = mig_mask, numa
             at += 1

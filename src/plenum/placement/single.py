@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import entry, inner, outer, small
 from plenum.graph.state import assign, fit_count, fits, move, shared_allow
 from plenum.model.view import Rows
 from plenum.placement.limits import count_limits, limits_allow
@@ -113,21 +113,21 @@ def rows_of(placed: Placed, which: NDArray[np.integer], role: int = 0) -> Rows:
     )
 
 
-@njit(cache=True, forceinline=True)
+@small
 def note(ticks, n):
     """Give the change of a node the next tick."""
     ticks.now[0] += 1
     ticks.node[n] = ticks.block[n // BLOCK] = ticks.now[0]
 
 
-@njit(cache=True)
+@entry
 def note_many(ticks, nodes):
     """Note several changed nodes."""
     for i in range(nodes.shape[0]):
         note(ticks, nodes[i])
 
 
-@njit(cache=True, forceinline=True)
+@small
 def _rescore(scorer, nodes, state, shapes, s, slot, n, tables, scores, ticks):
     if not fits(nodes, state, shapes, s, n):
         scores.score[slot, n] = NOT
@@ -140,7 +140,7 @@ def _rescore(scorer, nodes, state, shapes, s, slot, n, tables, scores, ticks):
     )
 
 
-@njit(cache=True, forceinline=True)
+@small
 def _beats(scores, slot, n, best, rank):
     """Whether node n comes before ``best`` (-1: nothing yet): higher score, then lower rank."""
     if best < 0:
@@ -149,16 +149,16 @@ def _beats(scores, slot, n, best, rank):
     return value > other or (value == other and rank[n] < rank[best])
 
 
-@njit(cache=True, forceinline=True)
+@small
 def _best_of_block(scores, slot, block, rank):
-    best = -1
+    best = np.int64(-1)
     for n in range(block * BLOCK, min((block + 1) * BLOCK, scores.score.shape[1])):
         if scores.score[slot, n] != NOT and _beats(scores, slot, n, best, rank):
             best = n
     scores.best[slot, block] = best
 
 
-@njit(cache=True)
+@inner
 def refresh(scorer, nodes, state, shapes, s, slot, tables, scores, ticks, rank):
     """Bring one slot's scores up to date."""
     since = scores.read[slot]
@@ -171,7 +171,7 @@ def refresh(scorer, nodes, state, shapes, s, slot, tables, scores, ticks, rank):
             _best_of_block(scores, slot, block, rank)
 
 
-@njit(cache=True)
+@outer
 def refresh_counts(nodes, state, shapes, s, slot, scores, ticks):
     """Bring one slot's replica counts up to date."""
     since = scores.fitting_read[slot]
@@ -183,10 +183,10 @@ def refresh_counts(nodes, state, shapes, s, slot, scores, ticks):
                     scores.fitting[slot, n] = fit_count(nodes, state, shapes, s, n, MAX_PER_NODE)
 
 
-@njit(cache=True)
+@inner
 def choose(nodes, state, shapes, s, slot, scores, rank, limits, taken):
     """The best node whose upper budgets and limits have room too; -1: none. The slot must be fresh."""
-    best = -1
+    best = np.int64(-1)
     for block in range(scores.best.shape[1]):
         n = scores.best[slot, block]
         if n >= 0 and _beats(scores, slot, n, best, rank):
@@ -196,7 +196,7 @@ def choose(nodes, state, shapes, s, slot, scores, rank, limits, taken):
     ):
         return best
     # The favourite is under a full budget: look at every node. Rare, and linear.
-    best = -1
+    best = np.int64(-1)
     for n in range(scores.score.shape[1]):
         if scores.score[slot, n] != NOT and _beats(scores, slot, n, best, rank):
             if shared_allow(nodes, state, shapes, s, n) and limits_allow(nodes, shapes, s, n, limits, taken):
@@ -204,24 +204,24 @@ def choose(nodes, state, shapes, s, slot, scores, rank, limits, taken):
     return best
 
 
-@njit(cache=True)
-def stream(scorer, nodes, state, shapes, ids, slots, draws, tables, scores, ticks, rank, limits, out):
+@entry
+def stream(scorer, nodes, state, shapes, ids, slots, draws, tables, scores, ticks, rank, limits, taken, out):
     """Place one replica of each shape in ``ids``, in order, each with all before it in place; returns how many found a node.
 
-    ``draws`` (K, 2) are uniform numbers for the random scorer; (0, 2) for the others. ``limits`` hold for all of them together.
+    ``draws`` (K, 2) are uniform numbers for the random scorer; (0, 2) for the others. ``limits`` hold for all of them together;
+    what they take is added to ``taken`` (C, D).
     """
     done = 0
-    taken = np.zeros(limits.left.shape, np.int64)
     for i in range(ids.shape[0]):
-        s, slot, pick = ids[i], slots[i], -1
+        s, slot, pick = ids[i], slots[i], np.int64(-1)
         refresh(scorer, nodes, state, shapes, s, slot, tables, scores, ticks, rank)
-        n = -1
+        n = np.int64(-1)
         if scorer == RANDOM:
             n, pick = draw(nodes, state, shapes, s, scores.score, slot, draws[i, 0], draws[i, 1])
             if n >= 0 and not (
                 shared_allow(nodes, state, shapes, s, n) and limits_allow(nodes, shapes, s, n, limits, taken)
             ):
-                n, pick = -1, -1
+                n, pick = np.int64(-1), np.int64(-1)
         if n < 0:
             n = choose(nodes, state, shapes, s, slot, scores, rank, limits, taken)
             if scorer != RANDOM and n >= 0:
@@ -229,8 +229,8 @@ def stream(scorer, nodes, state, shapes, ids, slots, draws, tables, scores, tick
         if n < 0:
             continue
         gpu_mask, nic_mask, mig_mask, numa = assign(nodes, state, shapes, s, n, pick)
-        move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, 1)
-        count_limits(nodes, shapes, s, n, 1, limits, taken)
+        move(nodes, state, shapes, s, n, gpu_mask, nic_mask, mig_mask, numa, np.int64(1))
+        count_limits(nodes, shapes, s, n, np.int64(1), limits, taken)
         note(ticks, n)
         out.node[i], out.gpu_mask[i], out.nic_mask[i] = n, gpu_mask, nic_mask
         out.mig_mask[i], out.numa_mask[i] = mig_mask, numa

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from numba import njit
-
 from plenum.graph.cluster import CPU_COLUMN, MEMORY_COLUMN, Cluster
+from plenum.graph.compiled import inner, small
 from plenum.model.workload import Request
 from plenum.placement.scorers import best_fit, dot_product, fgd, gpu_clustering, gpu_packing, plenum
 from plenum.placement.scorers.fgd import Fragments, fragments
@@ -43,7 +42,7 @@ def learned(cluster: Cluster, frequencies: Sequence[tuple[Request, int]]) -> Tab
     return Tables(fragments(cluster.fleet.models, frequencies, most), worth_tables(cluster, frequencies))
 
 
-@njit(cache=True, forceinline=True)
+@small
 def standing(scorer, nodes, state, n, tables):
     """What a scorer of differences makes of node n as it is; the same for every shape, so it is worked out once a change."""
     if scorer == FGD:
@@ -53,7 +52,7 @@ def standing(scorer, nodes, state, n, tables):
     return 0.0
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def score_node(scorer, nodes, state, shapes, s, n, tables, before):
     """(score, GPU for a share or -1) of a node that fits; higher is better. ``before`` is the node's :func:`standing`."""
     if scorer == RANDOM:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from plenum.graph.cluster import CPU_COLUMN
+from plenum.graph.compiled import entry, inner, small
 from plenum.graph.state import gpu_takes
 from plenum.model.workload import Request
 from plenum.placement.scorers.parts import give_whole, is_share, level_of, seen_before, take_whole
@@ -80,7 +80,7 @@ def fragments(models: Sequence[str], frequencies: Sequence[tuple[Request, int]],
     return Fragments(level, one, many, max(total, 1))
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def fragment(nodes, state, tables, n, cpu_free):
     """total·F_n(M) in milli-GPU, as if ``cpu_free`` cores were free."""
     level = level_of(tables.level, cpu_free)
@@ -95,7 +95,7 @@ def fragment(nodes, state, tables, n, cpu_free):
     return tables.total * total - usable - 1000 * free * tables.many[model, level, free]
 
 
-@njit(cache=True)
+@entry
 def fragment_total(nodes, state, tables):
     """F summed over all nodes, in milli-GPU."""
     total = 0.0
@@ -104,12 +104,12 @@ def fragment_total(nodes, state, tables):
     return total
 
 
-@njit(cache=True, forceinline=True)
+@small
 def _quantised(drop):
     return int(100.0 * (1.0 / (1.0 + math.exp(-drop / 1000.0))))
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def score(nodes, state, shapes, s, n, tables, before):
     """⌊100·sigmoid((F_before − F_after)/1000)⌋; for a share the best over GPUs, lowest index among equals.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from numba import njit
+import numpy as np
 
+from plenum.graph.compiled import inner
 from plenum.graph.state import KINDS, tightest
 from plenum.placement.scorers.parts import FULL_GPU_MILLI, free_milli, is_share
 
 
-@njit(cache=True)
+@inner
 def score(nodes, state, shapes, s, n):
     """Fill of the node (0 to 25) plus 75, 50, 25 or 0 for its kinds: only this one, this among others, none yet, only others.
 
@@ -17,7 +18,7 @@ def score(nodes, state, shapes, s, n):
     if shapes.gpus[s] == 0:
         return 0.0, -1
     share = is_share(shapes, s)
-    pick = tightest(nodes, state, shapes, s, n, 0) if share else -1
+    pick = tightest(nodes, state, shapes, s, n, np.int64(0)) if share else -1
     kinds = 0
     for k in range(KINDS):
         if state.kinds[n, k] > 0:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from numba import njit
+import numpy as np
 
+from plenum.graph.compiled import inner
 from plenum.graph.state import tightest
 from plenum.placement.scorers.parts import free_gpus, is_share
 
 
-@njit(cache=True)
+@inner
 def score(nodes, state, shapes, s, n):
     """Three bands: a wholly free node (at most 33), free GPUs of a used node (33 to 50), a used GPU (50 to 100, fuller is better).
 
@@ -17,7 +18,7 @@ def score(nodes, state, shapes, s, n):
     if shapes.gpus[s] == 0:
         return 0.0, -1
     share = is_share(shapes, s)
-    pick = tightest(nodes, state, shapes, s, n, 0) if share else -1
+    pick = tightest(nodes, state, shapes, s, n, np.int64(0)) if share else -1
     free = free_gpus(nodes, state, n)
     if free == nodes.gpu_count[n]:
         return float(max(33 - free, free)), pick

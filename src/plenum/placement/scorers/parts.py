@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from numba import njit
+from plenum.graph.compiled import inner, small
 
 FULL_CPU_MILLI, FULL_GPU_MILLI = 128_000.0, 8_000.0
 """The largest node of the published simulator: constants there, not maxima of the fleet at hand."""
 
 
-@njit(cache=True, forceinline=True)
+@small
 def is_share(shapes, s):
     """Whether shape s takes part of one GPU: a share or a MIG instance."""
     return shapes.gpus[s] == 1 and (shapes.milli[s] < 1000 or shapes.mig[s] > 0)
 
 
-@njit(cache=True, forceinline=True)
+@small
 def free_milli(nodes, state, n):
     """Free milli-GPU of node n."""
     total = 0
@@ -23,7 +23,7 @@ def free_milli(nodes, state, n):
     return total
 
 
-@njit(cache=True, forceinline=True)
+@small
 def free_gpus(nodes, state, n):
     """Wholly free GPUs of node n."""
     count = 0
@@ -33,7 +33,7 @@ def free_gpus(nodes, state, n):
     return count
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def level_of(levels, amount):
     """How many of the ascending levels are at most ``amount``."""
     low, high = 0, levels.shape[0]
@@ -46,7 +46,7 @@ def level_of(levels, amount):
     return low
 
 
-@njit(cache=True, forceinline=True)
+@small
 def seen_before(state, n, g):
     """Whether an earlier GPU of the node is as free as GPU g (and so scores the same)."""
     for h in range(g):
@@ -55,7 +55,7 @@ def seen_before(state, n, g):
     return False
 
 
-@njit(cache=True, forceinline=True)
+@small
 def take_whole(nodes, state, shapes, s, n):
     """Take the lowest wholly free GPUs for a trial; returns them as bits for :func:`give_whole`."""
     left, taken = shapes.gpus[s], 0
@@ -67,7 +67,7 @@ def take_whole(nodes, state, shapes, s, n):
     return taken
 
 
-@njit(cache=True, forceinline=True)
+@small
 def give_whole(nodes, state, n, taken):
     """Undo :func:`take_whole`."""
     for g in range(nodes.gpu_count[n]):

@@ -20,10 +20,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from plenum.graph.cluster import CPU_COLUMN, MEMORY_COLUMN, UNLIMITED, Cluster
+from plenum.graph.compiled import inner, outer
 from plenum.graph.state import gpu_takes
 from plenum.model.fleet import CPU, GPU, MEMORY
 from plenum.model.workload import Request
@@ -288,7 +288,7 @@ def _pattern(size: NDArray[np.int64], pick: NDArray[np.int64], rows: int) -> tup
     return column, float(waste)
 
 
-@njit(cache=True)
+@outer
 def _knapsack(size, value):
     best = np.zeros(1001)
     pick = np.full(1001, -1)
@@ -301,7 +301,7 @@ def _knapsack(size, value):
     return best, pick
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def _served(table, supply, merged):
     """φ by bilinear interpolation."""
     x, y = min(supply, float(MAX_SUPPLY)) * STEPS, min(max(merged, 1.0), MAX_MERGED - 1e-9)
@@ -311,7 +311,7 @@ def _served(table, supply, merged):
     return low + (y - j) * (high - low)
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def worth(nodes, state, tables, n, cpu_free, memory_free):
     """What is free on node n is worth, in milli-GPU, as if so many cores and bytes were free."""
     useful, free = 0.0, 0
@@ -333,7 +333,7 @@ def worth(nodes, state, tables, n, cpu_free, memory_free):
     return total
 
 
-@njit(cache=True, forceinline=True)
+@inner
 def score(nodes, state, shapes, s, n, tables, before):
     """Worth after placing minus worth before; for a share the best over GPUs, lowest index among equals."""
     cpu_left = state.free[n, CPU_COLUMN] - shapes.need[s, CPU_COLUMN]

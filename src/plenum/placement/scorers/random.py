@@ -6,13 +6,12 @@ another sample of the same distribution.
 
 from __future__ import annotations
 
-from numba import njit
-
+from plenum.graph.compiled import inner
 from plenum.graph.state import gpu_takes
 from plenum.placement.scorers.parts import is_share
 
 
-@njit(cache=True)
+@inner
 def draw(nodes, state, shapes, s, scores, slot, u_node, u_gpu):
     """Return (node, GPU for a share or -1) for two uniform numbers in [0, 1); node -1 where none fits."""
     feasible = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from plenum.graph.compiled import inner, small
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.batch import (
     add_prefill,
@@ -18,7 +19,6 @@ from plenum.sim.serving.batch import (
     swap,
     uncount,
 )
-from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import LOADED, TRANSFERRED, push
 from plenum.sim.serving.memory import available, blocks_for, found, take, take_prefix
 from plenum.sim.serving.world import World

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from plenum.graph.compiled import inner, small
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.sim.serving import fields as f
-from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import REROUTE, push
 from plenum.sim.serving.memory import available, count_occupied, give_back
 from plenum.sim.serving.world import World

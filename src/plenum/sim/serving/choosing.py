@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
+from plenum.graph.compiled import inner, small
 from plenum.serving import offload, routing
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import fits
 from plenum.sim.serving.batch import cache_bytes, first_waiting, parking
-from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.iteration import advance, fill_s
 from plenum.sim.serving.memory import available, blocks_for, found, occupied
 from plenum.sim.serving.world import World

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from plenum.graph.compiled import outer, small
 from plenum.sim.serving import fields as f
-from plenum.sim.serving.compiled import outer, small
 from plenum.sim.serving.events import (
     FAILED,
     FOLLOW,

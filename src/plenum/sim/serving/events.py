@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import inner, outer, small
 from plenum.sim.serving import fields as f
-from plenum.sim.serving.compiled import inner, outer, small
 from plenum.sim.serving.world import World
 
 FOLLOW, TRANSFERRED, LOADED, FAILED, RECOVERED, STARTED, TICK, RETRY, REROUTE, RELEASE = range(10)

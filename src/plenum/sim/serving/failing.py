@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from plenum.graph.compiled import inner, small
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.batch import call, dequeue, first_waiting, parking, reroute, uncount
-from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import LOADED, push, set_key
 from plenum.sim.serving.flow import leave_source, refuse
 from plenum.sim.serving.iteration import advance

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+from plenum.graph.compiled import inner, small
 from plenum.serving import routing
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import fits
 from plenum.sim.serving.batch import add_prefill, call, enqueue, join, let_go, parking, reroute, uncount
 from plenum.sim.serving.choosing import ask, choose_instance, could_fit, measure_caches
-from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import FOLLOW, RELEASE, push, set_key
 from plenum.sim.serving.iteration import account, advance, count_gap, take_finished, take_prefilled
 from plenum.sim.serving.judging import NEVER, NOW, judge

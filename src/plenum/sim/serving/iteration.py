@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+from plenum.graph.compiled import inner, small
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
 from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import admit_one, release_held
 from plenum.sim.serving.batch import first_waiting, join, leave, next_change, preempt, remove_prefill, uncount
-from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import set_key
 from plenum.sim.serving.memory import available, count_occupied, take
 from plenum.sim.serving.world import World

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from plenum.graph.compiled import inner, small
 from plenum.serving import admission, routing
 from plenum.serving.steps import AT as COEFFICIENT
 from plenum.serving.steps import chunk_pairs, chunk_pairs_window, step
@@ -11,7 +12,6 @@ from plenum.sim.serving import fields as f
 from plenum.sim.serving.admit import fits
 from plenum.sim.serving.batch import parking, reroute
 from plenum.sim.serving.choosing import predict_ttft, wait_for_place
-from plenum.sim.serving.compiled import inner, small
 from plenum.sim.serving.events import RETRY, push
 from plenum.sim.serving.iteration import advance
 from plenum.sim.serving.world import World

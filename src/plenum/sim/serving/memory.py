@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from plenum.graph.compiled import inner, outer, small
 from plenum.serving import prefix
 from plenum.sim.serving import fields as f
-from plenum.sim.serving.compiled import inner, outer, small
 from plenum.sim.serving.world import World
 
 HBM = prefix.HBM

@@ -18,8 +18,14 @@ inner = njit(**_INNER)
 """For what is called by compiled code only and allocates nothing. Arrays belong to the caller of the loop, so nobody counts references;
 nobody divides by zero on purpose, so nobody checks."""
 
+allocating = njit(**_INNER | {"_nrt": True})
+"""The same for what makes arrays of its own."""
+
 small = njit(inline="always", **_INNER)
-"""The same for a line or two."""
+"""As :data:`inner`, for a line or two."""
 
 outer = njit(cache=True)
 """For what Python calls."""
+
+entry = njit(cache=True, error_model="numpy", _nrt=False)
+"""For what Python calls, and what allocates nothing either."""
