@@ -18,11 +18,8 @@ inner = njit(**_INNER)
 """For what is called by compiled code only and allocates nothing. Arrays belong to the caller of the loop, so nobody counts references;
 nobody divides by zero on purpose, so nobody checks."""
 
-allocating = njit(**_INNER | {"_nrt": True})
-"""The same for what makes arrays of its own."""
-
 small = njit(inline="always", **_INNER)
-"""As :data:`inner`, for a line or two."""
+"""The same for a line or two, or for what is called in one place."""
 
 outer = njit(cache=True)
 """For what Python calls."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import outer
 from plenum.model.errors import FieldError
 from plenum.serving import prefix
 from plenum.serving.prefix import Caches, caches
@@ -334,7 +334,7 @@ def _order(tiers: int) -> list[int]:
     return [*range(1, tiers + 1), 0]
 
 
-@njit(cache=True)
+@outer
 def _lru_hits(trace: NDArray[np.int64], held: Caches) -> NDArray[np.int64]:
     counts = np.zeros(prefix.TIERS, np.int64)
     for at in range(len(trace)):

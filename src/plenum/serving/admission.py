@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from plenum.graph.compiled import entry
 
 ADMIT, CAP, CHEAPER, DEFER, SHED = range(5)
 """Steps of the ladder: as asked; with fewer output tokens; by a cheaper model; later; not at all."""
@@ -36,7 +36,7 @@ CAP_PRESSURE = 1.0
 """From this pressure on, outputs of requests that may miss their promise are cut: arrivals bring as much work as can be done."""
 
 
-@njit(cache=True)
+@entry
 def decide(
     ttft_s: float,
     ttft_high_s: float,
@@ -104,7 +104,7 @@ def decide(
     return SHED, TTFT_MISSED if ttft_s > ttft_slo_s else TPOT_MISSED
 
 
-@njit(cache=True)
+@entry
 def pressure_after(pressure: float, elapsed_s: float, work_s: float, instances: float, window_s: float) -> float:
     """Return the pressure after one more arrival: instance-seconds of work that arrive in a second, over the instances that there are.
 
@@ -129,7 +129,7 @@ def pressure_after(pressure: float, elapsed_s: float, work_s: float, instances: 
     return kept + work_s / (instances * window_s)
 
 
-@njit(cache=True)
+@entry
 def retry_after_s(pressure: float, pressure_limit: float, backlog_s: float, window_s: float) -> float:
     """Return when to come back: once the backlog is worked off and, were nothing to arrive, the pressure is below its limit."""
     calm_s = window_s * math.log(pressure / pressure_limit) if pressure > pressure_limit > 0.0 else 0.0

@@ -166,14 +166,13 @@ def calibrated_steps(
     steps = compile_steps(instance, efficiency_for(instance, chosen))
     loads = np.array(LOAD_POINTS)
     tpot, ttft = corrections([instance] * len(loads), chosen, isl=isl, osl=osl, load=loads)
-    array = steps.coefficients.copy()
-    work = work_of(instance)
-    scales = np.maximum(np.exp(tpot.mean), bandwidth_use(array, work) / BANDWIDTH_MOST)
+    given, array, work = steps.coefficients, steps.coefficients.copy(), work_of(instance)
+    scales = np.maximum(np.exp(tpot.mean), bandwidth_use(given, work) / BANDWIDTH_MOST)
     array[AT["decode_scale"]] = scales[0]
     array[AT["decode_more_4"] :][: len(loads) - 1] = scales[1:] / scales[0] - 1.0
     slower = math.exp(float(np.clip(ttft.mean[LIGHT], -MOST_PREFILL, MOST_PREFILL)))
-    prefill = max(slower, compute_use(array, work) / COMPUTE_MOST)
-    prompt_s = prompt_time(array, 1.0, isl, 0.0, instance.settings.max_batched_tokens)[0]
+    prefill = max(slower, compute_use(given, work) / COMPUTE_MOST)
+    prompt_s = prompt_time(given, 1.0, isl, 0.0, instance.settings.max_batched_tokens)[0]
     array[AT["prefill_scale"]] = prefill
     # What prefill may not be faster by comes off the request's time outside iterations, as long as there is some left.
     request_s = array[AT["request_s"]]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import entry, inner, outer, small
 from plenum.serving.queueing import (
     BOTH,
     BUSY,
@@ -85,7 +85,7 @@ _REQUEST, _QUEUEING, _BURST = (AT_LOAD[n] for n in ("request_s", "queueing", "bu
 _WINDOW, _GROUPS, _IDLE = AT["window"], AT["groups"], AT["idle_w"]
 
 
-@njit(cache=True)
+@outer
 def solve(decode: NDArray[np.float64], prefill: NDArray[np.float64], loads: NDArray[np.float64]) -> NDArray[np.float64]:
     """Predict n loads.
 
@@ -116,7 +116,7 @@ def solve(decode: NDArray[np.float64], prefill: NDArray[np.float64], loads: NDAr
     return out
 
 
-@njit(cache=True)
+@entry
 def prompt_time(c: NDArray[np.float64], prompts: float, isl: float, cached: float, chunk: float) -> tuple[float, float]:
     """Seconds and joules of prefilling ``prompts`` equal prompts together with nothing else running."""
     new = max(isl - cached, 1.0)
@@ -127,14 +127,14 @@ def prompt_time(c: NDArray[np.float64], prompts: float, isl: float, cached: floa
     return seconds * iterations, joules * iterations
 
 
-@njit(cache=True)
+@inner
 def _decode_step(c: NDArray[np.float64], batch: float, isl: float, osl: float) -> tuple[float, float]:
     context = isl + 0.5 * osl
     window = min(context, c[_WINDOW]) if c[_WINDOW] > 0.0 else 0.0
     return step(c, 0.0, 0.0, 0.0, 0.0, batch, batch * context, batch * window)
 
 
-@njit(cache=True)
+@inner
 def _added_by_prompt(c: NDArray[np.float64], load: NDArray[np.float64], batch: float) -> float:
     """Seconds that one prompt adds to the iterations of ``batch`` decoding sequences."""
     isl, osl, cached, chunk = load[_ISL], load[_OSL], load[_CACHED], load[_CHUNK]
@@ -150,7 +150,7 @@ def _added_by_prompt(c: NDArray[np.float64], load: NDArray[np.float64], batch: f
     return (mixed - alone) / part
 
 
-@njit(cache=True)
+@inner
 def _static(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     """One batch from its prompts to its last tokens: what kernel benchmarks and offline jobs measure."""
     workers, osl = max(load[_W], 1.0), max(load[_OSL], 1.0)
@@ -167,7 +167,7 @@ def _static(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.f
     out[10], out[11] = prompt_j / prompt_s * workers, joules / step_s * workers
 
 
-@njit(cache=True)
+@inner
 def _aggregated(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     """Closed loop of instances that prefill and decode."""
     workers = max(load[_W], 1.0)
@@ -214,7 +214,7 @@ def _aggregated(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[
     out[11] = _decode_watts(c, batch, step_s, joules) * workers
 
 
-@njit(cache=True)
+@inner
 def _traffic(load: NDArray[np.float64]) -> Load:
     """Requests of one length that come at random; no tail is asked for."""
     cached = min(load[_CACHED], load[_ISL] - 1.0)
@@ -222,7 +222,7 @@ def _traffic(load: NDArray[np.float64]) -> Load:
     return Load(new, cached, new, osl, osl, 0.0, 1.0, 0.5, 0.0)
 
 
-@njit(cache=True)
+@small
 def _aggregated_open(c: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     """Open loop of instances that prefill and decode."""
     workers, isl, osl = max(load[_W], 1.0), load[_ISL], max(load[_OSL], 1.0)
@@ -250,7 +250,7 @@ def _aggregated_open(c: NDArray[np.float64], load: NDArray[np.float64], out: NDA
     out[11] = _decode_watts(c, batch, step_s, joules) * workers
 
 
-@njit(cache=True)
+@small
 def _disaggregated_open(
     c: NDArray[np.float64], p: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]
 ) -> None:
@@ -283,7 +283,7 @@ def _disaggregated_open(
     out[11] = _decode_watts(c, batch, step_s, joules) * workers
 
 
-@njit(cache=True)
+@inner
 def _decode_watts(c: NDArray[np.float64], batch: float, step_s: float, joules: float) -> float:
     if step_s <= 0.0:
         return c[_IDLE]
@@ -291,7 +291,7 @@ def _decode_watts(c: NDArray[np.float64], batch: float, step_s: float, joules: f
     return share * joules / step_s + (1.0 - share) * c[_IDLE]
 
 
-@njit(cache=True)
+@inner
 def _disaggregated(
     c: NDArray[np.float64], p: NDArray[np.float64], load: NDArray[np.float64], out: NDArray[np.float64]
 ) -> None:
@@ -335,7 +335,7 @@ def _disaggregated(
     out[11] = _decode_watts(c, batch, step_s, joules) * workers
 
 
-@njit(cache=True)
+@inner
 def _write(
     out: NDArray[np.float64],
     ttft: float,

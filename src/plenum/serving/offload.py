@@ -7,7 +7,7 @@ where it is ample a prefix is copied from where it is.
 
 from __future__ import annotations
 
-from numba import njit
+from plenum.graph.compiled import entry
 
 LOCAL, REMOTE = 0, 1
 
@@ -15,7 +15,7 @@ SCARCE_ABOVE, AMPLE_BELOW = 0.8, 0.6
 """Part of the link in use above which it is scarce, and below which it is ample again; between them it stays what it was."""
 
 
-@njit(cache=True)
+@entry
 def place_prefill(
     total_tokens: int, local_tokens: int, remote_tokens: int, threshold_tokens: float, ample: bool
 ) -> tuple[int, int, int]:
@@ -45,7 +45,7 @@ def place_prefill(
     return site, copied, total_tokens - own - copied
 
 
-@njit(cache=True)
+@entry
 def is_ample(link_used: float, was_ample: bool) -> bool:
     """Tell whether the link has bandwidth to spare, with hysteresis so that routing does not flap.
 
@@ -57,7 +57,7 @@ def is_ample(link_used: float, was_ample: bool) -> bool:
     return link_used < (SCARCE_ABOVE if was_ample else AMPLE_BELOW)
 
 
-@njit(cache=True)
+@entry
 def raised_threshold(threshold_tokens: float, link_used: float, most_tokens: float) -> float:
     """Return the threshold to use while the link is congested: the planned one, rising to ``most_tokens`` as the link fills up.
 

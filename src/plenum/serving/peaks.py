@@ -7,9 +7,9 @@ residual of the one must not become speed of the other. What is here tells, and 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import entry, outer
 from plenum.serving.loads import AT_LOAD
 from plenum.serving.steps import AT, attention_s, chunk_pairs, chunk_pairs_window, step
 
@@ -28,7 +28,7 @@ _ADVANCE, _TOGETHER = AT_LOAD["tokens_per_step"], AT_LOAD["together"]
 _DEC, _DEC_W, _STAGES = AT["decode_context_s"], AT["decode_context_window_s"], AT["stages"]
 
 
-@njit(cache=True)
+@entry
 def prompt_peak_s(work: NDArray[np.float64], prompts: float, isl: float, cached: float) -> float:
     """Seconds of the arithmetic of ``prompts`` equal prompts at peak FLOP/s on all devices of an instance.
 
@@ -44,7 +44,7 @@ def prompt_peak_s(work: NDArray[np.float64], prompts: float, isl: float, cached:
     return prompts * (new * (work[_LIN_T] + work[_EXP_T]) + pairs) / work[_STAGES]
 
 
-@njit(cache=True)
+@entry
 def iteration_peak_s(work: NDArray[np.float64], batch: float, context: float) -> float:
     """Seconds that a decode iteration of ``batch`` sequences of ``context`` tokens takes to read what it visits at full bandwidth."""
     seen = min(context, work[_WINDOW])
@@ -56,7 +56,7 @@ def iteration_peak_s(work: NDArray[np.float64], batch: float, context: float) ->
     return work[_LIN_W] + visited * work[_EXP_R] + work[_HEAD_W] + batch * each
 
 
-@njit(cache=True)
+@entry
 def compute_use(c: NDArray[np.float64], work: NDArray[np.float64]) -> float:
     """Return the largest part of peak FLOP/s that prefill reaches with coefficients ``c``, over prompts of 256 to 2**20 tokens."""
     most, groups = 0.0, c[_GROUPS]
@@ -68,7 +68,7 @@ def compute_use(c: NDArray[np.float64], work: NDArray[np.float64]) -> float:
     return most
 
 
-@njit(cache=True)
+@entry
 def bandwidth_use(c: NDArray[np.float64], work: NDArray[np.float64]) -> float:
     """Return the largest part of memory bandwidth that decode reaches with coefficients ``c``, over batches and contexts."""
     most = 0.0
@@ -82,7 +82,7 @@ def bandwidth_use(c: NDArray[np.float64], work: NDArray[np.float64]) -> float:
     return most
 
 
-@njit(cache=True)
+@outer
 def least_times(
     decode: NDArray[np.float64], prefill: NDArray[np.float64], loads: NDArray[np.float64], batch: NDArray[np.float64]
 ) -> NDArray[np.float64]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import entry, inner
 from plenum.model.errors import FieldError
 
 ABSENT, HBM, DRAM, NVME = 0, 1, 2, 3
@@ -92,7 +92,7 @@ def caches(blocks: int, hbm: NDArray[np.integer], dram: NDArray[np.integer], nvm
     )
 
 
-@njit(cache=True)
+@entry
 def lookup(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) -> tuple[int, int, int]:
     """Count the leading blocks of ``ids[start:stop]`` that a cache has, by tier.
 
@@ -115,7 +115,7 @@ def lookup(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) -
     return hbm, dram, nvme
 
 
-@njit(cache=True)
+@entry
 def insert(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) -> int:
     """Bring ``ids[start:stop]`` into HBM as the most recent blocks; returns how many of them, from the first on, are there.
 
@@ -135,7 +135,7 @@ def insert(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) -
     return present
 
 
-@njit(cache=True)
+@entry
 def touch(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) -> None:
     """Make the blocks of ``ids[start:stop]`` that a cache has the most recent of their tiers."""
     for k in range(stop - 1, start - 1, -1):
@@ -146,7 +146,7 @@ def touch(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) ->
             _link(c, row, tier, block)
 
 
-@njit(cache=True)
+@entry
 def pin(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) -> int:
     """Hold the leading blocks of ``ids[start:stop]`` that are in HBM; returns how many; :func:`unpin` so many later."""
     for k in range(start, stop):
@@ -159,7 +159,7 @@ def pin(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) -> i
     return stop - start
 
 
-@njit(cache=True)
+@entry
 def unpin(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) -> None:
     """Let go of blocks that were pinned; those that nobody else holds become the most recent ones.
 
@@ -174,7 +174,7 @@ def unpin(c: Caches, row: int, ids: NDArray[np.int64], start: int, stop: int) ->
         pass
 
 
-@njit(cache=True)
+@entry
 def resize(c: Caches, row: int, tier: int, capacity: int) -> int:
     """Change how many blocks a tier may hold, evicting what is too many; returns how many it holds then.
 
@@ -187,7 +187,7 @@ def resize(c: Caches, row: int, tier: int, capacity: int) -> int:
     return c.used[row, tier]
 
 
-@njit(cache=True)
+@entry
 def clear(c: Caches, row: int) -> None:
     """Forget everything that a cache holds: its instance has failed. O(U)."""
     c.tier[row, :] = ABSENT
@@ -197,7 +197,7 @@ def clear(c: Caches, row: int) -> None:
     c.used[row, :] = 0
 
 
-@njit(cache=True)
+@inner
 def _bring_in(c: Caches, row: int, block: int) -> bool:
     """Put a block that is not in HBM there, in front; False where everything there is pinned."""
     if c.used[row, HBM] >= c.capacity[row, HBM] and c.oldest[row, HBM] == _NONE:
@@ -213,7 +213,7 @@ def _bring_in(c: Caches, row: int, block: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def _evict(c: Caches, row: int, tier: int) -> bool:
     """Move the least recent block of a tier to the next one that holds any; False where none can go."""
     block = c.oldest[row, tier]
@@ -230,7 +230,7 @@ def _evict(c: Caches, row: int, tier: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def _next_tier(c: Caches, row: int, tier: int) -> int:
     for lower in range(tier + 1, TIERS):
         if c.capacity[row, lower] > 0:
@@ -238,7 +238,7 @@ def _next_tier(c: Caches, row: int, tier: int) -> int:
     return ABSENT
 
 
-@njit(cache=True)
+@inner
 def _drop(c: Caches, row: int, tier: int, lower: int) -> None:
     """Move the least recent block of ``tier`` to ``lower``, in front, or out."""
     block = c.oldest[row, tier]
@@ -250,14 +250,14 @@ def _drop(c: Caches, row: int, tier: int, lower: int) -> None:
         _place(c, row, lower, block)
 
 
-@njit(cache=True)
+@inner
 def _place(c: Caches, row: int, tier: int, block: int) -> None:
     c.tier[row, block] = tier
     c.used[row, tier] += 1
     _link(c, row, tier, block)
 
 
-@njit(cache=True)
+@inner
 def _link(c: Caches, row: int, tier: int, block: int) -> None:
     """Put a block at the recent end of a tier's list."""
     first = c.newest[row, tier]
@@ -270,7 +270,7 @@ def _link(c: Caches, row: int, tier: int, block: int) -> None:
     c.newest[row, tier] = block
 
 
-@njit(cache=True)
+@inner
 def _unlink(c: Caches, row: int, tier: int, block: int) -> None:
     newer, older = c.newer[row, block], c.older[row, block]
     if newer == _NONE:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import entry, inner
 from plenum.serving.steps import AT, chunk_pairs, chunk_pairs_window, step
 
 BOTH, PREFILL, DECODE = 0, 1, 2
@@ -57,7 +57,7 @@ class Load(NamedTuple):
     """Where that percentile of a normal distribution lies above its mean, in standard deviations."""
 
 
-@njit(cache=True)
+@entry
 def pool_under(
     c: NDArray[np.float64],
     role: int,
@@ -152,7 +152,7 @@ def pool_under(
     return _first_token(c, servers, own, load, chunk, mixed, batch, plain, running, extra, context, out)
 
 
-@njit(cache=True)
+@inner
 def _spared(servers: float, share: float) -> float:
     """Return how many fewer prompts of others an answer meets than come while it runs; negative: more. Fitted to the simulator.
 
@@ -163,7 +163,7 @@ def _spared(servers: float, share: float) -> float:
     return share * (SPARED * min(1.0, 2.0 * (1.0 - share)) - MET / servers)
 
 
-@njit(cache=True)
+@inner
 def _first_token(
     c: NDArray[np.float64],
     servers: float,
@@ -208,7 +208,7 @@ def _first_token(
     return True
 
 
-@njit(cache=True)
+@inner
 def _gate(own: float, plain: float, extra: float, most: float) -> tuple[float, float, float]:
     """Return of a gated queue the mean rest of the iteration that an arrival finds, prompts of an iteration that has any, and of its own.
 
@@ -233,7 +233,7 @@ def _gate(own: float, plain: float, extra: float, most: float) -> tuple[float, f
     return rest, together, 1.0 + own * 2.0 * rest
 
 
-@njit(cache=True)
+@inner
 def _prefill_only(
     c: NDArray[np.float64], servers: float, own: float, load: Load, chunk: float, out: NDArray[np.float64]
 ) -> bool:
@@ -258,7 +258,7 @@ def _prefill_only(
     return True
 
 
-@njit(cache=True)
+@entry
 def waiting(
     servers: float, busy: float, service: float, spread2: float, burst2: float, beyond: float
 ) -> tuple[float, float]:
@@ -272,13 +272,13 @@ def waiting(
     return chance * each, each * np.log(chance / beyond) if chance > beyond else 0.0
 
 
-@njit(cache=True)
+@inner
 def _tail_of(typical: float, longest: float, wait: float) -> float:
     """Own length and waiting seldom are extreme together."""
     return typical + np.sqrt(max(longest - typical, 0.0) ** 2 + wait**2)
 
 
-@njit(cache=True)
+@inner
 def _prompts(
     c: NDArray[np.float64], prompts: float, computed: float, found: float, room: float, batch: float, context: float
 ) -> tuple[float, float, float]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import outer
 from plenum.serving.formats import FORMATS, Precision
 from plenum.serving.instance import Instance
 
@@ -194,7 +194,7 @@ def _covariance(a: Features, b: Features, kernel: Kernel) -> NDArray[np.float64]
     )
 
 
-@njit(cache=True)
+@outer
 def _kernel(
     groups_a: NDArray[np.int64],
     a: NDArray[np.float64],

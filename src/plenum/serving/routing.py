@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import entry, inner
 from plenum.model.errors import FieldError
 
 ROUND_ROBIN, RANDOM, LEAST_LOADED, PREFIX_AWARE, KV_AWARE, PREDICTED_LATENCY, SESSION, MOONCAKE = range(8)
@@ -66,7 +66,7 @@ def policy_named(name: str) -> int:
     return POLICIES[name]
 
 
-@njit(cache=True)
+@entry
 def choose(
     policy: int,
     eligible: NDArray[np.bool_],
@@ -141,7 +141,7 @@ def choose(
     return best
 
 
-@njit(cache=True)
+@entry
 def choose_for_session(
     eligible: NDArray[np.bool_],
     queued_requests: NDArray[np.int64],
@@ -181,7 +181,7 @@ def choose_for_session(
     return best if best >= 0 else spare
 
 
-@njit(cache=True)
+@entry
 def choose_with_transfer(
     eligible: NDArray[np.bool_],
     hit_tokens: NDArray[np.int64],
@@ -230,7 +230,7 @@ def choose_with_transfer(
     return best, source if copied else -1, least
 
 
-@njit(cache=True)
+@entry
 def mix(value: np.uint64) -> np.uint64:
     """Scatter 64 bits: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     z = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
@@ -239,7 +239,7 @@ def mix(value: np.uint64) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True)
+@inner
 def _nth(eligible: NDArray[np.bool_], n: int) -> int:
     """Return the index of the eligible instance number ``n``."""
     for i in range(len(eligible)):
@@ -250,7 +250,7 @@ def _nth(eligible: NDArray[np.bool_], n: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@inner
 def _unbalanced(eligible: NDArray[np.bool_], queued_requests: NDArray[np.int64], running: NDArray[np.int64]) -> bool:
     most, least = -1, -1
     for i in range(len(eligible)):
@@ -261,7 +261,7 @@ def _unbalanced(eligible: NDArray[np.bool_], queued_requests: NDArray[np.int64],
     return most - least > IMBALANCE_REQUESTS and most > IMBALANCE_RATIO * least
 
 
-@njit(cache=True)
+@inner
 def _longest_hit(
     eligible: NDArray[np.bool_],
     queued_requests: NDArray[np.int64],

@@ -10,9 +10,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import entry, inner
 from plenum.model.errors import FieldError
 
 HISTORY = 256
@@ -104,7 +104,7 @@ def history_of(limit: Limits) -> History:
     )
 
 
-@njit(cache=True)
+@entry
 def wanted_for_load(
     replicas: int, concurrency: float, target_concurrency: float, cache_used: float, target_cache_used: float
 ) -> float:
@@ -122,7 +122,7 @@ def wanted_for_load(
     return max(concurrency / target_concurrency, replicas * cache_used / target_cache_used)
 
 
-@njit(cache=True)
+@entry
 def wanted_for_slo(rate_rps: float, replica_rps: float, backlog_requests: float, drain_s: float) -> float:
     """Return how many replicas keep a promise: for what arrives, and for working off what has piled up.
 
@@ -138,7 +138,7 @@ def wanted_for_slo(rate_rps: float, replica_rps: float, backlog_requests: float,
     return (rate_rps + backlog_requests / drain_s) / replica_rps
 
 
-@njit(cache=True)
+@entry
 def desired(
     limit: Limits, history: History, now_s: float, current: int, wanted: float, rate_rps: float, quiet_s: float
 ) -> int:
@@ -225,7 +225,7 @@ def share_budget(
     return best
 
 
-@njit(cache=True)
+@inner
 def _remember(history: History, now_s: float, wanted: float) -> None:
     place = history.next[0]
     history.at_s[place] = now_s
@@ -233,7 +233,7 @@ def _remember(history: History, now_s: float, wanted: float) -> None:
     history.next[0] = (place + 1) % len(history.at_s)
 
 
-@njit(cache=True)
+@inner
 def _highest(history: History, now_s: float, window_s: float) -> float:
     """Return the highest recommendation within the window; infinity where the memory does not reach back that far yet."""
     highest, oldest = -math.inf, math.inf
@@ -247,7 +247,7 @@ def _highest(history: History, now_s: float, window_s: float) -> float:
     return highest if full or oldest <= now_s - window_s else math.inf
 
 
-@njit(cache=True)
+@inner
 def _mark_too_few(limit: Limits, history: History, current: int, rate_rps: float) -> None:
     """Note that ``current`` replicas are too few, if that is where a step down led at about this rate."""
     lowered_rps = history.lowered_rps[0]

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from plenum.graph.compiled import entry, inner
 
 FIELDS = (
     "stages",  # pipeline stages: a batch is cut into so many micro-batches, which overlap
@@ -96,7 +97,7 @@ class StepModel:
         return float(self.coefficients[AT[name]])
 
 
-@njit(cache=True)
+@entry
 def step(
     c: NDArray[np.float64],
     prefill_tokens: float,
@@ -163,7 +164,7 @@ def step(
     return total, total * min(watts, c[_CAP_W])
 
 
-@njit(cache=True)
+@entry
 def attention_s(c: NDArray[np.float64], pairs: float, pairs_window: float) -> float:
     """Seconds of the attention of prefill over so many pairs, and so many within the window or selected.
 
@@ -174,14 +175,14 @@ def attention_s(c: NDArray[np.float64], pairs: float, pairs_window: float) -> fl
     return pairs * c[_PRE] + (min(near, pairs * c[_PRE_M]) if c[_PRE_M] > 0.0 else near)
 
 
-@njit(cache=True)
+@entry
 def smooth_max(a: float, b: float) -> float:
     """Return a bit more than the larger of two times: compute and memory overlap, never quite (the norm of order 4)."""
     a2, b2 = a * a, b * b
     return math.sqrt(math.sqrt(a2 * a2 + b2 * b2))
 
 
-@njit(cache=True)
+@inner
 def _more(c: NDArray[np.float64], sequences: float) -> float:
     """What the correction of decode at one sequence lacks at so many; see :data:`LOAD_POINTS`."""
     if c[_MORE] == 0.0 and c[_MORE + 1] == 0.0 and c[_MORE + 2] == 0.0 and c[_MORE + 3] == 0.0:
@@ -194,7 +195,7 @@ def _more(c: NDArray[np.float64], sequences: float) -> float:
     return low + (place - below) * (c[_MORE + below] - low)
 
 
-@njit(cache=True)
+@inner
 def _unevenness(groups: float, prefill_tokens: float, prefills: float, computed: float, decodes: float) -> float:
     """Tokens that the busiest attention group has beyond its share, times the groups."""
     if groups <= 1.0:
@@ -207,13 +208,13 @@ def _unevenness(groups: float, prefill_tokens: float, prefills: float, computed:
     return more
 
 
-@njit(cache=True)
+@entry
 def chunk_pairs(earlier: float, tokens: float) -> float:
     """Pairs of query and key tokens of a chunk of ``tokens`` after ``earlier`` ones."""
     return tokens * earlier + 0.5 * tokens * (tokens + 1.0)
 
 
-@njit(cache=True)
+@entry
 def chunk_pairs_window(earlier: float, tokens: float, window: float) -> float:
     """The same where a query sees no more than ``window`` tokens, itself included; 0 where there is no window."""
     if window <= 0.0:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from plenum.graph.compiled import entry, inner, outer
 from plenum.planning.serving.load import MAX_BISECTION, ROLES
 from plenum.planning.serving.options import Option, with_limits
 from plenum.serving.formats import FORMATS
@@ -188,7 +188,7 @@ def bound_of(slo: Slo) -> Bound:
 UNBOUND = Bound(np.inf, np.inf, np.inf)
 
 
-@njit(cache=True)
+@entry
 def layout_under(at: Compiled, load: Load, rate: float, pools: NDArray[np.float64], total: NDArray[np.float64]) -> bool:
     """Fill ``pools`` (P, FIGURES) and ``total`` (FIGURES,); whether queues stay finite and caches hold."""
     total[:] = 0.0
@@ -222,7 +222,7 @@ def layout_under(at: Compiled, load: Load, rate: float, pools: NDArray[np.float6
     return fits
 
 
-@njit(cache=True)
+@outer
 def most(at: Compiled, load: Load, bound: Bound) -> float:
     """Search :func:`most_rps` by doubling, then halving."""
     pools, total = np.zeros((len(at.roles), FIGURES)), np.zeros(FIGURES)
@@ -242,7 +242,7 @@ def most(at: Compiled, load: Load, bound: Bound) -> float:
     return low
 
 
-@njit(cache=True)
+@inner
 def _keeps(
     at: Compiled, load: Load, bound: Bound, rate: float, pools: NDArray[np.float64], total: NDArray[np.float64]
 ) -> bool:
