@@ -96,7 +96,7 @@ class _Search:
             if not (_has_room(nodes, state, shapes, s, n) and self._allowed(role, rank, n)):
                 continue
             gpu_mask, nic_mask, mig_mask, numa = _take(nodes, state, shapes, s, n)
-            self.taken.append((role, rank, n, gpu_mask, nic_mask, mig_mask, numa))
+            self.taken.append((role, rank, n, int(gpu_mask), int(nic_mask), mig_mask, numa))
             if self.descend(todo, at + 1):
                 return True
             self.taken.pop()

@@ -155,7 +155,7 @@ def pack_blocks(ends, block_row, start, end, per, need, block, take):
             total += per[j]
         units[i] = total // block
         i = stop
-    short = pack(ends, 0, block_row, start, end, units, need // block, blocks)
+    short = pack(ends, np.int64(0), block_row, start, end, units, need // block, blocks)
     if short > 0:
         return short * block
     for i in range(start, end):
