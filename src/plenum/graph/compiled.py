@@ -6,13 +6,8 @@ from typing import Any
 
 from numba import njit
 
-_INNER: dict[str, Any] = {
-    "cache": True,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-    "error_model": "numpy",
-    "_nrt": False,
-}
+_CALLED: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+_INNER = _CALLED | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 inner = njit(**_INNER)
 """For what is called by compiled code only and allocates nothing. Arrays belong to the caller of the loop, so nobody counts references;
@@ -24,5 +19,5 @@ small = njit(inline="always", **_INNER)
 outer = njit(cache=True)
 """For what Python calls."""
 
-entry = njit(cache=True, error_model="numpy", _nrt=False)
+entry = njit(**_CALLED)
 """For what Python calls, and what allocates nothing either."""
