@@ -7,7 +7,7 @@ from typing import Any
 from numba import njit
 
 _CALLED: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
-_INNER = _CALLED | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_INNER: dict[str, Any] = _CALLED | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 inner = njit(**_INNER)
 """For what is called by compiled code only and allocates nothing. Arrays belong to the caller of the loop, so nobody counts references;
