@@ -169,6 +169,13 @@ def test_a_key_s_secret_is_shown_once_and_only_its_hash_is_known(lab: Lab):
     assert known.id not in lab.service.state.keys
 
 
+def test_models_of_a_new_key_that_nothing_serves_yet_are_named(lab: Lab):
+    put(lab)
+    key = lab.ask("POST", "/tenants/research/keys", "max", json={"models": ["chat", "chatt", "zzz"]}).json()
+    assert key["status"]["unserved"] == {"chatt": "chat", "zzz": ""}
+    assert lab.service.state.keys[key["metadata"]["name"]].key.models == ("chat", "chatt", "zzz")
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+from plenum.adapters.manifests.fields import nearest
 from plenum.api import lists, served_views, shapes
 from plenum.api.call import Call
 from plenum.api.errors import ParameterError, SecretGoneError
@@ -18,9 +19,10 @@ from plenum.api.identity import hash_of
 from plenum.api.parameters import NAME, Parameter
 from plenum.api.people import LONGEST_S, NOTE_CHARACTERS
 from plenum.api.served_shapes import UsageSum
-from plenum.control.commands import AbsentError
+from plenum.control.commands import AbsentError, names_served
 from plenum.control.endpoints.commands import issue_key, revoke_key
 from plenum.control.endpoints.state import Used
+from plenum.control.state import State
 from plenum.model.errors import FieldError
 from plenum.ports.gateway import Key
 
@@ -90,8 +92,16 @@ async def create(call: Call) -> Response:
             f"this request was carried out before (at position {outcome.position}), and a key is shown only once; "
             "revoke that one and ask for another, with another Idempotency-Key"
         )
-    shown = served_views.key(known, call.now, text, await _without(call, call.state.served_version))
+    unserved, late = _unserved(call.state, key), await _without(call, call.state.served_version)
+    shown = served_views.key(known, call.now, text, unknown_to=late, unserved=unserved)
     return call.answer(shown, status=201, outcome=outcome, headers={"cache-control": "no-store"})
+
+
+def _unserved(state: State, key: Key) -> dict[str, str]:
+    """Return a key's models that nothing of its tenant's serves, each with the closest that something does."""
+    experiments = state.tenants[key.tenant].policy.experiments
+    names = names_served(state, key.tenant) | {experiment.model for experiment in experiments}
+    return {model: nearest(model, names) for model in key.models if model not in names}
 
 
 async def _without(call: Call, version: int) -> tuple[str, ...]:

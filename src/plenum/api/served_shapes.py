@@ -111,10 +111,15 @@ class KeySpec(Shape, kw_only=True):
 
 
 class KeyStatus(Shape, kw_only=True, omit_defaults=False):
-    """``Valid`` or ``Expired``; a revoked one is gone. Of a new one, the gateways that were not seen to know it yet."""
+    """``Valid`` or ``Expired``; a revoked one is gone.
+
+    Of a new one, the gateways that were not seen to know it yet, and of its models those that nothing serves yet, each with the name that
+    may be meant.
+    """
 
     phase: str
     unknown_to: tuple[str, ...] = ()
+    unserved: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class InferenceKey(Shape, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -198,8 +199,8 @@ def _runs(
             )  # fmt: skip
 
 
-def key(found: es.InferenceKey, now: float, secret: str = "", unknown_to: tuple[str, ...] = ()) -> InferenceKey:
-    """Return what may be known of a key: never its hash, and its secret only once."""
+def key(found: es.InferenceKey, now: float, secret: str = "", **more: Any) -> InferenceKey:
+    """Return what may be known of a key: never its hash, and its secret only once; ``more`` of its status, where it is new."""
     of = found.key
     return InferenceKey(
         api_version=shapes.API_VERSION,
@@ -220,6 +221,6 @@ def key(found: es.InferenceKey, now: float, secret: str = "", unknown_to: tuple[
             note=found.note,
             expires_at=timestamp(of.expires_at),
         ),
-        status=KeyStatus(phase="Expired" if of.expires_at and now >= of.expires_at else "Valid", unknown_to=unknown_to),
+        status=KeyStatus(phase="Expired" if of.expires_at and now >= of.expires_at else "Valid", **more),
         secret=secret,
     )

@@ -68,5 +68,10 @@ def command(
         click.echo(
             f"Not known yet at gateway {', '.join(late)}; it will be a moment after that one is heard of.", err=True
         )
+    for model, close in key["status"].get("unserved", {}).items():
+        hint = f" (did you mean {close!r}?)" if close else ""
+        click.echo(
+            f"Nothing of {whose} serves {model!r} yet{hint}; the key will be good for it once something does.", err=True
+        )
     click.echo(f"Key {name} for {which}, valid {until}. Keep it now, it is not shown again:", err=True)
     click.echo(key["secret"])

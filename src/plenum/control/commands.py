@@ -158,8 +158,7 @@ def _check_experiments(tenant: str, policy: Policy, state: State) -> None:
     others = sum(len(found.policy.experiments) for found in state.tenants.values() if found.name != tenant)
     if others + len(policy.experiments) > MAX_EXPERIMENTS:
         raise LimitError(f"tenants have {others:,} experiments, and there may be {MAX_EXPERIMENTS:,}; end some first")
-    own = [found.spec for found in state.endpoints.values() if found.tenant == tenant and not found.stop]
-    names = {spec.model_name for spec in own} | {adapter for spec in own for adapter, _ in spec.adapters}
+    names = names_served(state, tenant)
     for i, experiment in enumerate(policy.experiments):
         at = f"spec.experiments[{i}]"
         asked = {f"{at}.arms[{k}].model": arm.model or experiment.model for k, arm in enumerate(experiment.arms)}
@@ -169,6 +168,12 @@ def _check_experiments(tenant: str, policy: Policy, state: State) -> None:
             if model not in names:
                 there = f"there is {', '.join(sorted(names)[:20])}" if names else "there is none yet"
                 raise FieldError(field, f"no endpoint of {tenant} serves {model!r}; {there}: apply the endpoint first")
+
+
+def names_served(state: State, tenant: str) -> set[str]:
+    """Return what a tenant's endpoints are asked for by: their models and adapters."""
+    own = [found.spec for found in state.endpoints.values() if found.tenant == tenant and not found.stop]
+    return {spec.model_name for spec in own} | {adapter for spec in own for adapter, _ in spec.adapters}
 
 
 def delete_tenant(name: str, *, if_version: int | None = None) -> Command:
