@@ -38,6 +38,22 @@ def test_an_even_load_for_hours_is_known_as_well_as_at_first(seed):
     assert forecast.tpot_s(10.0) == pytest.approx(0.0052, rel=0.1)
 
 
+def test_an_answer_that_came_in_one_piece_outweighs_no_others():
+    """Its tokens are next to no time apart, which says nothing of its replica."""
+    rng, forecast = random.Random(0), Forecast()
+    for number in range(400):
+        running = float(rng.randint(1, 8))
+        forecast.learn_tpot(running, (0.02 + 0.001 * running) * rng.uniform(0.9, 1.1))
+        if number == 200:
+            forecast.learn_tpot(running, 0.0)
+            assert forecast.tpot_s(4.0) == pytest.approx(0.024, rel=0.3)
+    assert forecast.tpot_s(4.0) == pytest.approx(0.024, rel=0.15)
+    assert forecast.tpot_errors.high < 1.5
+    for _ in range(60):
+        forecast.learn_tpot(4.0, 0.0005)
+    assert forecast.tpot_s(4.0) == pytest.approx(0.0005, rel=0.1), "one that became faster is known soon"
+
+
 def test_what_is_measured_of_a_replica_is_what_is_predicted():
     rng, forecast = random.Random(3), Forecast()
     for _ in range(3_000):
