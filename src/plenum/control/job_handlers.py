@@ -92,6 +92,7 @@ def _scaled(state: State, event: JobScaled, record: Record) -> None:
     for key in wanted:
         if key not in job.units:
             job.units[key] = Unit(key=key, attempt=job.attempts)
+    _wait_no_longer(job)
     job.asked = record.position
     state.settle(job, record)
 
@@ -124,12 +125,17 @@ def _bound(state: State, event: UnitBound, record: Record) -> None:
     unit.runs = {b.run: run_of(b) for b in event.bindings}
     job.shrink_to = 0
     job.yielded = job.yielded and job.workload.gang and len(unit.runs) < job.workload.replicas
-    if all(u.phase != "waiting" for u in job.units.values()):
-        job.waiting = None
+    _wait_no_longer(job)
     state.index(job, unit)
     for run in unit.runs.values():
         state.agent_version[state.agent_of(run.node)] = record.position
     state.settle(job, record)
+
+
+def _wait_no_longer(job: Job) -> None:
+    """Forget why a job waits once nothing of it does."""
+    if all(unit.phase != "waiting" for unit in job.units.values()):
+        job.waiting = None
 
 
 def _stopped(state: State, event: UnitStopped, record: Record) -> None:

@@ -120,7 +120,8 @@ def _messages(state: State, found: EndpointRecord) -> Iterator[str]:
                 if any(unit.hopeless for unit in job.units.values()):
                     again = f"cannot start as it is, and is tried again every {MAX_BACKOFF_S / 60:.0f} minutes"
                 else:
-                    again = f"did not start, {failures} times so far; it is tried again"
+                    often = {0: "", 1: ", once so far"}.get(failures, f", {failures} times so far")
+                    again = f"did not start{often}; it is tried again"
                 yield f"{again}. {job.message}"
             yield from (run.message for run in job.runs() if run.phase == "starting" and run.message)
     if found.message:
