@@ -7,10 +7,11 @@ is to serve comes in its environment. It restarts nothing: it ends, and the cont
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,10 @@ NOT_STARTED, LOST, NOT_STAGED = 69, 70, 75
 had just now."""
 
 DEFAULT_GRACE_S = 30.0
+OTHERS = (
+    ", which the other replicas of this revision serve. Name the version that is meant in spec.{field} "
+    "(hf://org/name@REVISION, oci://…@DIGEST), or delete the endpoint and serve it anew"
+)
 WEIGHTLESS = ("emulated",)
 """Engines that need no weights."""
 
@@ -150,13 +155,18 @@ async def run(host: Host) -> int:
 async def _serve(host: Host) -> int:
     """Stage, start and watch; cancelled, it drains and ends the engine."""
     try:
-        staged = await _stage(host, host.endpoint.model, "weights", host.digest)
-        host = replace(host, endpoint=await _with_adapters(host))
+        staged = await _stage(host, host.endpoint.model, "weights", host.digest.partition("+")[0])
+        adapters = await _adapters(host)
+        digest = _digest(host, staged, adapters.values())
+        # Engines are told where they are on this node.
+        here = tuple(
+            (name, str(adapters[name].path) if name in adapters else src) for name, src in host.endpoint.adapters
+        )
+        host = replace(host, endpoint=replace(host.endpoint, adapters=here))
     except PlenumError as error:
         for_now = isinstance(error, WeightsError) and not error.lasting
         return _gave_up(host, error, NOT_STAGED if for_now else NO_WEIGHTS)
     forget_credentials(os.environ)
-    digest = staged.digest if staged else ""
     engine: HttpEngine | None = None
     try:
         engine = engine_to_start(_start(host, staged))
@@ -173,13 +183,28 @@ async def _serve(host: Host) -> int:
             await _end(engine, host.grace_s)
 
 
-async def _with_adapters(host: Host) -> Endpoint:
-    """Bring the adapters here like the weights; returns the endpoint with where they are on this node."""
-    here: list[tuple[str, str]] = []
-    for name, source in host.endpoint.adapters:
-        staged = await _stage(host, source, f"adapter {name}")
-        here.append((name, str(staged.path) if staged else source))
-    return replace(host.endpoint, adapters=tuple(here))
+async def _adapters(host: Host) -> dict[str, Staged]:
+    """Bring the adapters here like the weights; nothing for engines that need none."""
+    staged = {name: await _stage(host, source, f"adapter {name}") for name, source in host.endpoint.adapters}
+    return {name: found for name, found in staged.items() if found is not None}
+
+
+def _digest(host: Host, weights: Staged | None, adapters: Iterable[Staged]) -> str:
+    """Return the digest of all that a replica serves: that of the weights, and after a ``+`` a short one of all adapters.
+
+    Raises
+    ------
+    ChangedWeightsError
+        The adapters are others than those of the other replicas.
+    """
+    digest = weights.digest if weights else ""
+    if each := "".join(adapter.digest for adapter in adapters):
+        digest += f"+{hashlib.sha256(each.encode()).hexdigest()[:24]}"
+    if "+" not in host.digest:  # the first replica, or one of a revision from when adapters were not told
+        return host.digest or digest
+    if digest != host.digest:
+        raise ChangedWeightsError(f"the adapters are others by now than those{OTHERS.format(field='adapters')}")
+    return digest
 
 
 async def _stage(host: Host, reference: str, what: str, digest: str = "") -> Staged | None:
@@ -202,10 +227,7 @@ async def _stage(host: Host, reference: str, what: str, digest: str = "") -> Sta
     try:
         return await asyncio.to_thread(stage, reference, host.cache, progress=progress, digest=digest)
     except ChangedWeightsError as error:
-        raise ChangedWeightsError(
-            f"{error.sentence}, which the other replicas of this revision serve. Name the version that is meant in spec.model "
-            "(hf://org/name@REVISION, oci://…@DIGEST), or delete the endpoint and serve it anew"
-        ) from None
+        raise ChangedWeightsError(f"{error.sentence}{OTHERS.format(field='model')}") from None
     except OSError as error:  # such as a full disk, or a cache that is another user's
         raise WeightsError(f"weights cannot be kept in {host.cache}: {error.strerror or error}") from None
     finally:

@@ -1,6 +1,7 @@
 """The host of a replica: a process that says how far it is, drains when told to stop, and ends when its engine does."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from tests.unit.adapters.weights.stores import Store, hub, served
 
 from plenum.adapters.engines.emulated import Emulated, Faults
 from plenum.adapters.engines.table import Start, engine_to_start
+from plenum.adapters.weights import stage
 from plenum.bootstrap.engine import LOST, NOT_STAGED, NOT_STARTED, Watch, host_of, lost
 from plenum.control.endpoints.process import MISUSED, NO_WEIGHTS
 from plenum.model.endpoint import Endpoint
@@ -328,6 +330,21 @@ def test_adapters_are_brought_here_like_weights_and_handed_over_as_folders(host,
 
     assert "True ['adapter_config.json', 'adapter_model.safetensors']" in errors
     assert code == NOT_STARTED  # that program serves nothing
+
+
+@pytest.mark.parametrize(("changed", "code"), [(False, NOT_STARTED), (True, NO_WEIGHTS)])
+def test_adapters_of_a_revision_s_replicas_are_the_same(host, tmp_path, changed, code):
+    weights, law = tmp_path / "base", tmp_path / "law"
+    for folder in (weights, law):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(LLAMA))
+    digests = [stage(str(folder), tmp_path / "cache").digest for folder in (weights, law)]
+    pin = f"{digests[0]}+{hashlib.sha256(digests[1].encode()).hexdigest()[:24]}"
+    if changed:
+        (law / "adapter_model.safetensors").write_bytes(b"other")
+    env = {"PLENUM_WEIGHTS_DIGEST": pin, "PLENUM_VLLM": "false"}
+    got, errors = host(model=str(weights), engine="vllm", adapters=[("law", str(law))], env=env).ended()
+    assert (got, "spec.adapters" in errors) == (code, changed), errors
 
 
 def test_an_adapter_that_is_nowhere_is_said(host, tmp_path):

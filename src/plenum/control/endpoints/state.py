@@ -49,7 +49,7 @@ class Revision(msgspec.Struct, kw_only=True):
     part, watched_at
         Of a canary: its part of the requests, and since when it gets it; 0: not yet.
     weights_digest
-        Of the weights of its first replica that was ready: all that follow serve the same, whatever their reference means by then.
+        Of what its first replica that was ready serves, adapters included: all that follow serve the same, whatever references mean by then.
     """
 
     number: int
