@@ -17,7 +17,7 @@ EVENTS = b"text/event-stream"
 Headers = list[tuple[bytes, bytes]]
 
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_WORD = re.compile(r"[a-z0-9._ -]{1,64}")
+_WORD = re.compile(r"[a-z0-9._ -]{1,128}")
 _RETRY_LIMIT_S = 3_600
 
 

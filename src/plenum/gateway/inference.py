@@ -213,9 +213,9 @@ class Answering:
         )
         self._raw = b""
         ask = self._ask
-        if not self._wishes.judges:
-            await inference.moderation.check(ask)
         self._grant = inference.limits.take(self._key, ask.prompt_tokens + ask.output_tokens, self._started_s)
+        if not self._wishes.judges:
+            await inference.moderation.check(ask)  # of what limits let in: hooks are shared
         self._slot = inference.journal.claim()
         context = inference.dispatch.send(ask)
         dispatched = await context.__aenter__()

@@ -51,7 +51,8 @@ class Moderation:
             tenant: ModerationSettings(url=hook.url, timeout_s=hook.timeout_s, fail_open=hook.fail_open)
             for tenant, hook in hooks.items()
         }
-        self._places = {url: places for url, places in self._places.items() if places.locked()}
+        asked = {settings.url for settings in (*self._hooks.values(), self._own) if settings is not None}
+        self._places = {url: places for url, places in self._places.items() if url in asked}
 
     async def check(self, ask: Ask) -> None:
         """Pass if a request's prompt may: by the gateway's hook, and by its tenant's.
@@ -105,13 +106,21 @@ class Moderation:
 
     async def _ask(self, url: str, tenant: str, prompt: str) -> tuple[str, ...]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=MAX_TIMEOUT_S))
+            # Each hook has its places: one that is slow takes no connections from others.
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=MAX_TIMEOUT_S), connector=aiohttp.TCPConnector(limit=0)
+            )
         body = msgspec.json.encode({"input": prompt, "tenant": tenant})
         async with self._session.post(
             url, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
         ) as answer:
             answer.raise_for_status()
-            return objections_of(await answer.content.read(MAX_ANSWER_BYTES))
+            said = bytearray()
+            async for part in answer.content.iter_any():
+                said += part
+                if len(said) > MAX_ANSWER_BYTES:
+                    raise ValueError("no answer of a moderation is so long")
+            return objections_of(bytes(said))
 
 
 def objections_of(body: bytes) -> tuple[str, ...]:

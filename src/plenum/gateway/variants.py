@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from plenum.gateway.answers import invalid
 from plenum.gateway.figures import Figures, verdict
 from plenum.gateway.request import RefusedError
 from plenum.ports.engine import CHAT
@@ -22,6 +23,9 @@ from plenum.ports.policy import PROMPT, Arm, Experiment, Judge, Policy, arm_of, 
 
 MAX_REMEMBERED = 100_000
 """Requests whose arm is remembered, so that they can be scored."""
+
+MAX_ADDED_CHARACTERS = 2**20
+"""To a request, by a template that has what the user says in it more than once."""
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -130,7 +134,7 @@ class Variants:
         if path == CHAT:
             _rewrite(body, arm)
         elif arm.template and type(body.get("prompt")) is str:
-            body["prompt"] = arm.template.replace(PROMPT, body["prompt"])
+            body["prompt"] = _filled(arm.template, body["prompt"])
         self._remember(id, chosen)
         return chosen
 
@@ -259,6 +263,12 @@ def _rewrite(body: dict[str, Any], arm: Arm) -> None:
         for place in reversed(range(len(messages))):
             message = messages[place]
             if message.get("role") == "user" and type(message.get("content")) is str:
-                messages[place] = message | {"content": arm.template.replace(PROMPT, message["content"])}
+                messages[place] = message | {"content": _filled(arm.template, message["content"])}
                 break
     body["messages"] = messages
+
+
+def _filled(template: str, said: str) -> str:
+    if (template.count(PROMPT) - 1) * len(said) > MAX_ADDED_CHARACTERS:
+        raise invalid("messages", "this is too long for the template of its experiment, which repeats it")
+    return template.replace(PROMPT, said)

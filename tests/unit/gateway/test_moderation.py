@@ -7,6 +7,8 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import openai
@@ -14,17 +16,19 @@ import pytest
 from aiohttp import web
 from tests.unit.gateway.canned import SECRET, CannedDispatch, canned_gateway, table
 
-from plenum.gateway.moderation import objections_of
+from plenum.gateway.moderation import Moderation, objections_of
+from plenum.gateway.request import RefusedError
 from plenum.gateway.settings import GatewaySettings, ModerationSettings
+from plenum.ports.gateway import Key
 from plenum.ports.policy import Hook, Policy
 
 
 @asynccontextmanager
 async def moderator() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
-    """A server that flags what says ``bad``, answers nonsense to ``nonsense`` and nothing to ``slow``."""
+    """A server that flags what says ``bad``, answers nonsense to ``nonsense``, nothing to ``slow``, and to ``parts`` in two of them."""
     asked: list[dict[str, str]] = []
 
-    async def judge(request: web.Request) -> web.Response:
+    async def judge(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         asked.append(body)
         if "nonsense" in body["input"]:
@@ -32,6 +36,13 @@ async def moderator() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
         if "slow" in body["input"]:
             await asyncio.sleep(60)
         flagged = "bad" in body["input"]
+        if "parts" in body["input"]:
+            answer = web.StreamResponse()
+            await answer.prepare(request)
+            await answer.write(b'{"results": [{"flagged": ')
+            await asyncio.sleep(0.05)
+            await answer.write(b"true}]}")
+            return answer
         return web.json_response(
             {"results": [{"flagged": flagged, "categories": {"violence": flagged, "hate": False}}]}
         )
@@ -118,6 +129,73 @@ def test_a_tenants_own_hook_is_asked_beside_the_gateways_from_one_table_to_the_n
                 with pytest.raises(openai.InternalServerError) as failed:
                     await say(asking, "good")
                 assert failed.value.status_code == 503
+
+    asyncio.run(go())
+
+
+def prompt_of(tenant: str, text: str) -> Any:
+    return SimpleNamespace(key=Key(id="k", hash="", tenant=tenant), body={}, prompt=text)
+
+
+def test_a_new_table_gives_a_hook_no_more_at_once() -> None:
+    asked: list[str] = []
+
+    async def judge(tenant: str, prompt: str) -> tuple[str, ...]:
+        asked.append(prompt)
+        await asyncio.Event().wait()
+        return ()
+
+    async def go() -> None:
+        moderation = Moderation(ModerationSettings(url="x", timeout_s=60.0, parallel=2), judge)
+        tasks: list[asyncio.Task[None]] = []
+        for prompt in ("first", "second", "third"):
+            tasks.append(asyncio.create_task(moderation.check(prompt_of("a", prompt))))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            moderation.use({})
+        assert asked == ["first", "second"]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(go())
+
+
+def test_an_answer_in_parts_is_read_to_its_end_and_slow_hooks_take_no_connections_of_others() -> None:
+    async def go() -> None:
+        async with moderator() as (one, _), moderator() as (two, asked), moderator() as (three, _):
+            moderation = Moderation()
+            hooks = {name: Hook(url=url, timeout_s=60.0) for name, url in (("a", one), ("b", two), ("c", three))}
+            moderation.use(hooks)
+            slow = [asyncio.create_task(moderation.check(prompt_of(name, "slow"))) for name in "ab" for _ in range(64)]
+            async with asyncio.timeout(30):
+                while len(asked) < 30:
+                    await asyncio.sleep(0.01)
+                with pytest.raises(RefusedError) as refused:
+                    await moderation.check(prompt_of("c", "parts"))
+            assert refused.value.code == "moderation.flagged"
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
+            await moderation.close()
+
+    asyncio.run(go())
+
+
+def test_what_limits_refuse_is_no_load_of_the_hook(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with moderator() as (hook, asked):
+            settings = GatewaySettings(moderation=ModerationSettings(url=hook))
+            async with (
+                canned_gateway(tmp_path, CannedDispatch(), settings=settings) as (url, gateway),
+                openai.AsyncOpenAI(base_url=url + "/v1", api_key=SECRET, max_retries=0) as asking,
+            ):
+                keys = tuple(msgspec.structs.replace(key, requests_per_minute=1) for key in table().keys)
+                gateway.use(msgspec.structs.replace(table(), keys=keys))
+                await say(asking, "good")
+                with pytest.raises(openai.RateLimitError):
+                    await say(asking, "good")
+            assert len(asked) == 1
 
     asyncio.run(go())
 

@@ -63,6 +63,20 @@ def test_a_user_keeps_an_arm_and_arms_have_their_share() -> None:
         assert pair[0].label == pair[1].label  # type: ignore[union-attr]
 
 
+def test_a_template_makes_no_mountain_of_what_is_said() -> None:
+    twice = Experiment(name="tone", model="helper", arms=(Arm(name="twice", template="{prompt} " * 2_000),))
+    body = {"model": "helper", "prompt": "x" * 100}
+    assert running(twice).apply(KEY, COMPLETIONS, body, "", "req-1")
+    assert len(body["prompt"]) == 2_000 * 101
+    for path, long in (
+        (COMPLETIONS, {"prompt": "x" * 2**20}),
+        (CHAT, {"messages": [{"role": "user", "content": "x" * 2**20}]}),
+    ):
+        with pytest.raises(RefusedError, match="too long for the template"):
+            running(twice).apply(KEY, path, {"model": "helper"} | long, "", "req-1")
+    running(TONE).apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "x" * 2**21, "user": "u"}, "", "req-1")
+
+
 def test_an_arm_rewrites_a_request_and_nobody_elses() -> None:
     variants = running(TONE)
     user = next(f"u{n}" for n in range(100) if arm(f"u{n}") == "kind")
