@@ -220,6 +220,8 @@ def test_an_engine_that_fails_tells_clients_nothing_of_where_it_is(own):
 def test_unknown_addresses_and_methods(gateway):
     with gateway.client() as client:
         assert client.get("/v1/nothing").json()["error"]["code"] == "route.unknown"
+        for path, meant in (("/chat/completions", CHAT), ("/v1/v1/models/m", "/v1/models/m")):
+            assert f"did you mean {meant}?" in client.get(path).json()["error"]["message"]
         answer = client.get(CHAT)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
         assert client.get("/healthz", headers={"authorization": ""}).json() == {"status": "ok"}

@@ -57,23 +57,30 @@ class Router:
         RefusedError
             There is none, or not for this method.
         """
-        methods = self._plain.get(call.path)
-        if methods is None:
-            methods = self._match(call)
+        methods, call.values = self._at(call.path)
         route = methods.get(call.method)
         if route is not None:
             return route
         if not methods:
-            raise invalid("", "there is nothing at this address", code="route.unknown", status=404)
+            raise invalid("", self._elsewhere(call.path), code="route.unknown", status=404)
         allowed = ", ".join(sorted(methods))
         call.extra = [(b"allow", allowed.encode())]
         raise invalid("", f"this address takes {allowed}", code="route.method", status=405)
 
-    def _match(self, call: Call) -> dict[str, Route]:
+    def _at(self, path: str) -> tuple[dict[str, Route], dict[str, str]]:
+        """Return a path's routes by method, and the values in it; no routes where there is nothing."""
+        if path in self._plain:
+            return self._plain[path], {}
         # The longest template first: /v1/batches/{id}/cancel before /v1/batches/{id}.
         for template in sorted(self._patterns, key=len, reverse=True):
             pattern, methods = self._patterns[template]
-            if found := pattern.fullmatch(call.path):
-                call.values = found.groupdict()
-                return methods
-        return {}
+            if found := pattern.fullmatch(path):
+                return methods, found.groupdict()
+        return {}, {}
+
+    def _elsewhere(self, path: str) -> str:
+        """Say that there is nothing at a path; a client's base URL without /v1, or with two of them, is the usual reason."""
+        for meant in (f"/v1{path}", path.removeprefix("/v1")):
+            if meant != path and self._at(meant)[0]:
+                return f"there is nothing at {path}; did you mean {meant}? A client's base URL ends with one /v1"
+        return "there is nothing at this address"
