@@ -280,10 +280,10 @@ def test_loads_show_and_come_from_oneself_alone(lab: Lab):
     assert lab.ask("POST", "/gateways/edge-1/loads", "gateway", content=other).status_code == 403
 
 
-def batch(number: int, *, tenant: str = "research", tokens: int = 10) -> bytes:
+def batch(number: int, *, tenant: str = "research", tokens: int = 10, key: str = "k", **more: Any) -> bytes:
     row = Usage(
-        request=f"r{number}", at=86_400.0 * 20_000, tenant=tenant, key="k", endpoint=f"{tenant}/chat", model="chat",
-        revision=1, prompt_tokens=tokens, cached_tokens=1, output_tokens=5,
+        request=f"r{number}", at=86_400.0 * 20_000, tenant=tenant, key=key, endpoint=f"{tenant}/chat", model="chat",
+        revision=1, prompt_tokens=tokens, cached_tokens=1, output_tokens=5, **more,
     )  # fmt: skip
     return msgspec.json.encode(UsageBatch(gateway="edge-1.a1", number=number, rows=(row,)))
 
@@ -302,5 +302,8 @@ def test_usage_counts_once_and_is_summed_up_by_what_is_asked(lab: Lab):
     ]
     assert [item["promptTokens"] for item in lab.get("/usage", "vera")["items"]] == [10], "only one's own tenants"
     assert lab.get("/tenants/research/usage?since=2024-10-05", "vera")["items"] == []
+    assert send(batch(3, key="judge", estimated=True)) == 200
+    told = lab.get("/tenants/research/usage?by=key", "vera")["items"]
+    assert [(item["key"], item["promptTokens"], item["estimated"]) for item in told] == [("judge", 10, 1), ("k", 10, 0)]
     assert lab.ask("GET", "/tenants/vision/usage", "vera").status_code == 404
     assert lab.ask("GET", "/usage?since=2024-13-77").status_code == 422

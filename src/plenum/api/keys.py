@@ -41,7 +41,7 @@ TENANT = Parameter(name="tenant", about="Only of this tenant.", pattern=NAME)
 BY = Parameter(
     name="by",
     about="What is told apart; everything else is summed up.",
-    choices=("tenant", "endpoint", "model", "day"),
+    choices=("tenant", "endpoint", "model", "key", "day"),
     many=True,
 )
 ENDPOINT = Parameter(name="endpoint", about="Only of this endpoint.", pattern=NAME)
@@ -194,16 +194,19 @@ def _day_of(name: str, text: str | None) -> int | None:
 
 
 def _add(sums: dict[tuple[str, ...], UsageSum], used: Used, day: int, by: Iterable[str]) -> None:
+    on = datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
     known = {
         "tenant": used.tenant,
         "endpoint": used.endpoint.rpartition("/")[2],
         "model": used.model,
-        "day": datetime.fromtimestamp(day * 86_400, UTC).date().isoformat(),
+        "key": used.key,
+        "day": on,
     }
-    tenant, endpoint, model, on = apart = tuple(value if name in by else "" for name, value in known.items())
-    total = sums.setdefault(apart, UsageSum(tenant=tenant, endpoint=endpoint, model=model, day=on))
+    tenant, endpoint, model, key, on = apart = tuple(value if name in by else "" for name, value in known.items())
+    total = sums.setdefault(apart, UsageSum(tenant=tenant, endpoint=endpoint, model=model, key=key, day=on))
     total.prompt_tokens += used.prompt_tokens
     total.cached_tokens += used.cached_tokens
     total.output_tokens += used.output_tokens
+    total.estimated += used.estimated
     for outcome, count in used.requests.items():
         total.requests[outcome] = total.requests.get(outcome, 0) + count

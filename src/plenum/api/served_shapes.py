@@ -143,13 +143,19 @@ class Gateway(Shape, kw_only=True, omit_defaults=False):
 
 
 class UsageSum(Shape, kw_only=True, omit_defaults=False):
-    """What requests took, summed up; ``requests`` by outcome. A field that was summed over is empty."""
+    """What requests took, summed up; ``requests`` by outcome. A field that was summed over is empty.
+
+    Of the requests of ``estimated`` the prompts' tokens are reckoned from their length, as the engine did not come to say them. What
+    judges of experiments took has the key ``judge``.
+    """
 
     tenant: str = ""
     endpoint: str = ""
     model: str = ""
+    key: str = ""
     day: str = ""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     requests: dict[str, int] = msgspec.field(default_factory=dict)
+    estimated: int = 0

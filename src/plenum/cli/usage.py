@@ -9,7 +9,7 @@ from plenum.cli.complete import complete_endpoint
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.tables import Column, write_table
 
-BY = ("tenant", "endpoint", "model", "day")
+BY = ("tenant", "endpoint", "model", "key", "day")
 GONE_WRONG = ("cancelled", "broken", "interrupted")
 
 
@@ -43,8 +43,12 @@ def command(
 ) -> None:
     """Sum up the tokens of requests to models: prompts, what of them was found in a cache, and outputs.
 
+    The key `judge` stands for what judges of experiments were asked. Estimated are requests that ended before the engine told the length
+    of their prompt, which the gateway then reckons.
+
     \b
     plenum usage --by model --since 2026-01-01
+    plenum usage --by key --endpoint chat
     plenum usage -A --by tenant
     """
     from plenum.adapters.client import part
@@ -60,7 +64,7 @@ def command(
     if not found["items"]:
         click.echo("Nothing was asked of models in that time.", err=True)
         return
-    numbers = ("REQUESTS", "CUT SHORT", "PROMPT TOKENS", "CACHED", "OUTPUT TOKENS")
+    numbers = ("REQUESTS", "CUT SHORT", "ESTIMATED", "PROMPT TOKENS", "CACHED", "OUTPUT TOKENS")
     columns = [
         *(Column(head=name.upper(), fold=name in ("endpoint", "model")) for name in BY if name in apart),
         *(Column(head=head, right=True) for head in numbers),
@@ -70,6 +74,7 @@ def command(
             *(item[name] for name in BY if name in apart),
             f"{sum(item['requests'].values()):,}",
             f"{sum(item['requests'].get(outcome, 0) for outcome in GONE_WRONG):,}",
+            f"{item['estimated']:,}",
             f"{item['promptTokens']:,}",
             f"{item['cachedTokens']:,}",
             f"{item['outputTokens']:,}",

@@ -28,7 +28,8 @@ KEEP_DAYS = 400
 """Days that usage is summed up for."""
 
 MAX_SUMS_A_DAY = 5_000
-"""Sums of one day; whatever comes beyond is summed up under the model ``*``, and beyond twice as many not at all (its rows are)."""
+"""Sums of one day; what comes beyond is summed up under the key ``*``, beyond twice as many under the model ``*`` too, and beyond three
+times as many not at all (its rows are)."""
 
 
 class Sized(msgspec.Struct, kw_only=True):
@@ -49,7 +50,7 @@ class Revision(msgspec.Struct, kw_only=True):
     part, watched_at
         Of a canary: its part of the requests, and since when it gets it; 0: not yet.
     weights_digest
-        Of what its first replica that was ready serves, adapters included: all that follow serve the same, whatever references mean by then.
+        Of what its first replica that was ready serves, adapters too: all that follow serve the same, whatever references mean by then.
     """
 
     number: int
@@ -136,11 +137,21 @@ class InferenceKey(msgspec.Struct, kw_only=True):
 
 
 class Used(msgspec.Struct, kw_only=True):
-    """What requests of one tenant to one model of one endpoint took on one day."""
+    """What requests of one tenant with one key to one model of one endpoint took on one day.
+
+    Parameters
+    ----------
+    key
+        Empty of days from when keys were not told apart.
+    estimated
+        How many had their prompts' tokens reckoned by the gateway.
+    """
 
     tenant: str
     endpoint: str
     model: str
+    key: str = ""
+    estimated: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
@@ -294,17 +305,17 @@ def _usage(state: State, event: ep.UsageRecorded, record: Record) -> None:
 
 def _add(billed: dict[int, dict[str, Used]], row: Usage) -> None:
     sums = billed.setdefault(int(row.at // 86_400), {})
-    model = row.model
-    key = f"{row.tenant} {row.endpoint} {model}"
-    if key not in sums and len(sums) >= MAX_SUMS_A_DAY:
-        model = "*"
-        key = f"{row.tenant} {row.endpoint} {model}"
-    if key not in sums and len(sums) >= 2 * MAX_SUMS_A_DAY:
+    for most, (key, model) in enumerate(((row.key, row.model), ("*", row.model), ("*", "*")), 1):
+        name = f"{row.tenant} {row.endpoint} {key} {model}"
+        if name in sums or len(sums) < most * MAX_SUMS_A_DAY:
+            break
+    else:
         return
-    used = sums.setdefault(key, Used(tenant=row.tenant, endpoint=row.endpoint, model=model))
+    used = sums.setdefault(name, Used(tenant=row.tenant, endpoint=row.endpoint, model=model, key=key))
     used.prompt_tokens += row.prompt_tokens
     used.cached_tokens += row.cached_tokens
     used.output_tokens += row.output_tokens
+    used.estimated += row.estimated
     used.requests[row.outcome] = used.requests.get(row.outcome, 0) + 1
 
 

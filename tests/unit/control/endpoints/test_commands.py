@@ -266,7 +266,8 @@ def test_sums_are_bounded_and_lose_no_tokens_before_their_names(monkeypatch: pyt
     monkeypatch.setattr(es, "KEEP_DAYS", 2)
     it = log()
     it.command(ec.record_usage(batch(1, *(row(f"r{i}", model=f"m{i}") for i in range(8)))))
-    assert [model for _, model, *_ in sums(it)] == ["m0", "m1", "m2", "*"]
+    assert [model for _, model, *_ in sums(it)] == ["m0", "m1", "m2", "m3", "m4", "m5", "*"]
+    assert [used.key for used in it.state.billed[1].values()] == ["k1"] * 3 + ["*"] * 4
     assert sum(prompt for _, _, prompt, *_ in sums(it)) == 80
     it.command(ec.record_usage(batch(2, *(row("r", at=86_400.0 * day) for day in (2, 3, 4)))), now=86_400.0 * 4)
     assert sorted(it.state.billed) == [3, 4]
