@@ -189,7 +189,13 @@ class Open:
         return len(self._spans)
 
     def record(self, number: int, line: Line, status: int, body: bytes, request: str) -> None:
-        """Write a line's result, its body an object in JSON; from here on it is done."""
+        """Write a line's result; from here on it is done.
+
+        Raises
+        ------
+        UnicodeDecodeError, RecursionError, msgspec.MsgspecError
+            Its body cannot be read; nothing is written.
+        """
         said = {"status_code": status, "request_id": request, "body": msgspec.json.decode(body)}
         ok = status == 200
         self._write("output" if ok else "errors", self._result(number, line, said, None))
@@ -199,6 +205,11 @@ class Open:
         """Write that a line was never answered."""
         self._write("errors", self._result(number, line, None, {"code": code, "message": sentence}))
         self._count(number, False, b"")
+
+    def expire(self) -> None:
+        """Give up all lines that have no result."""
+        for number, line in self.lines():
+            self.give_up(number, line, "batch_expired", "its batch expired before it could be answered")
 
     def sync(self) -> None:
         """Have the results on the disk."""

@@ -22,7 +22,9 @@ from plenum.gateway.batch_lines import (
     Open,
 )
 from plenum.gateway.batches import Batches
+from plenum.gateway.engine_faults import unusable
 from plenum.gateway.inference import Inference
+from plenum.gateway.meter import UNREADABLE
 from plenum.gateway.read import Wishes
 from plenum.gateway.request import RefusedError
 from plenum.ports.engine import CHAT
@@ -52,7 +54,7 @@ class Runner:
 
     def __init__(self, batches: Batches, inference: Inference, *, parallel: int = PARALLEL) -> None:
         self._batches, self._inference = batches, inference
-        self._places = asyncio.Semaphore(parallel)
+        self._places, self._parallel = asyncio.Semaphore(parallel), parallel
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -107,17 +109,15 @@ class Runner:
         batch = holder.batch
         if batch.status != RUNNING:
             return
+        begun = asyncio.Semaphore(self._parallel)
         with closing(holder.lines()) as lines:
             async with asyncio.TaskGroup() as tasks:
                 for number, line in lines:
-                    await self._places.acquire()
+                    await begun.acquire()
                     if self._stopped(holder):
-                        self._places.release()
                         break
                     task = tasks.create_task(self._line(holder, number, line))
-                    task.add_done_callback(
-                        lambda _: self._places.release()
-                    )  # one cancelled early runs no line of its own
+                    task.add_done_callback(lambda _: begun.release())  # one cancelled early runs no line of its own
 
     async def _finish(self, holder: Open) -> None:
         batch = holder.batch
@@ -125,8 +125,7 @@ class Runner:
         if len(holder.done) < holder.count and batch.status != FINALIZING:
             ends_as = CANCELLED if batch.status == CANCELLING else EXPIRED
             if ends_as == EXPIRED:
-                for number, line in holder.lines():
-                    holder.give_up(number, line, "batch_expired", "its batch expired before it could be answered")
+                await asyncio.to_thread(holder.expire)
         await asyncio.to_thread(self._batches.finalize, holder, ends_as)
 
     def _stopped(self, holder: Open) -> bool:
@@ -136,7 +135,12 @@ class Runner:
     async def _line(self, holder: Open, number: int, line: Line) -> None:
         attempt = broken = 0
         while not self._stopped(holder):
-            pause_s = await self._attempt(holder, number, line, attempt, last=broken + 1 >= MAX_ATTEMPTS)
+            async with (
+                self._places
+            ):  # not while it pauses: a key that may little would keep everybody's batches waiting
+                if self._stopped(holder):
+                    return
+                pause_s = await self._attempt(holder, number, line, attempt, last=broken + 1 >= MAX_ATTEMPTS)
             if pause_s is None:
                 return
             attempt += 1
@@ -162,7 +166,11 @@ class Runner:
                 if shape is not None:
                     body = responses.response_of(shape, answering, body)
                 # Within the context: the result is there before the bill is final.
-                holder.record(number, line, answering.status, body, id)
+                try:
+                    holder.record(number, line, answering.status, body, id)
+                except UNREADABLE as error:
+                    answering.spoiled = True
+                    raise unusable() from error
             return None
         except RefusedError as error:
             comes_back = error.status in (429, 503) and error.retry_after_s > 0

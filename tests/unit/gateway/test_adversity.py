@@ -289,11 +289,14 @@ def lines(*texts: str) -> bytes:
     return "\n".join(map(json.dumps, said)).encode()
 
 
-def test_answers_of_a_batch_that_are_no_text_stop_neither_it_nor_others(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("answer", [b'{"choices": "\xff"}', b'{"choices": [1e400]}'])
+def test_answers_of_a_batch_that_cannot_be_read_stop_neither_it_nor_others(
+    tmp_path: Path, monkeypatch, answer: bytes
+) -> None:
     monkeypatch.setattr("plenum.gateway.batch_runner.MAX_ATTEMPTS", 1)
 
     async def odd(ask: Ask) -> CannedAnswer:
-        return CannedAnswer([b'{"choices": "\xff"}' if ask.body["user"] == "odd" else completion("good")])
+        return CannedAnswer([answer if ask.body["user"] == "odd" else completion("good")])
 
     async def go() -> None:
         async with canned_gateway(tmp_path, CannedDispatch(odd)) as (url, _), asking(url) as client:

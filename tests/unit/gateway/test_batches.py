@@ -26,6 +26,7 @@ from tests.unit.gateway.canned import (
     canned_gateway,
     completion,
     echo,
+    table,
 )
 
 from plenum.gateway.batch_lines import Batch
@@ -33,6 +34,7 @@ from plenum.gateway.batches import Batches
 from plenum.gateway.files import FileLimits, Files
 from plenum.gateway.journal import Journal
 from plenum.gateway.request import Ask, RefusedError
+from plenum.model.endpoint import Endpoint
 from plenum.ports.gateway import Key, Usage
 
 PATIENCE_S = 30.0
@@ -111,6 +113,33 @@ def test_a_batch_answers_every_line_in_openais_format(tmp_path: Path) -> None:
             assert billed
             assert sorted(row.output_tokens for row in billed.rows) == [3, 3, 3, 3]
             assert {row.key for row in billed.rows} == {"key-acme"}
+
+    asyncio.run(go())
+
+
+def test_a_batch_that_is_put_off_keeps_no_other_waiting(tmp_path: Path) -> None:
+    async def answer(ask: Ask) -> CannedAnswer:
+        if ask.key.tenant == "acme":
+            raise RefusedError(429, "rate_limit_error", "limit.requests", "too many", retry_after_s=60.0)
+        return await echo(ask)
+
+    async def go() -> None:
+        dispatch = CannedDispatch(answer)
+        async with (
+            canned_gateway(tmp_path, dispatch, parallel=2) as (url, gateway),
+            client(url) as slow,
+            client(url, RIVAL) as asking,
+        ):
+            spec = Endpoint(name="chat", tenant="rival", model="smollm2")
+            own = msgspec.structs.replace(table().served[0], spec=spec, uid=2, specs={1: spec})
+            gateway.use(msgspec.structs.replace(table(), served=(*table().served, own)))
+            await submit(slow, [line(n) for n in range(4)])
+            async with asyncio.timeout(PATIENCE_S):
+                while len(dispatch.asked) < 2:
+                    await asyncio.sleep(0.01)
+            batch = await over(asking, (await submit(asking, [line(n) for n in range(4)])).id)
+            assert batch.request_counts.completed == 4
+            assert len(dispatch.asked) == 6  # no more of the other's lines are begun than have a place
 
     asyncio.run(go())
 
