@@ -7,6 +7,7 @@ and only then does the state take them in. So what a reader sees is always in th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
@@ -65,6 +66,9 @@ MAX_CAUSE, MAX_MESSAGE, MAX_INSTANCE, MAX_URL = 100, 500, 200, 300
 """Characters kept of what agents say, so that none of them can fill the log."""
 
 MAX_EXIT_CODE = 2**31 - 1
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+"""Of weights: nodes look in their caches under what another node says of its own."""
 
 SHORTEST_S = 1e-6
 """How long a run went on at least that its node says has run at all."""
@@ -604,7 +608,7 @@ class Controller:
                         cause=report.cause[:MAX_CAUSE],
                         message=report.message[:MAX_MESSAGE],
                         url=self._own_url(run.node, report.url),
-                        weights_digest=report.weights_digest[:MAX_CAUSE],
+                        weights_digest=report.weights_digest if _DIGEST.fullmatch(report.weights_digest) else "",
                     )
                 )
         found += self._never_started(request)

@@ -36,6 +36,7 @@ from plenum.ports.nodes import RUNNING, STARTING
 from plenum.ports.store import Record
 
 if TYPE_CHECKING:
+    from plenum.control.endpoints.state import Revision
     from plenum.control.state import State
 
 
@@ -153,8 +154,8 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
     run = job.units[event.unit].runs[event.run]
     run.phase, run.exit_code, run.cause, run.message = event.phase, event.exit_code, event.cause, event.message
     run.url, run.weights_digest = event.url, event.weights_digest
-    if (revision := state.revision_of(job)) is not None and not revision.weights_digest:
-        revision.weights_digest = event.weights_digest
+    if event.weights_digest and (revision := state.revision_of(job)) is not None and not revision.weights_digest:
+        revision.weights_digest = _first_served(state, job, revision, record)
     if job.process.notify:  # of others the same records still make the same snapshot as before there was any notice
         run.reported_at = record.at
         run.ready_at = run.ready_at or (record.at if event.phase == RUNNING else 0.0)
@@ -169,6 +170,13 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
             job.started_at = job.started_at or run.started_at
         state.orders.get(state.agent_of(run.node), {}).pop(run.id, None)
     state.settle(job, record)
+
+
+def _first_served(state: State, job: Job, revision: Revision, record: Record) -> str:
+    """Return what a revision's oldest replica serves: most may have run since before anybody noted what a revision is to serve."""
+    jobs = [state.jobs.get(state.endpoints[job.owner].child(revision.number, pool)) for pool in revision.pools]
+    runs = [run for each in jobs if each is not None for run in each.runs() if run.weights_digest]
+    return min(runs, key=lambda run: (run.started_at or record.at, run.id)).weights_digest
 
 
 def _released(state: State, event: UnitReleased, record: Record) -> None:

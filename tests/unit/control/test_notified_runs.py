@@ -89,3 +89,9 @@ def test_other_runs_get_no_key(cloud: Cloud):
     answer = cloud.controller.answer(SyncRequest(agent="a", nodes=("n0", "n1")))
     assert answer.orders is not None
     assert sorted(bool(order.secret) for order in answer.orders.values()) == [False, True]
+
+
+@pytest.mark.parametrize("digest", ["sha256:" + "a" * 64, "sha256:../../../etc/x", "sha256:" + "A" * 64, "x" * 100])
+def test_only_digests_are_taken_for_digests_for_other_nodes_look_for_files_under_them(cloud: Cloud, digest: str):
+    (told,) = tell(cloud, phase="running", weights_digest=digest)
+    assert told.get("weights_digest", "") == (digest if digest.endswith("a" * 64) else "")

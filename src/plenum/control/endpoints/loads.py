@@ -21,6 +21,9 @@ WINDOW_S = 30.0
 MAX_SAMPLES = 4_000
 """Latencies kept of one revision, the newest."""
 
+MAX_LATENCY_S = 1e6
+"""Longer ones are nonsense: means of such could be infinite, which no event may say."""
+
 BIN_S = 300.0
 MAX_BINS = 2_016
 """Rates kept for forecasts: a week of them."""
@@ -156,7 +159,7 @@ class Loads:
         tally.failed += max(pool.failed, 0)
         tally.output_tokens += max(pool.output_tokens, 0)
         for name in ("ttft_s", "tpot_s"):
-            good = [t for t in getattr(pool, name) if 0 <= t < float("inf")]
+            good = [t for t in getattr(pool, name) if 0 <= t <= MAX_LATENCY_S]
             getattr(tally, name).extend(good)
             getattr(window, name).extend(good)
 

@@ -247,6 +247,8 @@ def _left(t: _Tending, found: EndpointRecord, revision: Revision, pool: Pool, wa
 
 def _progress(t: _Tending, found: EndpointRecord, serving: Revision) -> float:
     """Return the part of the wanted replicas that are there in the new revision, in the pool that is furthest behind."""
+    if serving.spec.attached:  # there are as many servers as there are, whatever was wanted of those before
+        return 1.0
     parts = [
         min(count(t.state, found, serving, pool).ready / wanted, 1.0)
         for pool in serving.spec.pools

@@ -184,9 +184,9 @@ def _shared(spec: Endpoint, wants: list[Want], budget: int) -> list[Want]:
     if len(wants) < 2:
         return wants
     need = sum(max(math.ceil(w.replicas - 1e-9), 1) * max(w.pool.request.gpus, 1) for w in wants)
-    shares = _shares(spec, [want.replicas for want in wants], budget)
-    if need <= budget or not sum(shares):
+    if need <= budget:
         return wants
+    shares = _shares(spec, [want.replicas for want in wants], budget)
     return [
         replace(w, replicas=float(share), why=BUDGET, signals={**w.signals, "right": w.replicas})
         for w, share in zip(wants, shares, strict=True)
@@ -194,12 +194,16 @@ def _shared(spec: Endpoint, wants: list[Want], budget: int) -> list[Want]:
 
 
 def _shares(spec: Endpoint, wants: list[float], budget: int) -> tuple[int, int]:
-    """Return the replicas of prefill and decode that a budget allows; each pool keeps room for one, also while it has none."""
+    """Return the replicas of prefill and decode that a budget allows; each pool keeps room for one, also while it has none.
+
+    A budget may be for the next revision's pools, and hold fewer than the least of those that serve until then: these they keep.
+    """
     first, second = spec.pools
     least = (max(first.min_replicas, 1), max(second.min_replicas, 1))
-    return scaling.share_budget(
+    shares = scaling.share_budget(
         wants[0], wants[1], max(first.request.gpus, 1), max(second.request.gpus, 1), budget, least
     )
+    return shares if any(shares) else least
 
 
 def _held_gpus(spec: Endpoint, current: dict[str, int]) -> int:

@@ -137,6 +137,15 @@ def test_servers_that_run_already_serve_on_until_replicas_take_over(city: City) 
     assert [r.revision for r in city.replicas()] == [2, 2]
 
 
+def test_one_server_that_runs_already_takes_over_from_several_replicas(city: City) -> None:
+    city.apply(chat(3, 3))
+    city.run(5)
+    city.apply(replace(chat(), attached=("http://10.0.0.1:8000",)))
+    city.run(10)
+    assert city.served().revisions == {2: 1.0}
+    assert city.alive() == []
+
+
 def test_a_leader_that_comes_back_does_not_take_silence_for_drained(city: City) -> None:
     city.apply(chat(2))
     city.run(20)
@@ -191,17 +200,37 @@ def test_an_unchanged_endpoint_is_not_written_again(city: City) -> None:
     assert len(city.said(ep.EndpointApplied)) == 1
 
 
+def tell_weights(city: City, run: str, digest: str) -> None:
+    job = city.state.jobs["red/chat-r1"]
+    (unit,) = (unit for unit in job.units.values() if run in unit.runs)
+    told = ev.RunReported(
+        job=job.id, unit=unit.key, run=run, node=unit.runs[run].node, phase=RUNNING, weights_digest=digest
+    )
+    city.controller.append([ev.record_of(told, city.clock.now(), "test")])
+
+
+def test_replicas_from_before_anybody_noted_their_weights_are_not_stopped_for_those_of_one_that_comes(
+    city: City,
+) -> None:
+    city.apply(chat(low=3))
+    city.run(10)
+    runs = sorted(run.id for run in city.state.jobs["red/chat-r1"].runs())
+    for run in runs[:2]:
+        tell_weights(city, run, "sha256:a")
+    city.endpoint().revisions[1].weights_digest = ""
+    tell_weights(city, runs[2], "sha256:b")
+    city.run(20)
+    assert set(runs[:2]) <= set(city.alive())
+    assert city.endpoint().revisions[1].weights_digest == "sha256:a"
+
+
 def test_all_replicas_of_a_revision_serve_the_weights_of_its_first(city: City) -> None:
     city.apply(chat(low=2))
     city.run(10)
     job = city.state.jobs["red/chat-r1"]
     runs = sorted(run.id for run in job.runs())
     for run, digest in zip(runs, ("sha256:a", "sha256:b"), strict=True):  # a tag moved while both were being staged
-        (unit,) = (unit for unit in job.units.values() if run in unit.runs)
-        told = ev.RunReported(
-            job=job.id, unit=unit.key, run=run, node=unit.runs[run].node, phase=RUNNING, weights_digest=digest
-        )
-        city.controller.append([ev.record_of(told, city.clock.now(), "test")])
+        tell_weights(city, run, digest)
     city.run(20)
     now = {run.id: run.phase for run in city.state.jobs[job.id].runs()}
     assert runs[0] in now

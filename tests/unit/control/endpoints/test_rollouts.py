@@ -68,6 +68,15 @@ def test_a_canary_twice_as_slow_is_rolled_back_by_itself_and_the_old_one_goes_on
     assert len(city.said(ep.RevisionStarted)) == 2
 
 
+def test_latencies_beyond_all_measure_stop_nobody() -> None:
+    city = serving()
+    city.apply(changed(chat(4, 8)))
+    city.see(1, **latencies(0.1))
+    city.see(2, **latencies(1.5e308))  # the sum of two is infinite, which no event can say
+    city.run(20)
+    assert city.served().revisions == {1: 0.9, 2: pytest.approx(0.1)}
+
+
 def test_a_canary_whose_requests_fail_is_rolled_back() -> None:
     city = serving()
     city.apply(changed(chat(4, 8)))

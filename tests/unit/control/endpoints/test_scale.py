@@ -13,6 +13,7 @@ from plenum.control.endpoints import events as ep
 from plenum.control.endpoints import loads as loads_module
 from plenum.control.endpoints.capacity import replica_rps
 from plenum.control.endpoints.loads import Loads
+from plenum.control.endpoints.scale import scaled
 from plenum.control.endpoints.status import status_of
 from plenum.model.endpoint import Pool, Promise
 from plenum.model.workload import Request
@@ -144,8 +145,8 @@ def test_the_performance_model_says_what_a_replica_can_do_where_it_knows_both() 
     assert min(prefill, decode) > rps
 
 
-def apart(low: int, high: int) -> tuple[Pool, Pool]:
-    request = Request(gpus=2)
+def apart(low: int, high: int, gpus: int = 2) -> tuple[Pool, Pool]:
+    request = Request(gpus=gpus)
     return (
         Pool(name="prefill", min_replicas=low, max_replicas=high, request=request),
         Pool(name="decode", min_replicas=low, max_replicas=high, request=request),
@@ -186,6 +187,17 @@ def test_pools_share_a_budget_by_need_and_the_endpoint_says_so() -> None:
     city.run(1)
     assert city.endpoint().wanted == {"prefill": 2, "decode": 1}
     assert len(city.said(ep.RevisionStarted)) == 1
+
+
+def test_a_budget_for_smaller_replicas_to_come_leaves_those_that_serve_until_then_at_their_least() -> None:
+    city = City(2)
+    city.apply(replace(chat(), pools=apart(1, 2, gpus=4), budget_gpus=8))
+    city.run(5)
+    city.apply(replace(chat(), pools=apart(1, 2, gpus=1), budget_gpus=2))
+    assert list(scaled(city.state, city.endpoint(), city.controller.loads)) == []
+    city.run(40)
+    assert [r.revision for r in city.replicas()] == [2, 2]
+    assert city.said(ep.EndpointScaled) == []
 
 
 def test_both_pools_sleep_and_wake_together() -> None:
