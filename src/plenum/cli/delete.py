@@ -11,7 +11,7 @@ import click
 
 from plenum.cli.cloud import cloud_options, connected, found_job, id_of, path_of, split_job, tenant_of
 from plenum.cli.complete import complete_kind, complete_name
-from plenum.cli.kinds import Kind, job_path, kind_named
+from plenum.cli.kinds import Kind, job_path, kind_and_names
 
 if TYPE_CHECKING:
     from plenum.adapters.client import Client
@@ -58,12 +58,13 @@ def command(
     """
     if bool(files) == bool(kind):
         raise click.UsageError("give either KIND and NAMEs, or --file")
-    if kind and not names:
-        raise click.UsageError(f"say which {kind_named(kind).plural}")
+    found, names = kind_and_names(kind, names) if kind else (None, ())
+    if found and not names:
+        raise click.UsageError(f"say which {found.plural}")
     from plenum.adapters.client import ProblemError
 
     with connected(context) as client:
-        targets = _of_files(client, files, tenant) if files else _named(kind_named(kind or ""), names, tenant)
+        targets = _named(found, names, tenant) if found else _of_files(client, files, tenant)
         gone: list[str] = []
         for name, find in targets:
             try:

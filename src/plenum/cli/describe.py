@@ -13,7 +13,7 @@ from plenum.cli.cloud import cloud_options, connected
 from plenum.cli.complete import complete_kind, complete_name
 from plenum.cli.describe_endpoint import endpoint_lines
 from plenum.cli.get import one, record
-from plenum.cli.kinds import Item, Kind, gpus_text, kind_named, node_phase, replicas_text, without_subject
+from plenum.cli.kinds import Item, Kind, gpus_text, kind_and_names, node_phase, replicas_text, without_subject
 from plenum.cli.story import lasted, told
 from plenum.cli.tables import COLOURS, Column, clean, table_lines, terminal_width
 from plenum.cli.times import age, clock
@@ -31,7 +31,7 @@ RUNS = 40
 
 @click.command()
 @click.argument("kind", shell_complete=complete_kind)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_name)
+@click.argument("names", nargs=-1, metavar="NAME...", shell_complete=complete_name)
 @click.option(
     "--events", "most", default=EVENTS, show_default=True, type=click.IntRange(0, 10_000), help="Last events told."
 )
@@ -44,7 +44,9 @@ def command(kind: str, names: tuple[str, ...], most: int, context: str | None, t
     plenum describe endpoint chat
     plenum describe node n001
     """
-    found = kind_named(kind)
+    found, names = kind_and_names(kind, names)
+    if not names:
+        raise click.UsageError(f"say which {found.plural}")
     with connected(context) as client:
         for i, name in enumerate(names):
             if i:

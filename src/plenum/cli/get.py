@@ -12,7 +12,7 @@ import click
 
 from plenum.cli.cloud import cloud_options, connected, split_job, tenant_of
 from plenum.cli.complete import complete_kind, complete_name
-from plenum.cli.kinds import JOB_KINDS, Item, Kind, job_path, kind_named
+from plenum.cli.kinds import JOB_KINDS, Item, Kind, job_path, kind_and_names
 from plenum.cli.tables import Column, clean, column_widths, table_lines, terminal_width, without_empty, write_table
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def command(
     plenum get endpoints
     plenum get nodes -o wide --watch
     """
-    found = kind_named(kind)
+    found, names = kind_and_names(kind, names)
     if (labels or phase) and not found.of_tenant:
         raise click.UsageError(f"--selector and --phase go with jobs, not with {found.plural}")
     if watch and found.plural == "gateways":

@@ -62,6 +62,24 @@ def kind_named(word: str) -> Kind:
     return kind
 
 
+def kind_and_names(word: str, names: Sequence[str]) -> tuple[Kind, tuple[str, ...]]:
+    """Return a kind, and names without it: ``node n1`` and ``node/n1``, as commands print it, mean the same.
+
+    Raises
+    ------
+    BadParameter
+        There is no such kind.
+    """
+    before, _, first = word.partition("/")
+    kind = kind_named(before if first else word)
+
+    def plain(name: str) -> str:
+        head, _, rest = name.partition("/")
+        return rest if rest and KIND_BY_WORD.get(head.lower()) is kind else name
+
+    return kind, tuple(plain(name) for name in ((first, *names) if first else names))
+
+
 def job_path(plural: str, tenant: str, name: str) -> str:
     """Return the path of a job."""
     return f"/tenants/{quote(tenant, safe='')}/{plural}/{quote(name, safe='')}"

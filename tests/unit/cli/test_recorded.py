@@ -13,7 +13,7 @@ from plenum.cli.apply import diff_lines
 from plenum.cli.describe import job_lines, node_lines, ranges
 from plenum.cli.explain import _reason
 from plenum.cli.get import columns_of
-from plenum.cli.kinds import KIND_BY_WORD, KINDS, gpus_text, kind_named, replicas_text
+from plenum.cli.kinds import KIND_BY_WORD, KINDS, gpus_text, kind_and_names, kind_named, replicas_text
 from plenum.cli.story import told
 from plenum.cli.tables import table_lines
 from plenum.cli.times import age, moment, rfc3339, seconds_of
@@ -174,6 +174,23 @@ def test_kinds_have_names_of_their_own() -> None:
     assert len(KIND_BY_WORD) == sum(1 + len(kind.words) for kind in KINDS)
     with pytest.raises(click.BadParameter, match="did you mean 'nodes'"):
         kind_named("nodess")
+
+
+@pytest.mark.parametrize(
+    ("word", "names", "meant"),
+    [
+        ("node", ("n1", "n2"), ("n1", "n2")),
+        ("node/n1", (), ("n1",)),
+        ("nodes/n1", ("node/n2", "n3"), ("n1", "n2", "n3")),
+        ("node", ("job/n1",), ("job/n1",)),
+    ],
+)
+def test_kind_and_name_may_be_one_word_as_commands_print_it(word, names, meant) -> None:
+    kind, found = kind_and_names(word, names)
+    assert (kind.plural, found) == ("nodes", meant)
+    assert kind_and_names("ep/acme/chat", ())[1] == ("acme/chat",)
+    with pytest.raises(click.BadParameter, match="no kind 'nodez'"):
+        kind_and_names("nodez/n1", ())
 
 
 def test_a_difference_by_field() -> None:
