@@ -31,6 +31,19 @@ def test_predicting_and_simulating_describe_instances_with_the_same_options():
     assert described(predict) == described(simulate)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tpo"], "there is no command 'tpo'; did you mean 'top'?"),
+        (["plan", "srving"], "there is no command 'srving'; did you mean 'serving'?"),
+        (["--tpo"], "No such option"),
+    ],
+)
+def test_a_command_that_there_is_not_is_told_with_the_nearest(words, said):
+    answer = CliRunner().invoke(root, words)
+    assert (answer.exit_code, said in answer.output) == (2, True)
+
+
 @pytest.mark.parametrize("name", PLANNING)
 def test_formats_are_called_the_same_everywhere(name):
     command = root.get_command(click.Context(root), "plan")
