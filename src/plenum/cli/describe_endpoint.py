@@ -32,6 +32,8 @@ SHOWN = {
     "arguments": "arguments",
 }
 """Field of the spec to what it is called here; of those that were written."""
+LASTING = ("slo", "idle")
+"""Fields that are lengths of time, or hold some."""
 
 
 def endpoint_lines(endpoint: Item, now: float, field: Field, flat: Callable[[Any], str]) -> Iterator[str]:
@@ -53,7 +55,7 @@ def endpoint_lines(endpoint: Item, now: float, field: Field, flat: Callable[[Any
     yield from field("asked as", clean(status.get("servedAs", "")))
     for key, name in SHOWN.items():
         if key in spec:
-            yield from field(name, flat(spec[key]))
+            yield from field(name, flat(_with_unit(spec[key]) if key in LASTING else spec[key]))
     by = f" by {clean(meta['createdBy']).removeprefix('user/')}" if meta.get("createdBy") else ""
     yield from field("submitted", f"{clock(meta.get('createdAt', ''))}{by}, {age(meta.get('createdAt', ''), now)} ago")
     if meta.get("labels"):
@@ -61,6 +63,13 @@ def endpoint_lines(endpoint: Item, now: float, field: Field, flat: Callable[[Any
     yield from _pools(status.get("pools", []))
     yield from _revisions(status.get("revisions", []), now)
     yield from _replicas(status.get("runs", []), now)
+
+
+def _with_unit(value: Any) -> Any:
+    """Return lengths of time with their unit: one that was written as a bare number is in seconds, which its writer may not have meant."""
+    if isinstance(value, dict):
+        return {name: part if name == "quantile" else _with_unit(part) for name, part in value.items()}
+    return f"{value}s" if str(value)[-1:].isdigit() else value
 
 
 def _pools(pools: list[Item]) -> Iterator[str]:

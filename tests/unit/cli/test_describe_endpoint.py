@@ -29,6 +29,14 @@ def test_the_table_of_revisions_fits_eighty_characters(monkeypatch) -> None:
     assert any("replaced" in line and "123 988 ms" in line for line in lines)
 
 
+def test_a_promise_is_shown_with_its_unit() -> None:
+    spec = {"model": "smollm2", "slo": {"ttft": "500", "tpot": "40ms", "quantile": 0.95}, "idle": 600}
+    endpoint = {"metadata": {"name": "chat", "tenant": "default"}, "spec": spec}
+    text = "\n".join(click.unstyle(line) for line in endpoint_lines(endpoint, 0.0, _field, _flat))
+    assert "ttft 500s, tpot 40ms, quantile 0.95" in text
+    assert "600s" in text
+
+
 @pytest.mark.parametrize(
     ("low", "high", "shown"), [(None, None, ""), (12.0, 34.0, "12 34 ms"), (900.0, 1500.0, "900 ms 1.5 s")]
 )
