@@ -61,6 +61,8 @@ class GatewayConfig:
         0: any free one.
     elsewhere
         Whether it may take another port where that one is taken.
+    wanted
+        Port that it was asked to have in the first place, where ``port`` may be one that it moved to; None: nobody notes it.
     public
         URL that clients reach it by, where that is not what it listens on, such as that of a proxy.
     known_as
@@ -83,6 +85,7 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     elsewhere: bool = False
+    wanted: int | None = None
     public: str = ""
     known_as: str = ""
     certificate: Path | None = None
@@ -115,6 +118,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""
     tls: bool = False
     ca: str = ""
+    wanted: int | None = None
 
 
 def main(argv: list[str]) -> None:
@@ -285,7 +289,7 @@ def last_address(folder: Path) -> Address | None:
     """Return where the gateway of a folder is, or was when it ran last; None: nobody knows."""
     try:
         return msgspec.json.decode((folder / "address.json").read_bytes(), type=Address)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError):
         return None
 
 
@@ -349,7 +353,10 @@ def _address(config: GatewayConfig, listening: socket.socket, files: Any) -> Add
     scheme = "https" if config.tls else "http"
     url = config.public or f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     ca = str(files.ca) if files and config.certificate is None else ""
-    return Address(pid=os.getpid(), port=port, url=url, servers=config.servers, host=config.host, tls=config.tls, ca=ca)
+    return Address(
+        pid=os.getpid(), port=port, url=url, servers=config.servers, host=config.host, tls=config.tls, ca=ca,
+        wanted=config.wanted,
+    )  # fmt: skip
 
 
 async def _until_told(linking: asyncio.Task[None], left_alone: Callable[[], bool]) -> None:

@@ -52,6 +52,11 @@ class Keeper:
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
+    def config(self) -> GatewayConfig:
+        """How the gateway is started, were it now."""
+        return self._config
+
+    @property
     def address(self) -> Address | None:
         """Where the gateway is; None: it does not run (yet)."""
         return found_address(self._config.data)
@@ -95,10 +100,9 @@ class Keeper:
         if not is_taken(self._config.data):
             return False
         address, wanted = self.address, self._config
-        if address is not None and (address.servers, address.host, address.tls) != (
-            wanted.servers,
-            wanted.host,
-            wanted.tls,
+        if address is not None and (
+            (address.servers, address.host, address.tls) != (wanted.servers, wanted.host, wanted.tls)
+            or address.wanted not in (None, wanted.wanted)
         ):
             # It was left by a control plane that was reached elsewhere, or that wanted it to listen elsewhere.
             await self.stop()
@@ -170,6 +174,8 @@ def keeper_of(config: ServerConfig, service: Service, address: str, ca: Path | N
     read_gateway_settings(config.gateway_settings)
     folder = gateway_folder(config.data)
     before = last_address(folder)
+    if before is not None and before.wanted not in (None, config.gateway_port):
+        before = None  # it was told to listen on another port since
     beyond = not is_loopback(config.gateway_host)
     wanted = GatewayConfig(
         host=config.gateway_host,
@@ -183,6 +189,7 @@ def keeper_of(config: ServerConfig, service: Service, address: str, ca: Path | N
         ca=ca,
         port=before.port if before is not None else config.gateway_port,
         elsewhere=True,
+        wanted=config.gateway_port,
         settings=config.gateway_settings,
         child=True,
     )

@@ -45,7 +45,11 @@ async def tell_how_to_ask(server: Running, context: str) -> None:
 def how_to_ask(found: EndpointRecord, address: Address, key: str, wanted_port: int) -> str:
     """Return how to ask an endpoint's model, what to do with it next, and where the gateway is if not at the port that was wanted."""
     model, name = found.spec.model_name, found.id.removeprefix("default/")
-    moved = f"Port {wanted_port} was taken, so the gateway listens on port {address.port} instead.\n\n"
+    # It keeps the port that it moved to, as those who ask know it by that, and so this is told at later starts too.
+    moved = (
+        f"Port {wanted_port} was taken, so the gateway has moved to port {address.port} and stays there; "
+        "--gateway-port names another.\n\n"
+    )
     tries = [
         ("get endpoints", "what is served, and its load"),
         (f"bench {name} --rps 0.5 --duration 20s", "traffic, and what users saw"),

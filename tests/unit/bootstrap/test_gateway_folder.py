@@ -1,8 +1,14 @@
-"""Who works in a gateway's folder, and who only looks."""
+"""Who works in a gateway's folder, who only looks, and what is left in it for the next."""
 
 import fcntl
+from typing import Any, cast
 
-from plenum.bootstrap.gateway import is_taken
+import msgspec
+import pytest
+
+from plenum.bootstrap.config import ServerConfig
+from plenum.bootstrap.gateway import Address, is_taken
+from plenum.bootstrap.gateways import gateway_folder, keeper_of
 
 
 def test_who_looks_whether_a_gateway_works_somewhere_is_not_taken_for_one(tmp_path):
@@ -13,3 +19,25 @@ def test_who_looks_whether_a_gateway_works_somewhere_is_not_taken_for_one(tmp_pa
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert is_taken(tmp_path)
     assert not is_taken(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "port"),
+    [
+        ((9123, 8080), 8080, 9123),  # it moved, and is known by where it moved to
+        ((9123, 0), 0, 9123),
+        ((9123, 8080), 8090, 8090),
+        ((9123, None), 8090, 9123),  # left by one that noted nothing
+        (None, 8080, 8080),
+    ],
+)
+def test_a_gateway_stays_at_its_port_until_another_is_asked_for(tmp_path, before, asked, port):
+    if before is not None:
+        folder = gateway_folder(tmp_path)
+        folder.mkdir()
+        left = Address(pid=1, port=before[0], url="http://127.0.0.1:9123", servers=(), wanted=before[1])
+        (folder / "address.json").write_bytes(msgspec.json.encode(left))
+    config = ServerConfig(data=tmp_path, gateway_port=asked)
+    keeper = keeper_of(config, cast(Any, None), "https://127.0.0.1:7070", None)
+    assert keeper is not None
+    assert (keeper.config.port, keeper.config.wanted) == (port, asked)
