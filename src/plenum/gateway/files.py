@@ -245,7 +245,7 @@ class Files:
     def _load(self, about: Path) -> None:
         try:
             kept = msgspec.json.decode(about.read_bytes(), type=Kept)
-        except msgspec.DecodeError:
+        except (OSError, ValueError):
             _LOG.warning("a file's description cannot be read and is left out", extra={"file": str(about)})
             return
         if _ID.fullmatch(kept.id) and about.parent == self._home(kept.tenant) / kept.id:

@@ -56,7 +56,8 @@ class Inference:
     def use(self, table: Table) -> None:
         """Go by another table from the next request on."""
         self.directory = Directory(table)
-        self.variants.use(table.policies, self.directory.has)
+        if table.version >= 0:  # else it only takes back what was granted, which is no word on experiments
+            self.variants.use(table.policies, self.directory.has)
         self.moderation.use({name: each.moderation for name, each in table.policies.items() if each.moderation})
 
     async def end(self) -> None:

@@ -231,7 +231,7 @@ def kept_table(folder: Path) -> Table | None:
         return msgspec.json.decode((folder / "table.json").read_bytes(), type=Table)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError) as error:
         _LOG.warning("the table that was kept cannot be read: %s", error)
         return None
 

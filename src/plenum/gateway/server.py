@@ -193,6 +193,8 @@ class Guard(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            if self.transport.is_closing():
+                return  # what follows was pipelined: a read may hold thousands of such
             # The parser takes what follows for the other protocol; so it gets the head again, without the offer.
             head, self.parser = self._head_without_upgrade(), httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own

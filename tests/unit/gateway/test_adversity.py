@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ from tests.unit.gateway.canned import SECRET, CannedAnswer, CannedDispatch, cann
 from tests.unit.gateway.scripted import Script, ScriptedEngine, replica, run, stage
 
 from plenum.adapters.engines.llamacpp import LlamaCpp
+from plenum.bootstrap.gateway import last_address
 from plenum.gateway.batch_lines import Batch, Line, Open
 from plenum.gateway.dispatch import Dispatcher
+from plenum.gateway.files import Files
 from plenum.gateway.journal import Journal
-from plenum.gateway.link import Link
+from plenum.gateway.link import Link, kept_table
 from plenum.gateway.moderation import MAX_PROMPT_CHARACTERS, Moderation
 from plenum.gateway.prompts import read_texts
 from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.rows import HEAD_BYTES, OPEN, ROW_BYTES
+from plenum.gateway.server import Guard
 from plenum.gateway.settings import GatewaySettings, ModerationSettings
 from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
 from plenum.model.errors import FieldError
@@ -258,6 +261,38 @@ def test_the_link_outlives_a_lack_of_open_files() -> None:
         with pytest.raises(asyncio.CancelledError):
             await link._forever(work, 0.0)
         assert len(tried) == 2
+
+    asyncio.run(go())
+
+
+def test_damaged_descriptions_do_not_keep_the_gateway_from_starting(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    with files.begin("acme", "in", "batch") as writing:
+        kept = writing.end()
+    about = files.path(kept).parent / "about.json"
+    about.write_bytes(about.read_bytes().replace(b"acme", b"acm\xff"))
+    assert Files(tmp_path).listed("acme") == []
+    for name in ("table.json", "address.json"):
+        (tmp_path / name).write_bytes(b'{"version":1,"engine_secret":"\xff","url":"\xff"}')
+    assert kept_table(tmp_path) is None
+    assert last_address(tmp_path) is None
+
+
+def test_offers_to_change_the_protocol_that_are_pipelined_end_the_connection_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[int] = []
+    parse = Guard._parse
+    monkeypatch.setattr(Guard, "_parse", lambda self, data: (parsed.append(len(data)), parse(self, data))[1])
+
+    async def go() -> None:
+        async with canned_gateway(tmp_path, CannedDispatch()) as (url, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" * 500)
+            with suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+        assert len(parsed) < 10
 
     asyncio.run(go())
 

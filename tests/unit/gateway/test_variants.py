@@ -32,7 +32,7 @@ from plenum.gateway.kept_figures import KeptFigures
 from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.variants import Variants
 from plenum.ports.engine import CHAT, COMPLETIONS
-from plenum.ports.gateway import Key
+from plenum.ports.gateway import Key, Table
 from plenum.ports.policy import Arm, Experiment, Judge, Policy, arm_of
 
 KEY = Key(id="k", hash="", tenant="acme")
@@ -129,6 +129,21 @@ def test_experiments_change_while_requests_come_and_keep_what_was_measured() -> 
     assert scores() == [0, 0]
     variants.use({}, lambda *_: True)
     assert (asked("c"), variants.shown("acme")) == ("", [])
+
+
+def test_a_gateway_whose_token_is_refused_for_a_while_forgets_nothing(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with canned_gateway(tmp_path, CannedDispatch()) as (_, gateway):
+            known = msgspec.structs.replace(table(), policies={"acme": Policy(experiments=(TONE,))})
+            variants = gateway.inference.variants
+            for news in (known, Table(version=-1), known):
+                gateway.use(news)
+                if news is known and not variants.kept().count(b'"scores":1'):
+                    variants.apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "hi"}, "", "r")
+                    variants.score("acme", "r", 0.5)
+                assert variants.kept().count(b'"scores":1') == 1
+
+    asyncio.run(go())
 
 
 def test_a_gateway_that_starts_again_goes_on_from_what_was_measured(tmp_path: Path) -> None:
