@@ -174,7 +174,7 @@ def keeper_of(config: ServerConfig, service: Service, address: str, ca: Path | N
     read_gateway_settings(config.gateway_settings)
     folder = gateway_folder(config.data)
     before = last_address(folder)
-    if before is not None and before.wanted not in (None, config.gateway_port):
+    if before is not None and before.wanted != config.gateway_port:
         before = None  # it was told to listen on another port since
     beyond = not is_loopback(config.gateway_host)
     wanted = GatewayConfig(

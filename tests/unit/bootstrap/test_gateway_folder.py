@@ -27,7 +27,7 @@ def test_who_looks_whether_a_gateway_works_somewhere_is_not_taken_for_one(tmp_pa
         ((9123, 8080), 8080, 9123),  # it moved, and is known by where it moved to
         ((9123, 0), 0, 9123),
         ((9123, 8080), 8090, 8090),
-        ((9123, None), 8090, 9123),  # left by one that noted nothing
+        ((9123, None), 8090, 8090),  # left by one that noted nothing
         (None, 8080, 8080),
     ],
 )
