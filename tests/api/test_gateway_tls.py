@@ -9,15 +9,21 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import httpx
 import msgspec
 import openai
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from tests.api.gateway_lab import PATIENCE_S, end, line, spawn, table_of, until
 
+from plenum.adapters.authorities import authority_for
 from plenum.bootstrap.gateway import GatewayConfig, config_text, tls_files
 from plenum.bootstrap.tls import Credentials, credentials
+from plenum.cli.asking import openai_lines
+from plenum.cli.bench import command as bench
+from plenum.cli.variants import command as variants
 from plenum.model.errors import FieldError, FileError
 
 NOWHERE = "http://127.0.0.1:9"
@@ -75,6 +81,27 @@ def test_curl_and_openai_s_client_trust_its_authority_and_others_do_not(served: 
         httpx.get(f"{url.replace('https', 'http')}/healthz")
     with silent:
         assert silent.recv(1) == b"", "who begins no handshake is not waited for"
+
+
+def test_our_own_commands_trust_the_authority_of_the_control_plane(
+    served: tuple[str, Credentials], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    url, files = served
+    monkeypatch.setenv("PLENUM_SERVER", NOWHERE)
+
+    def run(command: click.Command, *args: str) -> str:
+        told = CliRunner().invoke(command, [*args, "--url", url, "--key", "sk-acme"])
+        return told.output + str(told.exception)
+
+    assert "ConnectError" in run(variants)
+    monkeypatch.setenv("PLENUM_CA", str(files.ca))
+    assert "There are no experiments" in run(variants)
+    assert "words are 11 tokens there" in run(bench, "m", "--rps", "5"), "this engine answers, and counts no words"
+    assert authority_for(url, str(files.ca)) == str(files.ca), "the system's authorities do not know it"
+    assert authority_for("http://127.0.0.1:9", str(files.ca)) == ""
+    pasted = openai_lines(url, "sk-acme", "m", ca=str(files.ca))
+    exec(compile(pasted, "pasted", "exec"), {})
+    assert "word" in capfd.readouterr().out
 
 
 def test_beyond_this_host_it_has_a_certificate_for_its_names_unless_told_to_go_without(tmp_path: Path):

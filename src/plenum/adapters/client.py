@@ -7,7 +7,6 @@ import os
 import pathlib
 import random
 import secrets
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from plenum import __version__
+from plenum.adapters.authorities import trusting
 from plenum.adapters.contexts import Context, is_loopback, server_url
 from plenum.model.errors import FileError, PlenumError, Where
 
@@ -138,7 +138,7 @@ class Client:
         self._rng = rng or random.Random()
         host = urlsplit(self._server).hostname or ""
         self._http = httpx.Client(
-            verify=_tls(context) if self._server.startswith("https") else False,
+            verify=(trusting(context.ca) if context.ca else True) if self._server.startswith("https") else False,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
             transport=transport,
             trust_env=not is_loopback(host),  # a proxy cannot reach our own loopback
@@ -452,17 +452,6 @@ class Client:
 def part(text: str) -> str:
     """Return a name as one part of a path."""
     return quote(text, safe="")
-
-
-def _tls(context: Context) -> ssl.SSLContext | bool:
-    if not context.ca:
-        return True
-    try:
-        return ssl.create_default_context(cafile=context.ca)
-    except OSError as error:
-        raise FileError(
-            f"holds no certificates that can be read: {error.strerror or error}", Where(file=context.ca)
-        ) from None
 
 
 def _query(params: Mapping[str, object] | None) -> httpx.QueryParams:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +10,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from plenum.adapters.authorities import trusting
 from plenum.adapters.contexts import is_loopback
-from plenum.model.errors import FieldError, FileError, PlenumError, Where
+from plenum.model.errors import FieldError, PlenumError
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 64 * 2**20
@@ -71,7 +71,7 @@ class ControlLink:
         self._at = 0
         self._leader = ""
         self._client = httpx.AsyncClient(
-            verify=_trust(ca),
+            verify=trusting(ca),
             timeout=TIMEOUT_S,
             follow_redirects=False,
             trust_env=not all(is_loopback(urlsplit(url).hostname or "") for url in servers),
@@ -147,15 +147,6 @@ class ControlLink:
         self._leader = ""
         self._at += 1
         return before
-
-
-def _trust(ca: Path | None) -> ssl.SSLContext:
-    if ca is None:
-        return ssl.create_default_context()
-    try:
-        return ssl.create_default_context(cafile=str(ca))
-    except (OSError, ssl.SSLError) as error:
-        raise FileError(f"is not a file of certificates in PEM: {error}", Where(file=str(ca))) from None
 
 
 def _problem(answer: httpx.Response) -> dict[str, Any]:

@@ -67,11 +67,16 @@ def curl(url: str, key: str, model: str, *, embeddings: bool = False, ca: str = 
     )
 
 
-def openai_lines(url: str, key: str, model: str) -> str:
-    """Return the lines that ask with OpenAI's Python client."""
+def openai_lines(url: str, key: str, model: str, *, ca: str = "") -> str:
+    """Return the lines that ask with OpenAI's Python client; ``ca`` as of :func:`curl`."""
+    imports, trust = "from openai import OpenAI\n", ""
+    if ca:
+        imports = "import ssl\nfrom openai import DefaultHttpxClient, OpenAI\n"
+        trust = (
+            f"    http_client=DefaultHttpxClient(verify=ssl.create_default_context(\n        cafile={ca!r},\n    )),\n"
+        )
     return (
-        f"from openai import OpenAI\n"
-        f"client = OpenAI(\n    base_url={url + '/v1'!r},\n    api_key={key!r},\n)\n"
+        f"{imports}client = OpenAI(\n    base_url={url + '/v1'!r},\n    api_key={key!r},\n{trust})\n"
         f"for part in client.chat.completions.create(\n    model={model!r}, stream=True,\n"
         f"    messages=[\n        {{'role': 'user', 'content': {QUESTION!r}}},\n    ],\n):\n"
         f"    print(part.choices[0].delta.content or '', end='', flush=True)"

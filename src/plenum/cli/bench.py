@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from plenum.cli.cloud import cloud_options
+from plenum.cli.cloud import authority, cloud_options
 from plenum.cli.complete import complete_endpoint, complete_traffic
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.exits import DONE, NO
@@ -143,6 +143,7 @@ def _measure(traffic: NamedTraffic, options: dict[str, Any]) -> tuple[Measured, 
         key=options["key"],
         api=options["api"],
         timeout_s=options["timeout"],
+        ca=authority(options["context"]),
     )
     with bar(len(traffic.requests)) as advance:
         return asyncio.run(

@@ -47,6 +47,16 @@ def connected(context: str | None) -> Iterator[Client]:
         yield client
 
 
+def authority(context: str | None) -> str:
+    """Return the file of the authority that the control plane has, which may have certified its gateways too; empty: none is known."""
+    from plenum.adapters.contexts import NoContextError, chosen_context
+
+    try:
+        return chosen_context(context or "").ca
+    except NoContextError:
+        return ""
+
+
 def tenant_of(client: Client, tenant: str | None) -> str:
     """Return whose things are meant."""
     return tenant or client.context.tenant or DEFAULT_TENANT

@@ -64,6 +64,8 @@ def command(
     plenum serve hf://Qwen/Qwen2.5-7B-Instruct --engine vllm --gpu 1 --replicas 1-4
     plenum serve llama --emulate H100:llama-3.1-8b --slo-ttft 500ms
     """
+    from plenum.adapters.authorities import authority_for
+
     patience = Patience(timeout)
     with connected(context) as client:
         whose = tenant_of(client, tenant)
@@ -74,14 +76,14 @@ def command(
             endpoint = _ready(client, path, patience)
         ready = endpoint["status"]["phase"] in READY
         url = _gateway(client, patience) if wait else gateway_url(client)
-        key = key_for(client, whose)
+        key, ca = key_for(client, whose), authority_for(url, client.context.ca)
         served_as = endpoint["status"]["servedAs"]
     if output == "json":
-        write_json({"endpoint": endpoint, "url": f"{url}/v1" if url else "", "key": key, "model": served_as})
+        write_json({"endpoint": endpoint, "url": f"{url}/v1" if url else "", "key": key, "model": served_as, "ca": ca})
     elif wait and not ready:
         click.echo(_hint(endpoint, patience), err=True)
     else:
-        _tell(endpoint, url, key, served_as)
+        _tell(endpoint, url, key, served_as, ca)
     sys.exit(0 if ready or not wait else NO)
 
 
@@ -215,7 +217,7 @@ def _hint(endpoint: dict[str, Any], patience: Patience) -> str:
     return f"{meta['tenant']}/{meta['name']} {ends}\nmore: plenum {more}"
 
 
-def _tell(endpoint: dict[str, Any], url: str, key: str, model: str) -> None:
+def _tell(endpoint: dict[str, Any], url: str, key: str, model: str, ca: str) -> None:
     meta, status = endpoint["metadata"], endpoint["status"]
     counts = status["replicas"]
     what = f"{counts['running']} of {counts['wanted']} replicas ready"
@@ -225,4 +227,5 @@ def _tell(endpoint: dict[str, Any], url: str, key: str, model: str) -> None:
     if not url:
         click.echo("No gateway has been heard of: plenum gateway runs one, and plenum up does by itself.")
         return
-    click.echo(f"\n{curl(url, key, model)}\n\nWith OpenAI's Python client:\n\n{openai_lines(url, key, model)}")
+    lines = openai_lines(url, key, model, ca=ca)
+    click.echo(f"\n{curl(url, key, model, ca=ca)}\n\nWith OpenAI's Python client:\n\n{lines}")

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plenum.cli.asking import key_for
-from plenum.cli.cloud import cloud_options, connected, tenant_of
+from plenum.cli.cloud import authority, cloud_options, connected, tenant_of
 from plenum.cli.console import choose_output, write_json
 from plenum.cli.sentences import write_sentences
 from plenum.cli.tables import Column, write_table
 from plenum.model.errors import FieldError, PlenumError
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from plenum.gateway.figures import Figures, Interval
 
 TIMEOUT_S = 10.0
@@ -44,7 +46,10 @@ def command(url: str | None, key: str, output: str, context: str | None, tenant:
             urls = sorted({gateway["url"] for gateway in client.get("/gateways")["items"] if gateway["url"]})
     if not urls:
         raise FieldError("--url", "says which gateway; the control plane has heard of none")
-    found = together([_asked(each, key) for each in urls])
+    from plenum.adapters.authorities import trusting
+
+    trusted = trusting(authority(context), beside_system=True)
+    found = together([_asked(each, key, trusted) for each in urls])
     if output == "json":
         write_json(found)
     elif not found:
@@ -93,13 +98,14 @@ def _figures(arm: dict[str, Any]) -> Figures:
     return msgspec.convert(arm["sums"], Figures)
 
 
-def _asked(url: str, key: str) -> list[dict[str, Any]]:
+def _asked(url: str, key: str, trusted: SSLContext) -> list[dict[str, Any]]:
     import httpx
 
     base = url.rstrip("/").removesuffix("/v1")
     try:
+        headers = {"Authorization": f"Bearer {key}"}
         answer = httpx.get(
-            f"{base}/v1/experiments", headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT_S, trust_env=False
+            f"{base}/v1/experiments", headers=headers, timeout=TIMEOUT_S, trust_env=False, verify=trusted
         )
         said = answer.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:

@@ -89,9 +89,10 @@ def test_the_command_to_paste_is_one_that_a_shell_reads_and_a_terminal_shows():
 
 
 def test_the_lines_for_python_are_python():
-    text = openai_lines(URL, KEY, "smollm2")
-    compile(text, "pasted", "exec")
-    assert max(map(len, text.splitlines())) <= 80
+    for ca in ("", "/my data/ca.pem"):
+        text = openai_lines(URL, KEY, "smollm2", ca=ca)
+        compile(text, "pasted", "exec")
+        assert max(map(len, text.splitlines())) <= 80
 
 
 def test_an_endpoint_is_described_within_eighty_columns(monkeypatch: pytest.MonkeyPatch):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 import msgspec
 
+from plenum.adapters.authorities import trusting
 from plenum.adapters.load.measured import Measured, Sample, measured_of
 from plenum.adapters.load.prompts import WORDS, Gauge, gauge, prompt_of
 from plenum.model.errors import PlenumError
@@ -22,6 +28,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 64 << 20
 ERROR_BYTES = 64 << 10
 MAX_SENTENCE = 300
+CLOSE_S = 2.0
 
 CHAT, COMPLETIONS = "chat", "completions"
 
@@ -44,6 +51,8 @@ class Target:
         ``chat`` or ``completions``.
     timeout_s
         For one request, from when it was due.
+    ca
+        File of authorities that are trusted beside the system's; empty: none.
     """
 
     url: str
@@ -51,6 +60,7 @@ class Target:
     key: str = ""
     api: str = CHAT
     timeout_s: float = 600.0
+    ca: str = ""
 
 
 class _Delta(msgspec.Struct):
@@ -114,15 +124,37 @@ async def replay(
     """
     if not 0 < len(requests) <= MAX_REQUESTS:
         raise BenchError(f"a run has 1 to {MAX_REQUESTS:,} requests, not {len(requests):,}; use --limit or --duration")
-    connector = aiohttp.TCPConnector(limit=min(max_open, MAX_OPEN))
+    opened = WeakSet[socket.socket]()
+    connector = aiohttp.TCPConnector(
+        limit=min(max_open, MAX_OPEN),
+        ssl=trusting(target.ca, beside_system=True),
+        socket_factory=partial(_opened, opened),
+    )
     # A server may close a connection that it kept, so each request of a measurement has one of its own.
     headers = {"Connection": "close"} | ({"Authorization": f"Bearer {target.key}"} if target.key else {})
-    async with aiohttp.ClientSession(
-        connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=None), trust_env=False
-    ) as session:
-        run = _Run(session, target, requests, seed, asyncio.Semaphore(min(max_open, MAX_OPEN)))
-        await run.prepare()
-        return measured_of(await run.all(told), run.said), run.gauge
+    try:
+        async with aiohttp.ClientSession(
+            connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=None), trust_env=False
+        ) as session:
+            run = _Run(session, target, requests, seed, asyncio.Semaphore(min(max_open, MAX_OPEN)))
+            await run.prepare()
+            return measured_of(await run.all(told), run.said), run.gauge
+    finally:
+        await _closed(opened)
+
+
+def _opened(known: WeakSet[socket.socket], address: tuple[Any, ...]) -> socket.socket:
+    made = socket.socket(*address[:3])
+    known.add(made)
+    return made
+
+
+async def _closed(opened: WeakSet[socket.socket]) -> None:
+    """Wait a little for connections that say goodbye to each other, as those with TLS do; sessions do not wait for them."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_S):
+            while any(each.fileno() >= 0 for each in opened):
+                await asyncio.sleep(0.01)
 
 
 class _Run:
