@@ -141,7 +141,7 @@ def hint(ended: str, waiting: str) -> str:
         (f"logs {ended}", "what its first replica wrote") if ended else None,
         ("serve smollm2", "a real language model on this machine"),
         ("top", "what is in use, by whom, and what waits"),
-        ("apply -f FILE", "jobs, endpoints, fleets and tenants of your own"),
+        ("apply -f FILE", "what manifests of yours describe"),
     ]
     return commands_to_try(
         "Try next, in another terminal (Ctrl-C here stops everything):",

@@ -98,7 +98,7 @@ def command(
         await nodes_ready(server.service)
         context = _greet(server)
         if manifests:
-            click.echo(f"Applied {', '.join(manifests)}:\n{_listed(changed)}\n")
+            click.echo(_filled(f"Applied {', '.join(manifests)}:") + f"\n{_listed(changed)}\n")
         await _compiled(server)
         telling = asyncio.create_task(tell_how_to_ask(server, "" if quiet else context))
         try:
@@ -162,11 +162,22 @@ def _has(server: Running, fleet: Any) -> str:
 
 
 def _listed(changed: list[str]) -> str:
-    from textwrap import fill
-
     more = [f"{len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
     text = ", ".join((*changed[:SHOWN], *more)) or "all of it is so already"
-    return fill(text, 78, initial_indent="  ", subsequent_indent="  ")
+    return _filled(text, "  ")
+
+
+def _filled(text: str, indent: str = "") -> str:
+    from textwrap import fill
+
+    return fill(
+        text,
+        78,
+        initial_indent=indent,
+        subsequent_indent=indent or " " * len("Applied "),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 async def _compiled(server: Running) -> None:
@@ -178,5 +189,5 @@ async def _compiled(server: Running) -> None:
         async with asyncio.timeout(PATIENCE_S):
             await server.warm.wait()
     if not server.warm.is_set():
-        click.echo("Compiling the scoring loops, which takes a minute; later starts find them compiled …")
+        click.echo("Compiling the scoring loops: about a minute, once; later starts take seconds …")
         await server.warm.wait()

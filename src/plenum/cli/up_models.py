@@ -51,9 +51,9 @@ def how_to_ask(found: EndpointRecord, address: Address, key: str, wanted_port: i
         "--gateway-port names another.\n\n"
     )
     tries = [
-        ("get endpoints", "what is served, and its load"),
-        (f"bench {name} --rps 0.5 --duration 20s", "traffic, and what users saw"),
-        ("key create --note mine", "a key for your programs"),
+        ("get endpoints", "what is served"),
+        (f"bench {name} --rps 0.5 --duration 20s", "what users would see"),
+        ("key create --note mine", "a key of your own"),
     ]
     return (
         (moved if address.port != wanted_port else "")
