@@ -10,6 +10,8 @@ import pytest
 
 _numbers = itertools.count(1)
 
+os.environ.pop("COLUMNS", None)  # or output is folded to the terminal that the tests were started in
+
 TOGETHER = ("api", "contracts", "e2e")
 """Suites of which each runs in one process where tests run in several: they share servers that take long to start, or the whole machine."""
 
