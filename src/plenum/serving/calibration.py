@@ -177,7 +177,6 @@ def calibrated_steps(
     # What prefill may not be faster by comes off the request's time outside iterations, as long as there is some left.
     request_s = array[AT["request_s"]]
     array[AT["request_s"]] = max(slower * request_s - (prefill - slower) * prompt_s, LEAST_REQUEST * request_s)
-    array.flags.writeable = False
     return StepModel(coefficients=array)
 
 

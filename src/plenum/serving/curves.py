@@ -197,7 +197,6 @@ def steps_of(**coefficients: float) -> StepModel:
         raise FieldError("coefficients", f"there is no coefficient {min(unknown)!r}; choose from {', '.join(FIELDS)}")
     values.update(coefficients)
     array = np.array([values[name] for name in FIELDS], np.float64)
-    array.flags.writeable = False
     return StepModel(coefficients=array)
 
 

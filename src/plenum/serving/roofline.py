@@ -125,7 +125,6 @@ def computed_in(hardware: Accelerator, form: Format) -> str:
 def compile_steps(instance: Instance, efficiency: Efficiency | None = None) -> StepModel:
     """Compile an instance to the coefficients that :func:`plenum.serving.steps.step` reads."""
     array = coefficients(work_of(instance)[None, :], efficiency_array(efficiency or Efficiency())[None, :])[0]
-    array.flags.writeable = False
     return StepModel(coefficients=array)
 
 

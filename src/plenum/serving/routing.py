@@ -116,7 +116,7 @@ def choose(
     if policy == ROUND_ROBIN:
         return _nth(eligible, turn % able)
     if policy == RANDOM:
-        return _nth(eligible, int(mix(np.uint64(turn)) % np.uint64(able)))
+        return _nth(eligible, np.int64(mix(np.uint64(turn)) % np.uint64(able)))
     if policy == SESSION and session >= 0:
         return choose_for_session(eligible, queued_requests, running, session, _EMPTY)
     if policy == PREFIX_AWARE:

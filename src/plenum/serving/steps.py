@@ -88,7 +88,8 @@ class StepModel:
     Parameters
     ----------
     coefficients
-        (len(FIELDS),) float64, read-only; see :data:`FIELDS`.
+        (len(FIELDS),) float64, see :data:`FIELDS`. Others hold it too, so nobody writes to it; flagged as read-only it would be of another
+        type than a row of many, and all loops would be compiled for both.
     """
 
     coefficients: NDArray[np.float64]

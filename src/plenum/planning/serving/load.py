@@ -18,13 +18,13 @@ def load_of(traffic: Traffic, percentile: float = 99.0) -> Load:
     """Return what the compiled code reads of the traffic and of the percentile that tails are asked for."""
     found = min(traffic.found_tokens, traffic.prompt_tokens - 1.0)
     return Load(
-        computed=traffic.prompt_tokens - found,
-        found=found,
+        computed=float(traffic.prompt_tokens - found),
+        found=float(found),
         computed_tail=max(traffic.prompt_tail - found, 1.0),
-        output=traffic.output_tokens,
-        output_tail=traffic.output_tail,
-        spread2=traffic.prompt_spread**2,
-        burst2=traffic.burst2,
+        output=float(traffic.output_tokens),
+        output_tail=float(traffic.output_tail),
+        spread2=float(traffic.prompt_spread**2),
+        burst2=float(traffic.burst2),
         beyond=1.0 - percentile / 100.0,
         deviations=NormalDist().inv_cdf(percentile / 100.0),
     )
