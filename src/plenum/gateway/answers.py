@@ -42,7 +42,8 @@ def error_event(error: RefusedError) -> bytes:
 
 
 def _shape(error: RefusedError) -> dict[str, Any]:
-    return {"message": error.sentence, "type": error.kind, "param": error.field or None, "code": error.code}
+    code = error.engine_code or error.code
+    return {"message": error.sentence, "type": error.kind, "param": error.field or None, "code": code}
 
 
 def error_headers(error: RefusedError) -> Headers:

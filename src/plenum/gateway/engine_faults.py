@@ -40,8 +40,9 @@ def of_engine(status: int, body: bytes) -> RefusedError:
     return RefusedError(
         status,
         "rate_limit_error" if status == 429 else "invalid_request_error",
-        code if isinstance(code, str) and code.isprintable() and len(code) <= 64 else "engine.refused",
+        "engine.refused",
         message[:MAX_SAID_CHARACTERS] if isinstance(message, str) and message else "the engine refused the request",
-        field=field[:64] if isinstance(field, str) else "",
+        field=field[:64] if isinstance(field, str) and field.isprintable() else "",
         retry_after_s=1.0 if status == 429 else 0.0,
+        engine_code=code if isinstance(code, str) and code.isprintable() and len(code) <= 64 else "",
     )

@@ -27,13 +27,24 @@ class RefusedError(PlenumError):
         What in the request is wrong, ``error.param``; empty: nothing in particular.
     retry_after_s
         When to come back; 0: no use.
+    engine_code
+        What an engine calls it, told in place of ours; any text, so it counts nothing. Empty: nothing else.
     """
 
     def __init__(
-        self, status: int, kind: str, code: str, sentence: str, *, field: str = "", retry_after_s: float = 0.0
+        self,
+        status: int,
+        kind: str,
+        code: str,
+        sentence: str,
+        *,
+        field: str = "",
+        retry_after_s: float = 0.0,
+        engine_code: str = "",
     ) -> None:
         super().__init__(sentence)
         self.status, self.kind, self.code, self.field, self.retry_after_s = status, kind, code, field, retry_after_s
+        self.engine_code = engine_code
 
 
 class Ask(msgspec.Struct, kw_only=True):

@@ -265,6 +265,27 @@ def test_the_link_outlives_a_lack_of_open_files() -> None:
     asyncio.run(go())
 
 
+def test_what_engines_call_their_refusals_is_told_and_neither_counted_nor_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    async def refuse(ask: Ask) -> CannedAnswer:
+        said = {"message": "no", "code": f"code-{ask.body['user']}", "param": f"x\nERROR {ask.body['user']}"}
+        return CannedAnswer([json.dumps({"error": said}).encode()], status=400)
+
+    async def go() -> None:
+        async with canned_gateway(tmp_path, CannedDispatch(refuse)) as (url, gateway), asking(url) as client:
+            for user in ("one", "two"):
+                told = (await client.post("/v1/chat/completions", json=CHAT | {"user": user})).json()["error"]
+                assert (told["code"], told["param"]) == (f"code-{user}", None)
+            counted = gateway.measures.exposition().decode()
+            assert 'refusals_total{code="engine.refused"} 2.0' in counted
+            assert "code-" not in counted + caplog.text
+
+    asyncio.run(go())
+
+
 def test_damaged_descriptions_do_not_keep_the_gateway_from_starting(tmp_path: Path) -> None:
     files = Files(tmp_path)
     with files.begin("acme", "in", "batch") as writing:
