@@ -33,7 +33,7 @@ def bar(total: int) -> Iterator[Callable[[str, int], None]]:
         yield lambda what, done: progress.update(task, description=what, completed=done)
 
 
-SCORING = "the scoring loops (about a minute)"
+SCORING = "the scoring loops (about half a minute)"
 SIMULATOR = "the serving simulator (about a minute)"
 MODEL = "the performance model (about 20 seconds)"
 """What :func:`compile_note` may be about, and how long that takes on one slow core."""

@@ -189,5 +189,5 @@ async def _compiled(server: Running) -> None:
         async with asyncio.timeout(PATIENCE_S):
             await server.warm.wait()
     if not server.warm.is_set():
-        click.echo("Compiling the scoring loops: about a minute, once; later starts take seconds …")
+        click.echo("Compiling the scoring loops: about half a minute, once; later starts take seconds …")
         await server.warm.wait()
