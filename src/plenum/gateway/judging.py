@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from plenum.gateway.variants import Chosen
+from plenum.gateway.variants import MAX_SHOWN_CHARACTERS, Chosen
 from plenum.model.errors import PlenumError
 from plenum.ports.gateway import Key
 
@@ -24,9 +24,6 @@ MAX_WAITING = 64
 MAX_WAITING_ALL = 1_024
 MAX_ANSWER_BYTES = 256 * 1024
 """Of one answer as engines send it; longer ones are not judged."""
-
-MAX_SHOWN_CHARACTERS = 6_000
-"""Of a question and of an answer, as the judge sees them."""
 
 TIMEOUT_S = 60.0
 KEY_ID = "judge"
@@ -101,7 +98,7 @@ class Judging:
                 {"role": "system", "content": ORDER + (chosen.judge.criteria or CRITERIA)},
                 {
                     "role": "user",
-                    "content": f"Question:\n{chosen.question[-MAX_SHOWN_CHARACTERS:]}\n\nAnswer:\n{said[:MAX_SHOWN_CHARACTERS]}\n\nGrade:",
+                    "content": f"Question:\n{chosen.question}\n\nAnswer:\n{said[:MAX_SHOWN_CHARACTERS]}\n\nGrade:",
                 },
             ],
             "max_tokens": 16,

@@ -2,12 +2,13 @@
 
 A tenant's experiment has arms: another model, a system prompt, a template around what the user says. Who gets which is told by a hash,
 so a user keeps an arm, and gateways agree on it without talking. Beside tokens, latencies and prices stand scores: those that clients
-report, and those of a judge.
+report, and those of a judge. The id that a client gets of its request says which arm it had, so any gateway can take its score.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -22,7 +23,13 @@ from plenum.ports.gateway import Key
 from plenum.ports.policy import PROMPT, Arm, Experiment, Judge, Policy, arm_of, part_of
 
 MAX_REMEMBERED = 100_000
-"""Requests whose arm is remembered, so that they can be scored."""
+"""Requests that were scored, each of which counts once."""
+
+ARM_DIGITS, PROOF_DIGITS = 16, 16
+"""Of an arm's identity and of what proves it, after the dot in a request's id."""
+
+MAX_SHOWN_CHARACTERS = 6_000
+"""Of a question and of an answer, as the judge sees them; no more of a question is kept until then."""
 
 MAX_ADDED_CHARACTERS = 2**20
 """To a request, by a template that has what the user says in it more than once."""
@@ -33,6 +40,8 @@ class Chosen(msgspec.Struct, frozen=True):
 
     Parameters
     ----------
+    request
+        The request's id as its sender gets it: any gateway knows its arm by it.
     judge
         Who is to score its answer; None: nobody.
     question
@@ -43,6 +52,7 @@ class Chosen(msgspec.Struct, frozen=True):
     experiment: str
     arm: Arm
     figures: Figures
+    request: str = ""
     judge: Judge | None = None
     question: str = ""
 
@@ -60,6 +70,10 @@ class _Running(msgspec.Struct, frozen=True):
     figures: dict[str, Figures]
     ids: list[str]
 
+    def id_of(self, arm: Arm) -> str:
+        """Return what tells an arm apart."""
+        return self.ids[self.experiment.arms.index(arm)]
+
     def known(self) -> Iterable[tuple[str, Arm]]:
         """Return all arms with their ids."""
         return zip(self.ids, self.experiment.arms, strict=True)
@@ -74,16 +88,25 @@ class Variants:
     def __init__(self) -> None:
         self._running: dict[tuple[str, str], _Running] = {}
         self._figures: dict[str, Figures] = {}
-        self._remembered: OrderedDict[str, Chosen] = OrderedDict()
+        self._salts: Mapping[str, str] = {}
+        self._scored: OrderedDict[str, None] = OrderedDict()
 
-    def use(self, policies: Mapping[str, Policy], is_served: Callable[[str, str], bool]) -> None:
+    def use(
+        self,
+        policies: Mapping[str, Policy],
+        is_served: Callable[[str, str], bool],
+        salts: Mapping[str, str] | None = None,
+    ) -> None:
         """Go by other experiments from the next request on.
 
         Parameters
         ----------
         is_served
             Tells of a tenant and a model whether it is there; arms without one get nobody.
+        salts
+            Tenant to what gateways alone know.
         """
+        self._salts = salts or {}
         before, self._running = self._running, {}
         for tenant, policy in policies.items():
             for each in policy.experiments:
@@ -127,15 +150,15 @@ class Variants:
         arm = arm_of(name, found.arms, str(who))
         if judge is not None and part_of("judge", id) >= judge.sample:
             judge = None
-        question = _question(body) if judge else ""
-        chosen = Chosen(key.tenant, name, arm, found.figures[arm.name], judge, question)
+        question = _question(body)[-MAX_SHOWN_CHARACTERS:] if judge else ""
+        request = f"{id}.{self._mark(key.tenant, id, found.id_of(arm)[:ARM_DIGITS])}"
+        chosen = Chosen(key.tenant, name, arm, found.figures[arm.name], request, judge, question)
         if arm.model:
             body["model"] = arm.model
         if path == CHAT:
             _rewrite(body, arm)
         elif arm.template and type(body.get("prompt")) is str:
             body["prompt"] = _filled(arm.template, body["prompt"])
-        self._remember(id, chosen)
         return chosen
 
     def models(self, tenant: str) -> dict[str, str]:
@@ -144,35 +167,50 @@ class Variants:
         return {name: found.arms[0].model or name for name, found in running.items()}
 
     def score(self, tenant: str, request: str, score: float) -> Chosen:
-        """Note what somebody thought of an answer; once for each request.
+        """Note what somebody thought of an answer; once for each request here, whichever gateway answered it.
 
         Raises
         ------
         RefusedError
-            There was no such request of the tenant's, or it has a score.
+            There was no such request of the tenant's, it has a score, or its arm is no more.
         """
-        chosen = self._remembered.get(request)
-        if chosen is None or chosen.tenant != tenant:
+        id, _, mark = request.rpartition(".")
+        proven = hmac.compare_digest(_raw(mark), _raw(self._mark(tenant, id, mark[:ARM_DIGITS])))
+        arms = [
+            (found, arm)
+            for (whose, _), found in self._running.items()
+            for known, arm in found.known()
+            if whose == tenant and known.startswith(mark[:ARM_DIGITS])
+        ]
+        if not (proven and arms) or request in self._scored:
             raise RefusedError(
                 404,
                 "invalid_request_error",
                 "score.unknown",
-                "there is no such request, or it was scored, or is long ago",
+                "no arm of an experiment that runs answered such a request, or it was scored; give the whole x-request-id of an answer",
                 field="request_id",
             )
-        del self._remembered[request]
-        chosen.figures.scores += 1
-        chosen.figures.score += score
-        return chosen
+        self._scored[request] = None
+        if len(self._scored) > MAX_REMEMBERED:
+            self._scored.popitem(last=False)
+        found, arm = arms[0]
+        figures = found.figures[arm.name]
+        figures.scores += 1
+        figures.score += score
+        return Chosen(tenant, found.experiment.name, arm, figures, request)
 
     def shown(self, tenant: str) -> list[dict[str, Any]]:
         """Return a tenant's experiments with what was measured of each arm."""
         return [_shown(found) for (whose, _), found in self._running.items() if whose == tenant]
 
-    def _remember(self, id: str, chosen: Chosen) -> None:
-        self._remembered[id] = msgspec.structs.replace(chosen, question="")
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
+    def _mark(self, tenant: str, id: str, arm: str) -> str:
+        """Return what says, and proves to those who know the tenant's salt, that an arm answered a request."""
+        proof = hmac.new(_raw(self._salts.get(tenant, "")), _raw(f"{id} {arm}"), hashlib.sha256)
+        return arm + proof.hexdigest()[:PROOF_DIGITS]
+
+
+def _raw(text: str) -> bytes:
+    return text.encode(errors="replace")  # clients may send halves of surrogate pairs
 
 
 def note(

@@ -30,7 +30,7 @@ from plenum.gateway.figures import Figures, quality_of, verdict
 from plenum.gateway.judging import MAX_WAITING, said_in, score_in
 from plenum.gateway.kept_figures import KeptFigures
 from plenum.gateway.request import Ask, RefusedError
-from plenum.gateway.variants import Variants
+from plenum.gateway.variants import MAX_SHOWN_CHARACTERS, Variants
 from plenum.ports.engine import CHAT, COMPLETIONS
 from plenum.ports.gateway import Key, Table
 from plenum.ports.policy import Arm, Experiment, Judge, Policy, arm_of
@@ -45,6 +45,12 @@ def running(*experiments: Experiment, gone: str = "") -> Variants:
     variants = Variants()
     variants.use({"acme": Policy(experiments=experiments)}, lambda tenant, model: model != gone)
     return variants
+
+
+def score(variants: Variants, id: str, score: float) -> None:
+    chosen = variants.apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "hi"}, "", id)
+    assert chosen
+    variants.score("acme", chosen.request, score)
 
 
 def arm(who: str) -> str:
@@ -75,6 +81,14 @@ def test_a_template_makes_no_mountain_of_what_is_said() -> None:
         with pytest.raises(RefusedError, match="too long for the template"):
             running(twice).apply(KEY, path, {"model": "helper"} | long, "", "req-1")
     running(TONE).apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "x" * 2**21, "user": "u"}, "", "req-1")
+
+
+def test_no_more_of_a_question_waits_for_the_judge_than_it_is_shown() -> None:
+    judged = Experiment(name="tone", model="helper", arms=(PLAIN,), judge=Judge(model="judge", sample=1.0))
+    chosen = running(judged).apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "x" * 2**20 + "end"}, "", "req-1")
+    assert chosen
+    assert len(chosen.question) == MAX_SHOWN_CHARACTERS
+    assert chosen.question.endswith("end")
 
 
 def test_an_arm_rewrites_a_request_and_nobody_elses() -> None:
@@ -111,21 +125,22 @@ def test_experiments_change_while_requests_come_and_keep_what_was_measured() -> 
 
     def asked(id: str) -> str:
         chosen = variants.apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "hi", "user": user}, "", id)
-        return chosen.label if chosen else ""
+        assert not chosen or chosen.label == "tone.kind"
+        return chosen.request if chosen else ""
 
     def scores() -> list[int]:
         return [each["sums"]["scores"] for each in variants.shown("acme")[0]["arms"]]
 
-    assert asked("a") == "tone.kind"
-    variants.score("acme", "a", 1.0)
+    variants.score("acme", asked("a"), 1.0)
     arms = (msgspec.structs.replace(PLAIN, weight=1e-9), KIND)
     variants.use({"acme": Policy(experiments=(msgspec.structs.replace(TONE, arms=arms),))}, lambda *_: True)
     assert scores() == [0, 1], "another weight is the same arm"
-    asked("b")
+    before = asked("b")
     arms = (PLAIN, msgspec.structs.replace(KIND, system="Be very kind."))
     variants.use({"acme": Policy(experiments=(msgspec.structs.replace(TONE, arms=arms),))}, lambda *_: True)
     assert scores() == [0, 0], "another prompt is another arm"
-    variants.score("acme", "b", 1.0)  # of the arm that is no more
+    with pytest.raises(RefusedError, match="that runs"):
+        variants.score("acme", before, 1.0)
     assert scores() == [0, 0]
     variants.use({}, lambda *_: True)
     assert (asked("c"), variants.shown("acme")) == ("", [])
@@ -139,8 +154,7 @@ def test_a_gateway_whose_token_is_refused_for_a_while_forgets_nothing(tmp_path: 
             for news in (known, Table(version=-1), known):
                 gateway.use(news)
                 if news is known and not variants.kept().count(b'"scores":1'):
-                    variants.apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "hi"}, "", "r")
-                    variants.score("acme", "r", 0.5)
+                    score(variants, "r", 0.5)
                 assert variants.kept().count(b'"scores":1') == 1
 
     asyncio.run(go())
@@ -150,8 +164,7 @@ def test_a_gateway_that_starts_again_goes_on_from_what_was_measured(tmp_path: Pa
     path = tmp_path / "experiments.json"
     variants = running(TONE)
     kept = KeptFigures(path, variants)
-    variants.apply(KEY, COMPLETIONS, {"model": "helper", "prompt": "hi"}, "", "r")
-    variants.score("acme", "r", 0.5)
+    score(variants, "r", 0.5)
     kept.keep()
 
     again = Variants()
@@ -171,12 +184,24 @@ def test_arms_without_a_model_get_nobody() -> None:
     assert chosen.arm == PLAIN
 
 
-def test_scores_of_another_tenants_requests_are_refused() -> None:
-    variants = running(TONE)
-    variants.apply(KEY, CHAT, {"model": "helper", "messages": []}, "", "req-1")
-    with pytest.raises(Exception, match="no such request"):
-        variants.score("rival", "req-1", 0.0)
-    assert variants.score("acme", "req-1", 1.0).experiment == "tone"
+def test_any_gateway_takes_a_score_once_and_none_that_was_made_up() -> None:
+    here, there, salts = Variants(), Variants(), {"acme": "secret", "rival": "other"}
+    for each in (here, there):
+        policy = Policy(experiments=(TONE,))
+        each.use({"acme": policy, "rival": policy}, lambda *_: True, salts)
+    chosen = here.apply(KEY, CHAT, {"model": "helper", "messages": [], "user": "ann"}, "", "req-1")
+    assert chosen
+    other = chosen.request[:-17] + ("0" if chosen.request[-17] != "0" else "1") + chosen.request[-16:]
+    for tenant, request in (
+        ("rival", chosen.request), ("acme", "req-1"), ("acme", "req-2" + chosen.request[5:]), ("acme", other),
+        ("acme", chosen.request[:-1]), ("acme", "\ud800.é"), ("acme", ""),
+    ):  # fmt: skip
+        with pytest.raises(RefusedError, match="such a request"):
+            there.score(tenant, request, 1.0)
+    assert there.score("acme", chosen.request, 1.0).label == f"tone.{arm('ann')}"
+    with pytest.raises(RefusedError, match="it was scored"):
+        there.score("acme", chosen.request, 1.0)
+    assert sum(each["sums"]["scores"] for each in there.shown("acme")[0]["arms"]) == 1
 
 
 # -- through a gateway ------------------------------------------------------------------------------
