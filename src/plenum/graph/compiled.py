@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit, types
+from numba import config, njit, types
 from numba.core.sigutils import normalize_signature
 
 _PLAIN: dict[str, Any] = {"float": types.float64, "int": types.int64, "bool": types.boolean}
@@ -20,6 +20,8 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator: ``njit`` with these options, arguments being of the kind that annotations say."""
 
     def decorated(function: Callable[..., Any]) -> Any:
+        if config.DISABLE_JIT:
+            return function
         dispatcher = njit(cache=True, **options)(function)
         wanted = [_PLAIN.get(each.annotation) for each in inspect.signature(function).parameters.values()]
         compile_for = dispatcher.compile
