@@ -109,7 +109,7 @@ class Call:
         Raises
         ------
         RefusedError
-            It is too large or there is no room for it (then none of it is waited for), or it takes too long.
+            It is too large (then none of it is waited for), there is no room for it, or it takes too long.
         GoneError
             The client left.
         """
@@ -118,8 +118,6 @@ class Call:
         length = self.header(b"content-length")
         if length and int(length) > most_bytes:
             raise _too_large(most_bytes)
-        if length:
-            self._hold(int(length))
         try:
             async with asyncio.timeout(settings.body_s):
                 return await self._body(most_bytes)
@@ -157,9 +155,9 @@ class Call:
             size += len(part)
             if size > most_bytes:
                 raise _too_large(most_bytes)
-            if size > self.held_bytes:  # it did not say how long it is
-                self._hold(size - self.held_bytes)
-            parts.append(part)
+            if part:
+                self._hold(len(part))  # as it comes: what is only announced would take others' room, and cost nothing
+                parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _hold(self, size_bytes: int) -> None:

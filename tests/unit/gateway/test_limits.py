@@ -130,15 +130,16 @@ def test_who_guesses_keys_is_told_to_wait():
 
 
 def test_bodies_that_are_open_have_room_for_each_tenant_and_in_all(tmp_path):
-    """Of three that have not sent what they announced, two are one tenant's; then there is no room, and when they leave there is."""
+    """Of three that have sent half of what they announced, two are one tenant's; then there is no room, and when they leave there is."""
 
     async def go():
         settings = GatewaySettings(bodies_bytes=300, tenant_bodies_bytes=200)
         async with canned_gateway(tmp_path, CannedDispatch(), settings=settings) as (_, gateway):
 
-            async def ask(secret: str) -> bytes:
+            async def ask(secret: str, size_bytes: int) -> bytes:
+                come = [b"x" * size_bytes] * (size_bytes > 0)
                 said: list[MutableMapping[str, Any]] = []
-                headers = [(b"authorization", b"Bearer " + secret.encode()), (b"content-length", b"100")]
+                headers = [(b"authorization", b"Bearer " + secret.encode()), (b"content-length", b"200")]
                 scope: dict[str, Any] = {
                     "type": "http",
                     "method": "POST",
@@ -148,6 +149,8 @@ def test_bodies_that_are_open_have_room_for_each_tenant_and_in_all(tmp_path):
                 }
 
                 async def receive() -> dict[str, Any]:
+                    if come:
+                        return {"type": "http.request", "body": come.pop(), "more_body": True}
                     if not said:
                         await asyncio.Event().wait()
                     return {"type": "http.disconnect"}
@@ -158,13 +161,15 @@ def test_bodies_that_are_open_have_room_for_each_tenant_and_in_all(tmp_path):
                 await gateway(scope, receive, send)
                 return msgspec.json.decode(said[1]["body"])["error"]["code"]
 
-            waiting = [asyncio.create_task(ask(secret)) for secret in (SECRET, SECRET, RIVAL)]
-            while gateway.room.held_bytes < 300:
-                await asyncio.sleep(0)
-            assert (await ask(SECRET), await ask(RIVAL)) == ("limit.bytes", "gateway.full")
-            for each in waiting:
+            announced = [asyncio.create_task(ask(SECRET, 0)) for _ in range(9)]
+            waiting = [asyncio.create_task(ask(secret, 100)) for secret in (SECRET, SECRET, RIVAL)]
+            async with asyncio.timeout(30.0):
+                while gateway.room.held_bytes < 300:
+                    await asyncio.sleep(0)
+            assert (await ask(SECRET, 100), await ask(RIVAL, 100)) == ("limit.bytes", "gateway.full")
+            for each in (*announced, *waiting):
                 each.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await asyncio.gather(*announced, *waiting, return_exceptions=True)
             assert gateway.room.held_bytes == 0
 
     asyncio.run(go())
