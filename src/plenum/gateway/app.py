@@ -163,6 +163,7 @@ async def _infer(call: Call) -> None:
         call.while_there(),
         inference.ask(call.key, call.path, raw, id=call.id, wishes=call.wishes()) as answering,
     ):
+        call.id = answering.id
         await call.begin(answering.status, answering.content_type, answering.headers)
         async for data in answering.chunks():
             await call.write(data)

@@ -167,7 +167,7 @@ class Runner:
                     body = responses.response_of(shape, answering, body)
                 # Within the context: the result is there before the bill is final.
                 try:
-                    holder.record(number, line, answering.status, body, id)
+                    holder.record(number, line, answering.status, body, answering.id)
                 except UNREADABLE as error:
                     answering.spoiled = True
                     raise unusable() from error

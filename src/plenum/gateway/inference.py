@@ -57,7 +57,7 @@ class Inference:
         """Go by another table from the next request on."""
         self.directory = Directory(table)
         if table.version >= 0:  # else it only takes back what was granted, which is no word on experiments
-            self.variants.use(table.policies, self.directory.has)
+            self.variants.use(table.policies, self.directory.has, table.salts)
         self.moderation.use({name: each.moderation for name, each in table.policies.items() if each.moderation})
 
     async def end(self) -> None:
@@ -102,6 +102,8 @@ class Answering:
 
     Attributes
     ----------
+    id
+        Of the request, as its sender is told; bills have what stands before the dot.
     status, content_type, headers
         For whoever asked.
     usage
@@ -112,7 +114,7 @@ class Answering:
 
     def __init__(self, inference: Inference, key: Key, path: str, raw: bytes, id: str, wishes: Wishes) -> None:
         self._inference, self._key, self._path, self._raw = inference, key, path, raw
-        self._id, self._wishes = id, wishes
+        self.id, self._wishes = id, wishes
         self._started_s = time.monotonic()
         self._ttft_s = 0.0
         self._reading: Reading | None = None
@@ -202,7 +204,7 @@ class Answering:
         inference = self._inference
         self._reading = read_ask(
             self._raw,
-            id=self._id,
+            id=self.id,
             path=self._path,
             key=self._key,
             wishes=self._wishes,
@@ -240,9 +242,10 @@ class Answering:
     def _rewrite(self, body: dict[str, Any]) -> None:
         if self._wishes.judges:
             return
-        self._chosen = self._inference.variants.apply(self._key, self._path, body, self._wishes.session, self._id)
-        if self._chosen is not None and self._chosen.judge is not None:
-            self._kept = bytearray()
+        self._chosen = self._inference.variants.apply(self._key, self._path, body, self._wishes.session, self.id)
+        if self._chosen is not None:
+            self.id = self._chosen.request
+            self._kept = bytearray() if self._chosen.judge is not None else None
 
     def _keep(self, data: bytes) -> None:
         """Keep what is sent for the judge; nothing of what is too long for it."""

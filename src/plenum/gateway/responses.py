@@ -230,6 +230,7 @@ async def _respond(call: Call) -> None:
         call.while_there(),
         call.gateway.inference.ask(call.key, CHAT, raw, id=call.id, wishes=call.wishes()) as answering,
     ):
+        call.id = answering.id
         if answering.content_type != EVENTS:
             body = response_of(shape, answering, await answering.read())
             await call.begin(answering.status, JSON, [(b"content-length", b"%d" % len(body)), *answering.headers])

@@ -19,8 +19,10 @@ def test_figures_of_gateways_add_up_and_the_verdict_is_on_the_whole() -> None:
         variants.use({"acme": Policy(experiments=(experiment,))}, lambda *_: True)
         for request in range(20):
             id = f"{gateway}-{request}"
-            variants.apply(Key(id="k", hash="", tenant="acme"), COMPLETIONS, {"model": "chat", "prompt": "x"}, "", id)
-            variants.score("acme", id, 1.0)
+            body = {"model": "chat", "prompt": "x"}
+            chosen = variants.apply(Key(id="k", hash="", tenant="acme"), COMPLETIONS, body, "", id)
+            assert chosen
+            variants.score("acme", chosen.request, 1.0)
         answers.append(msgspec.json.decode(msgspec.json.encode(variants.shown("acme"))))
     assert all("not enough yet" in answer[0]["verdict"] for answer in answers)
 

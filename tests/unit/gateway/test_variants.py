@@ -30,6 +30,7 @@ from plenum.gateway.figures import Figures, quality_of, verdict
 from plenum.gateway.judging import MAX_WAITING, said_in, score_in
 from plenum.gateway.kept_figures import KeptFigures
 from plenum.gateway.request import Ask, RefusedError
+from plenum.gateway.responses import RESPONSES
 from plenum.gateway.variants import MAX_SHOWN_CHARACTERS, Variants
 from plenum.ports.engine import CHAT, COMPLETIONS
 from plenum.ports.gateway import Key, Table
@@ -235,7 +236,8 @@ def test_what_an_arm_costs_and_is_worth_is_measured(tmp_path: Path) -> None:
     )
 
     async def go() -> None:
-        async with asking(tmp_path, priced) as (client, plain, _, _):
+        async with asking(tmp_path, priced) as (client, plain, _, gateway):
+            gateway.add(RESPONSES)
             for number in range(20):
                 answer = await say(client, "hi", f"u{number}")
                 chosen = arm(f"u{number}")
@@ -263,6 +265,9 @@ def test_what_an_arm_costs_and_is_worth_is_measured(tmp_path: Path) -> None:
                 {"request_id": "x", "score": True},
             ):
                 assert (await plain.post("/v1/scores", json=wrong)).status_code == 400
+            other = await client.responses.with_raw_response.create(model="helper", input="hi")
+            score = {"request_id": other.headers["x-request-id"], "score": 1}
+            assert (await plain.post("/v1/scores", json=score)).status_code == 200
 
     asyncio.run(go())
 
