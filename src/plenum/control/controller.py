@@ -67,8 +67,8 @@ MAX_CAUSE, MAX_MESSAGE, MAX_INSTANCE, MAX_URL = 100, 500, 200, 300
 
 MAX_EXIT_CODE = 2**31 - 1
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-"""Of weights: nodes look in their caches under what another node says of its own."""
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}(\+[0-9a-f]{1,64})?")
+"""Of weights, and of adapters: nodes look in their caches under what another node says of its own."""
 
 SHORTEST_S = 1e-6
 """How long a run went on at least that its node says has run at all."""

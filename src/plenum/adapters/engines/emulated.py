@@ -6,6 +6,7 @@ For load tests, and for trying a fleet that one does not own. Its process is :mo
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ from plenum.ports.engine import Capabilities
 READY_S = 60.0
 TRANSFER_BPS = 50e9
 """Bytes a second of a pretended transfer; as in :class:`plenum.serving.pools.Serving`."""
+
+_NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "running": ("plenum_engine_running",),
@@ -195,7 +198,10 @@ def emulated_settings(endpoint: Endpoint, pool: str, *, host: str, port: int, ke
         "role": pool if pool in (PREFILL, DECODE) else "both",
         "faults": faults,
     }
-    return msgspec.convert(settings | given, Settings, strict=False)
+    try:
+        return msgspec.convert(settings | given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise FieldError("spec.arguments", f"an emulated engine cannot take them: {error}") from None
 
 
 def _arguments(words: tuple[str, ...]) -> dict[str, str]:
@@ -220,10 +226,9 @@ def _arguments(words: tuple[str, ...]) -> dict[str, str]:
             names = ", ".join("--" + each.replace("_", "-") for each in known)
             raise FieldError("spec.arguments", f"{name!r} is unknown; an emulated engine takes {names}")
         given[name] = value
-    try:
-        [float(v) for name, v in given.items() if name != "calibration" and v not in ("true", "false")]
-    except ValueError as error:
-        raise FieldError("spec.arguments", f"an emulated engine's arguments are numbers: {error}") from None
+    for name, value in given.items():
+        if name != "calibration" and value not in ("true", "false") and not _NUMBER.fullmatch(value):
+            raise FieldError("spec.arguments", f"{name} takes a number from 0, not {value[:60]!r}")
     return given
 
 

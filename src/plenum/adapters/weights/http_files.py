@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -10,6 +11,9 @@ import httpx
 
 from plenum.adapters.weights.listings import AwayError, BrokenError
 from plenum.adapters.weights.references import UnknownWeightsError, WeightsError
+
+MAX_ANSWER_BYTES = 4 * 2**20
+"""Of answers that are read whole; tokens and manifests are small."""
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
@@ -21,11 +25,12 @@ def new_client(transport: httpx.BaseTransport | None = None) -> httpx.Client:
 
 
 def is_inside(host: str) -> bool:
-    """Whether a host is written as one that only this machine or its network has."""
+    """Whether a host is one that only this machine or its network has, however it is written; one that nobody knows is none."""
     try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
+        found = {str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
         return host.rstrip(".").lower().endswith("localhost")
+    return not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found)
 
 
 def _stays_outside(answer: httpx.Response) -> None:
@@ -74,15 +79,21 @@ def ask(client: httpx.Client, url: str, headers: Mapping[str, str], name: str) -
     AwayError
         Nobody answers, or the server is at fault.
     WeightsError
-        It refuses.
+        It refuses, or says more than :data:`MAX_ANSWER_BYTES`.
     """
+    body = b""
     try:
-        answer = client.get(url, headers=dict(headers))
+        with client.stream("GET", url, headers=dict(headers)) as answer:
+            for piece in answer.iter_bytes():
+                body += piece
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise WeightsError(f"the server of {name} answers with more than {MAX_ANSWER_BYTES:,} bytes")
     except httpx.HTTPError as error:
         raise AwayError(f"the server of {name} does not answer: {type(error).__name__}") from None
     if answer.status_code >= 500 or answer.status_code in (408, 429):
         raise AwayError(f"the server of {name} answers {answer.status_code}; try again later")
-    return answer
+    said = {name: value for name, value in answer.headers.items() if name == "www-authenticate"}
+    return httpx.Response(answer.status_code, headers=said, content=body)
 
 
 def raise_for(answer: httpx.Response, name: str) -> None:

@@ -22,7 +22,6 @@ from plenum.adapters.weights.http_files import ask, is_inside, new_client, raise
 from plenum.adapters.weights.listings import Item, Listing, checked
 from plenum.adapters.weights.references import DigestError, Reference, WeightsError
 
-MAX_MANIFEST_BYTES = 4 * 2**20
 TITLE = "org.opencontainers.image.title"
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
@@ -81,8 +80,6 @@ class _Registry:
             self._log_in(answer.headers.get("www-authenticate", ""))
             answer = ask(self._client, url, headers | self._headers, self._reference.text)
         raise_for(answer, self._reference.text)
-        if len(answer.content) > MAX_MANIFEST_BYTES:
-            raise WeightsError(f"the manifest of {self._reference.text} is larger than {MAX_MANIFEST_BYTES:,} bytes")
         _check(version, answer.content)
         try:
             return msgspec.json.decode(answer.content, type=_Manifest)

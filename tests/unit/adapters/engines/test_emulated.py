@@ -34,5 +34,11 @@ def test_a_calibration_that_cannot_be_read_is_said_before_anything_starts(tmp_pa
     given = endpoint("--calibration", str(tmp_path / "gone.json"))
     with pytest.raises(FileError, match=r"gone\.json"):
         launch_emulated(emulated_settings(given, "serve", host="", port=0, key=""))
-    with pytest.raises(FieldError, match="are numbers"):
-        emulated_settings(endpoint("--isl", "long"), "serve", host="", port=0, key="")
+
+
+@pytest.mark.parametrize(
+    "given", ["--isl=long", "--isl=", "--scale=nan", "--latency=inf", "--cache-tokens=-5", "--seed=1.5", "--hang=2"]
+)
+def test_arguments_that_no_engine_could_keep_time_by_are_refused(given: str) -> None:
+    with pytest.raises(FieldError, match=r"spec\.arguments"):
+        emulated_settings(endpoint(given), "serve", host="", port=0, key="")

@@ -301,7 +301,11 @@ def test_a_registry_gives_a_token_and_a_manifest_is_what_its_digest_says(store: 
 
 
 @pytest.mark.parametrize(
-    "realm", ["http://127.0.0.1:1/", "https://localhost/", "https://[::1]/t", "https://10.0.0.7/t"]
+    "realm",
+    [
+        *("http://127.0.0.1:1/", "https://localhost/", "https://[::1]/t", "https://10.0.0.7/t"),
+        *("https://127.1/t", "https://2130706433/t", "https://0x7f.0.0.1/t"),
+    ],
 )
 @pytest.mark.parametrize("header", ["WWW-Authenticate", "Location"])
 def test_a_registry_elsewhere_makes_nobody_ask_services_of_this_network(
@@ -313,6 +317,22 @@ def test_a_registry_elsewhere_makes_nobody_ask_services_of_this_network(
     monkeypatch.setattr("plenum.adapters.weights.registries.new_client", lambda: client)
     with pytest.raises(WeightsError, match="within this network"):
         staging("oci://registry.example.com/models/small:v1")
+
+
+def test_an_answer_without_end_is_read_no_further_than_it_may_be(staging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 100:
+            sent += 1
+            yield bytes(2**20)
+
+    client = new_client(httpx.MockTransport(lambda request: httpx.Response(200, content=endless())))
+    monkeypatch.setattr("plenum.adapters.weights.registries.new_client", lambda: client)
+    with pytest.raises(WeightsError, match="more than 4,194,304 bytes"):
+        staging("oci://registry.example.com/models/small:v1")
+    assert sent < 10
 
 
 def test_what_was_asked_for_longest_ago_makes_room_unless_it_is_in_use(
