@@ -36,8 +36,8 @@ def command(url: str | None, key: str, output: str, context: str | None, tenant:
     """List a tenant's experiments: of each arm its requests, tokens, latency, cost and quality, and which is the cheapest that will do.
 
     Experiments stand in the tenant's manifest (spec.experiments), which its admins may change at any time. Answers carry their arm in
-    x-plenum-variant, and POST /v1/scores takes {"request_id": …, "score": 0 to 1}; a judge scores a sample by itself. Intervals of
-    quality hold with 95 % for all arms together, however often one looks.
+    x-plenum-variant, and POST /v1/scores, at any gateway, takes {"request_id": the answer's x-request-id, "score": 0 to 1}; a judge
+    scores a sample by itself. Intervals of quality hold with 95 % for all arms together, however often one looks.
     """
     urls = [url] if url else []
     if not url:
