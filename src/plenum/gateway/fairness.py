@@ -38,6 +38,9 @@ class FairQueue(Generic[T]):
         self._counts = [0 for _ in TIERS]
         self.served: dict[str, float] = {}
         self._last = 0.0
+        self._lifts = 0
+        self._least: dict[str, tuple[int, float]] = {}
+        """Of tenants that were lifted: by which lift, and what they come to at least: where it put them, and all since."""
 
     def __len__(self) -> int:
         return sum(self._counts)
@@ -79,11 +82,23 @@ class FairQueue(Generic[T]):
             del lane[one.tenant]
             self._last = max(self._last, self.served.get(one.tenant, 0.0))
 
-    def charge(self, tenant: str, tokens: float) -> None:
-        """Count what a tenant was served; less than nothing puts an estimate right."""
+    def charge(self, tenant: str, tokens: float) -> int:
+        """Count what a tenant is served, by estimate; returns when that was, for :meth:`settle`."""
         if tenant not in self.served and len(self.served) >= MAX_TENANTS:
             self._forget()
-        self.served[tenant] = max(self.served.get(tenant, 0.0) + tokens, 0.0)
+        self.served[tenant] = self.served.get(tenant, 0.0) + tokens
+        if tenant in self._least:
+            lift, least = self._least[tenant]
+            self._least[tenant] = lift, least + tokens
+        return self._lifts
+
+    def settle(self, tenant: str, more: float, since: int) -> None:
+        """Put an estimate right by so much. One from before the last lift gives nothing back of that: else huge ones would save up."""
+        lift, least = self._least.get(tenant, (0, 0.0))
+        if 0 < lift <= since:
+            least += more
+            self._least[tenant] = lift, least
+        self.served[tenant] = max(self.served.get(tenant, 0.0) + more, least)
 
     def everyone(self) -> list[T]:
         """Return all that wait, in no particular order."""
@@ -93,9 +108,12 @@ class FairQueue(Generic[T]):
         others = [self.served.get(name, 0.0) for lane in self._lanes for name in lane]
         least = min(others) if others else self._last
         self.served[tenant] = max(self.served.get(tenant, 0.0), least)
+        self._lifts += 1
+        self._least[tenant] = self._lifts, least
 
     def _forget(self) -> None:
         """Forget the tenants that do not wait and were served least: when they come back they are lifted anyway."""
         idle = [name for name in self.served if all(name not in lane for lane in self._lanes)]
         for name in sorted(idle, key=self.served.__getitem__)[: MAX_TENANTS // 2]:
             self._last = max(self._last, self.served.pop(name))
+            self._least.pop(name, None)

@@ -286,7 +286,6 @@ class Group:
         if ticket.tier and not ticket.tried:
             self.pressure.arrived(ticket.tier, ticket.work_s, self.replicas)
         charged = PROMPT_WEIGHT * ticket.ask.prompt_tokens + OUTPUT_WEIGHT * self._output_of(ticket.ask)
-        self.queue.charge(ticket.tenant, charged)
         return Seat(self, target, ticket, ticket.hit_tokens, charged)
 
     def _output_of(self, ask: Ask) -> float:

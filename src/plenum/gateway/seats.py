@@ -75,6 +75,7 @@ class Seat:
         "_began",
         "_blocks",
         "_charged",
+        "_charged_at",
         "_firsts",
         "_left",
         "_prompt_tokens",
@@ -90,6 +91,7 @@ class Seat:
     def __init__(self, group: Group, target: Target, ticket: Ticket, hit_tokens: int, charged: float) -> None:
         self.group, self.target, self.tenant = group, target, ticket.tenant
         self.hit_tokens, self._charged, self._blocks = hit_tokens, charged, ticket.blocks
+        self._charged_at = group.queue.charge(ticket.tenant, charged)
         prompt = ticket.ask.prompt_tokens
         self._began = self._left = self._settled = False
         self._prompt_tokens = prompt
@@ -121,7 +123,7 @@ class Seat:
     def settle(self, prompt_tokens: int, output_tokens: int) -> None:
         """Put right what its tenant was charged."""
         real = PROMPT_WEIGHT * prompt_tokens + OUTPUT_WEIGHT * output_tokens
-        self.group.queue.charge(self.tenant, real - self._charged)
+        self.group.queue.settle(self.tenant, real - self._charged, self._charged_at)
         self._charged, self._settled = real, True
 
     def leave(self) -> None:

@@ -86,6 +86,20 @@ def test_one_tenant_cannot_fill_the_queue_alone():
     assert queue.takes("modest", 0)
 
 
+@pytest.mark.parametrize("estimate", [600.0, 5_000.0])
+def test_a_huge_estimate_that_comes_to_nothing_saves_nothing_up(estimate):
+    queue = FairQueue(10)
+    queue.charge("steady", 1_000.0)
+    queue.push(SimpleNamespace(tenant="steady", tier=0))
+    since = queue.charge("sly", estimate)
+    queue.push(SimpleNamespace(tenant="sly", tier=0))
+    later = queue.charge("sly", 50.0)
+    queue.settle("sly", -estimate, since)
+    assert queue.served["sly"] == 1_050.0, "as one who comes back from idleness"
+    queue.settle("sly", -40.0, later)
+    assert queue.served["sly"] == 1_010.0, "what came after is put right as ever"
+
+
 def test_a_request_waits_no_longer_than_its_deadline():
     async def work():
         async with stage({"a": Script(first_s=100)}, _m(slots=1)) as on:
