@@ -10,7 +10,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from numba import config, njit, types
+from numba import njit, types
+from numba.core.dispatcher import Dispatcher
 from numba.core.sigutils import normalize_signature
 
 _PLAIN: dict[str, Any] = {"float": types.float64, "int": types.int64, "bool": types.boolean}
@@ -20,9 +21,9 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator: ``njit`` with these options, arguments being of the kind that annotations say."""
 
     def decorated(function: Callable[..., Any]) -> Any:
-        if config.DISABLE_JIT:
-            return function
         dispatcher = njit(cache=True, **options)(function)
+        if not isinstance(dispatcher, Dispatcher):  # nothing is to be compiled: NUMBA_DISABLE_JIT
+            return dispatcher
         wanted = [_PLAIN.get(each.annotation) for each in inspect.signature(function).parameters.values()]
         compile_for = dispatcher.compile
 
