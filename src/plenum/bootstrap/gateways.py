@@ -73,8 +73,8 @@ class Keeper:
                     if not await self._came_up():
                         pause_s = min(2 * pause_s + LOOK_S, MAX_PAUSE_S)
                         log.warning("the gateway did not start; see %s", self._config.data / "errors")
-            except PlenumError as error:  # not leading, or the store is away
-                log.warning("the gateway is not started: %s", error.sentence)
+            except (PlenumError, OSError) as error:  # not leading, the store is away, or no room on the disk: it passes
+                log.warning("the gateway is not started: %s", error)
                 pause_s = min(2 * pause_s + LOOK_S, MAX_PAUSE_S)
             await asyncio.sleep(pause_s or LOOK_S)
 

@@ -1,14 +1,16 @@
 """Who works in a gateway's folder, who only looks, and what is left in it for the next."""
 
+import asyncio
 import fcntl
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 import pytest
 
 from plenum.bootstrap.config import ServerConfig
-from plenum.bootstrap.gateway import Address, is_taken
-from plenum.bootstrap.gateways import gateway_folder, keeper_of
+from plenum.bootstrap.gateway import Address, GatewayConfig, is_taken
+from plenum.bootstrap.gateways import Keeper, gateway_folder, keeper_of
 
 
 def test_who_looks_whether_a_gateway_works_somewhere_is_not_taken_for_one(tmp_path):
@@ -41,3 +43,22 @@ def test_a_gateway_stays_at_its_port_until_another_is_asked_for(tmp_path, before
     keeper = keeper_of(config, cast(Any, None), "https://127.0.0.1:7070", None)
     assert keeper is not None
     assert (keeper.config.port, keeper.config.wanted) == (port, asked)
+
+
+def test_a_disk_without_room_does_not_end_the_looking_after(tmp_path, caplog):
+    wanting: Any = SimpleNamespace(leading=True, state=SimpleNamespace(endpoints={"a": 1}, keys={}))
+
+    class Full(Keeper):
+        async def _start(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    async def go() -> None:
+        keeper = Full(wanting, GatewayConfig(data=tmp_path, servers=("https://127.0.0.1:1",)))
+        keeping = asyncio.create_task(keeper.run())
+        async with asyncio.timeout(30.0):
+            while caplog.text.count("No space left") < 2:
+                await asyncio.sleep(0.01)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+    asyncio.run(go())
