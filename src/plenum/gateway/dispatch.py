@@ -26,6 +26,7 @@ from plenum.gateway.flight import Flight, TurnedAwayError
 from plenum.gateway.group import Group
 from plenum.gateway.handoff import Handoffs
 from plenum.gateway.incidents import HEDGED, RETRIED, Incidents
+from plenum.gateway.read import keep_apart
 from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.seats import MovedError, Seat, Ticket
 from plenum.model.errors import PlenumError
@@ -235,7 +236,7 @@ class Dispatcher:
         if verdict.step == admission.CAP:
             _cap(ask)
         if verdict.step == admission.CHEAPER and other is not None:
-            _redirect(ask, other)
+            _redirect(ask, other, self._fleet.salt(ask.key.tenant))
             return self._ticket(ask, self._group_for(ask, set()))
         return ticket
 
@@ -344,8 +345,9 @@ def _cap(ask: Ask) -> None:
     ask.raw = msgspec.json.encode(ask.body)
 
 
-def _redirect(ask: Ask, other: Served) -> None:
+def _redirect(ask: Ask, other: Served, salt: str) -> None:
     ask.served, ask.model = other, other.spec.model_name
     body: dict[str, Any] = ask.body
     body["model"] = ask.model
+    keep_apart(body, other.spec.engine, salt, shared=bool(other.spec.attached))  # to whom else it is, nobody says here
     ask.raw = msgspec.json.encode(body)

@@ -112,10 +112,7 @@ def read_ask(
     else:
         body.pop("stream_options", None)
     salt = directory.salt(key.tenant)
-    if salt and spec.engine in SALTED and path != EMBEDDINGS:
-        body["cache_salt"] = salt
-    elif spec.engine not in SALTED and directory.is_shared(served):
-        body["cache_prompt"] = False  # else how fast it answers tells one tenant what another has asked
+    keep_apart(body, spec.engine, salt if path != EMBEDDINGS else "", shared=directory.is_shared(served))
     tier = _tier(body, key, wishes)
     prompt_tokens = prompt.tokens or estimates.tokens(spec.id, prompt.size_bytes)
     output_tokens = 0 if path == EMBEDDINGS else _output_tokens(body, settings) * choices
@@ -144,6 +141,16 @@ def read_ask(
         deadline_s=now_s + limit_s,
     )
     return Reading(ask=ask, wants_usage=wants_usage, size_bytes=prompt.size_bytes)
+
+
+def keep_apart(body: dict[str, Any], engine: str, salt: str, *, shared: bool) -> None:
+    """Have a tenant's prefixes kept apart from others': else how fast an engine answers tells one what another has asked."""
+    body.pop("cache_salt", None)
+    body.pop("cache_prompt", None)
+    if engine not in SALTED and shared:
+        body["cache_prompt"] = False
+    elif engine in SALTED and salt:
+        body["cache_salt"] = salt
 
 
 def read_object(raw: bytes) -> dict[str, Any]:

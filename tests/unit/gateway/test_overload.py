@@ -1,6 +1,7 @@
 """Too much at once: queues, classes, tenants, the ladder of admission, second requests, late replicas."""
 
 import asyncio
+import json
 from collections import Counter
 from types import SimpleNamespace
 
@@ -197,22 +198,32 @@ def test_batch_work_is_put_off_while_interactive_work_takes_everything_and_done_
     run(work())
 
 
-def test_a_cheaper_model_answers_where_the_one_asked_for_would_be_late():
+@pytest.mark.parametrize(
+    ("spec", "before", "after"),
+    [
+        (Endpoint(name="small", model="s", engine="emulated"), b"", b""),
+        (Endpoint(name="small", model="s", engine="llamacpp", attached=("http://s",)), b"", b',"cache_prompt":false'),
+        (Endpoint(name="small", model="s", engine="llamacpp"), b',"cache_salt":"x"', b""),
+    ],
+)
+def test_a_cheaper_model_answers_where_the_one_asked_for_would_be_late(spec, before, after):
+    """And prefixes are kept apart as its engine has it, not as the other's."""
+
     async def work():
-        small = Served(spec=Endpoint(name="small", model="s", engine="emulated"), uid=2, revisions={1: 1.0},
-                       replicas=(replica("s"),))  # fmt: skip
+        small = Served(spec=spec, uid=2, revisions={1: 1.0}, replicas=(replica("s"),))
         scripts = {"a": Script(first_s=0.5, tokens=200), "s": Script(first_s=0.01, tokens=2)}
         only_m = Key(id="k", hash="", tenant="default", models=("m",))
         async with stage(scripts, _keeping(cheaper="small"), replicas=(replica("a"),), others=(small,)) as on:
             await _train(on, 20)
             for _ in range(20):
                 await on.take(on.ask(served=small))
-            asks = [on.ask(body={"model": "m"}, output_tokens=200) for _ in range(30)]
+            body = b'{"model":"m"%b}' % before
+            asks = [on.ask(body=json.loads(body), output_tokens=200) for _ in range(30)]
             runs = [name for name, _ in await asyncio.gather(*map(on.take, asks))]
             assert Counter(runs)["s"] > 10
             changed = [ask for ask, name in zip(asks, runs, strict=True) if name == "s"]
             assert {(ask.verdict, ask.model, ask.raw) for ask in changed} == {
-                ("cheaper", "small", b'{"model":"small"}')
+                ("cheaper", "small", b'{"model":"small"%b}' % after)
             }
             results = await asyncio.gather(
                 *(on.take(on.ask(key=only_m, output_tokens=200)) for _ in range(30)), return_exceptions=True
