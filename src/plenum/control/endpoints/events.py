@@ -70,11 +70,14 @@ class RevisionStarted(_OfEndpoint, frozen=True, kw_only=True):
     ----------
     canary
         It proves itself on a part of the requests first; False: it takes over as its replicas come up.
+    room
+        Pool to the replicas that had found room, where more were wanted.
     """
 
     revision: int
     canary: bool = False
     why: str = ""
+    room: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class RevisionSized(_OfEndpoint, frozen=True, kw_only=True):

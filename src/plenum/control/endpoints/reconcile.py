@@ -19,7 +19,7 @@ from plenum.control.endpoints.passing import has_passed
 from plenum.control.endpoints.process import DRAIN_S, ProcessOf, child_workload, engine_process
 from plenum.control.endpoints.replicas import count, job_of, ready_of
 from plenum.control.endpoints.revisions import started_as
-from plenum.control.endpoints.room import in_place_of, lent, most_lent, unplaced, wanted_of
+from plenum.control.endpoints.room import in_place_of, lent, most_lent, scarce, unplaced, wanted_of
 from plenum.control.endpoints.scale import scaled
 from plenum.control.endpoints.state import CANARY, REPLACED, SERVING, EndpointRecord, Revision
 from plenum.control.fact import Event
@@ -95,14 +95,16 @@ def _start(t: _Tending, found: EndpointRecord) -> Iterator[Event]:
     proves = serving is not None and serving.phase == SERVING and _has_served(t, found, serving)
     canary = proves and found.spec.rollout.canary > 0 and not found.spec.attached and any(found.wanted.values())
     why = "" if serving is None else "changed"
+    room: dict[str, int] = {}
     if serving is not None and proves and not serving.spec.attached:
-        yield from _reshaped(found, serving)
-    yield ep.RevisionStarted(endpoint=found.id, revision=found.last + 1, canary=canary, why=why)
+        room = scarce(t.state, found, serving)
+        yield from _reshaped(found, serving, {**found.wanted, **room})
+    yield ep.RevisionStarted(endpoint=found.id, revision=found.last + 1, canary=canary, why=why, room=room)
 
 
-def _reshaped(found: EndpointRecord, serving: Revision) -> Iterator[Event]:
+def _reshaped(found: EndpointRecord, serving: Revision, wanted: dict[str, int]) -> Iterator[Event]:
     """Yield how many replicas pools begin with that the revision before did not have: together they take what its pools take."""
-    before = [(pool, found.wanted.get(pool.name, 0)) for pool in serving.spec.pools]
+    before = [(pool, wanted.get(pool.name, 0)) for pool in serving.spec.pools]
     for pool in found.spec.pools:
         if pool.name not in serving.pools and not found.spec.attached:
             size, was = in_place_of(pool, found.spec.pools, before), found.wanted.get(pool.name, 0)
@@ -252,7 +254,7 @@ def _progress(t: _Tending, found: EndpointRecord, serving: Revision) -> float:
     parts = [
         min(count(t.state, found, serving, pool).ready / wanted, 1.0)
         for pool in serving.spec.pools
-        if (wanted := found.wanted.get(pool.name, 0))
+        if (wanted := wanted_of(found, serving, pool))
     ]
     return min(parts, default=1.0)
 

@@ -31,6 +31,22 @@ def _size(pool: Pool) -> int:
     return pool.request.total_gpu_milli or pool.request.cpu_milli or 1
 
 
+def scarce(state: State, found: EndpointRecord, serving: Revision) -> dict[str, int]:
+    """Return how many replicas have found room of each pool of which more are wanted; no fewer than it is to have at least.
+
+    A revision could not make way for another with replicas that nobody has.
+    """
+    least = {pool.name: pool.min_replicas for pool in found.spec.pools}
+    fits: dict[str, int] = {}
+    for pool, job in _jobs(state, found, serving):
+        jobs = (job_of(state, found, revision, pool.name) for revision in found.active())
+        placed = sum(unit.phase == "bound" for each in jobs if each is not None for unit in each.units.values())
+        room = max(placed, least.get(pool.name, pool.min_replicas), 1)
+        if _is_for_room(job) and room < found.wanted.get(pool.name, 0):
+            fits[pool.name] = room
+    return fits
+
+
 def waits(state: State, found: EndpointRecord, revision: Revision) -> list[Pool]:
     """Return the pools of a revision with replicas that wait for room."""
     return [pool for pool, job in _jobs(state, found, revision) if _is_for_room(job)]
@@ -49,6 +65,12 @@ def _is_for_room(job: Job) -> bool:
 
 
 def wanted_of(found: EndpointRecord, revision: Revision, pool: Pool) -> int:
+    """Return how many replicas of a revision's pool there are to be: while another replaces it, no more than there was room for before."""
+    asked, active = asked_of(found, revision, pool), found.active()
+    return min(asked, active[-1].room.get(pool.name, asked)) if len(active) > 1 else asked
+
+
+def asked_of(found: EndpointRecord, revision: Revision, pool: Pool) -> int:
     """Return how many replicas of a revision's pool would be right; of one that is not asked for any more, in place of those that are."""
     if pool.name in found.wanted:
         return found.wanted[pool.name]

@@ -11,7 +11,7 @@ from plenum.control.endpoints.capacity import replica_rps
 from plenum.control.endpoints.loads import Loads, PoolNow
 from plenum.control.endpoints.replicas import READY, replicas_of
 from plenum.control.endpoints.revisions import kept_up
-from plenum.control.endpoints.room import wanted_of
+from plenum.control.endpoints.room import asked_of
 from plenum.control.endpoints.state import EndpointRecord
 from plenum.control.fact import Event
 from plenum.control.state import State
@@ -61,7 +61,7 @@ def scaled(state: State, found: EndpointRecord, loads: Loads) -> Iterator[Event]
     serving, spec = found.revisions[found.serving], _as_it_serves(found)
     if spec.attached:
         return
-    current = {pool.name: wanted_of(found, serving, pool) for pool in spec.pools}
+    current = {pool.name: asked_of(found, serving, pool) for pool in spec.pools}
     beyond = [pool for pool in spec.pools if not pool.min_replicas <= current[pool.name] <= pool.max_replicas]
     for pool in beyond:
         before = current[pool.name]

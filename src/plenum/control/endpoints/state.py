@@ -49,6 +49,8 @@ class Revision(msgspec.Struct, kw_only=True):
         Of the endpoint that it was started for.
     part, watched_at
         Of a canary: its part of the requests, and since when it gets it; 0: not yet.
+    room
+        Pool to the most replicas that are reckoned with until it has replaced those before it: there was room for no more when it began.
     weights_digest
         Of what its first replica that was ready serves, adapters too: all that follow serve the same, whatever references mean by then.
     """
@@ -64,6 +66,7 @@ class Revision(msgspec.Struct, kw_only=True):
     why: str = ""
     pools: dict[str, Sized] = {}
     weights_digest: str = ""
+    room: dict[str, int] = {}
 
 
 class EndpointRecord(msgspec.Struct, kw_only=True):
@@ -222,6 +225,7 @@ def _started(state: State, event: ep.RevisionStarted, record: Record) -> None:
         started_at=record.at,
         why=event.why,
         pools={pool.name: Sized() for pool in found.spec.pools},
+        room=event.room,
     )
     known = {pool.name: found.wanted.get(pool.name, pool.min_replicas) for pool in found.spec.pools}
     found.wanted = known if not event.canary else {**known, **found.wanted}

@@ -171,6 +171,24 @@ def test_on_a_full_fleet_a_canary_gets_room_and_is_followed_replica_by_replica()
     assert city.served().revisions == {2: 1.0}
 
 
+@pytest.mark.parametrize("canary", [0.0, 0.1])
+def test_an_endpoint_that_wants_more_than_there_is_room_for_changes_all_the_same(canary: float) -> None:
+    spec = chat(1, 8, gpus=2, rollout=Rollout(canary=canary))
+    city = City(1)
+    city.apply(spec)
+    city.run(5)
+    for revision in (1, 2):
+        city.see(revision, waiting=30, running=16, **latencies(0.1))
+    city.run(20)
+    assert (city.endpoint().wanted, len(city.replicas())) == ({"serve": 8}, 4)
+    city.apply(changed(spec))
+    for _ in range(60):
+        city.run(1)
+        assert len(city.replicas()) >= 3
+    assert [r.revision for r in city.replicas()] == [2] * 4
+    assert city.endpoint().wanted == {"serve": 8}
+
+
 def test_a_rollback_on_a_full_fleet_gives_the_old_one_its_place_again() -> None:
     city = serving(8, nodes=1)
     city.apply(changed(chat(8, 8), "broken"))
