@@ -211,14 +211,13 @@ def record_usage(batch: UsageBatch) -> Command:
         freed = _freed(state, now) if known is None else ()
         if known is not None and batch.number <= known.number:
             return ()
-        following = known.number + 1 if known is not None else 1
-        # Restored from a backup, the log knows less than was acknowledged, and the gateway has let go of it.
-        restored = state.term // TERM_GAP > (known.restored if known is not None else 0)
-        # Nor does it know where one was that it has forgotten; all of that one that is as old has been taken.
+        # Restored from a backup, the log knows less than was acknowledged, and the gateway has let go of it. So it has where its journal is
+        # not known: its folder was moved to another disk, which gives it another name, or it was forgotten here.
+        if known is not None and batch.number > known.number + 1 and state.term // TERM_GAP <= known.restored:
+            sentence = f"batch {batch.number} of {batch.gateway} comes too early; send {known.number + 1} first"
+            raise MissedError(sentence)
+        # All that is as old as what was forgotten last had been taken by then.
         forgotten_at = state.forgotten_at if known is None else 0.0
-        restored = restored or forgotten_at > 0
-        if batch.number != following and not restored:
-            raise MissedError(f"batch {batch.number} of {batch.gateway} comes too early; send {following} first")
         # A gateway whose clock is ahead must not push the days out that were summed up before.
         latest = now + DAY_S
         rows = tuple(

@@ -238,8 +238,15 @@ def test_a_batch_that_comes_too_early_waits_for_the_one_before() -> None:
     it.command(ec.record_usage(batch(1, row("a"))))
     with pytest.raises(ec.MissedError, match="send 2 first"):
         it.command(ec.record_usage(batch(3, row("c"))))
-    with pytest.raises(ec.MissedError, match="send 1 first"):
-        it.command(ec.record_usage(batch(2, gateway="other")))
+
+
+def test_a_journal_that_was_moved_and_has_another_name_goes_on_where_it_was() -> None:
+    it = log()
+    it.command(ec.record_usage(batch(57, row("a"), gateway="g.moved")))
+    it.command(ec.record_usage(batch(58, row("b"), gateway="g.moved")))
+    assert it.state.metered["g.moved"].number == 58
+    with pytest.raises(ec.MissedError, match="send 59 first"):
+        it.command(ec.record_usage(batch(60, gateway="g.moved")))
 
 
 def test_after_a_restore_a_gateway_goes_on_from_where_it_is() -> None:
