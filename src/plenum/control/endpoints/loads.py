@@ -84,6 +84,8 @@ class PoolNow(msgspec.Struct, frozen=True, kw_only=True):
 class _Gateway(msgspec.Struct, kw_only=True):
     at: float
     report: LoadReport
+    pools: dict[tuple[str, str], list[PoolLoad]] = {}
+    """Endpoint and pool to what it says of each revision: of thousands, each is asked for by itself."""
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -134,8 +136,9 @@ class Loads:
             if len(fresh) >= MAX_GATEWAYS:
                 return
         self.version += 1
-        self._gateways[report.gateway] = _Gateway(at=now_s, report=report)
+        gateway = self._gateways[report.gateway] = _Gateway(at=now_s, report=report)
         for pool in report.pools:
+            gateway.pools.setdefault((pool.endpoint, pool.pool), []).append(pool)
             self._note(pool, report.seconds, now_s)
 
     def _note(self, pool: PoolLoad, seconds: float, now_s: float) -> None:
@@ -186,12 +189,7 @@ class Loads:
     def now(self, endpoint: str, pool: str) -> PoolNow:
         """Return how a pool is."""
         now_s = self.now_s
-        here = [
-            load
-            for gateway in self._fresh()
-            for load in gateway.report.pools
-            if (load.endpoint, load.pool) == (endpoint, pool)
-        ]
+        here = [load for gateway in self._fresh() for load in gateway.pools.get((endpoint, pool), ())]
         window = self._windows.get((endpoint, pool))
         if window is None:
             return PoolNow()
