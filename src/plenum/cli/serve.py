@@ -158,6 +158,9 @@ def _ready(client: Client, path: str, patience: Patience) -> dict[str, Any]:
         if status["phase"] in (*READY, "Failed") or status.get("failed") or patience.is_over():
             told.end()
             return endpoint
+        if status.get("waiting"):
+            # It may wait for longer than anybody looks on, and goes on to when this is interrupted.
+            told.stay(f"plenum explain endpoint/{endpoint['metadata']['name']} tells what would let it start.")
         told.say(how_far(status, endpoint["metadata"]))
         time.sleep(POLL_S)
 
@@ -199,6 +202,14 @@ class _Line:
         self._said.add(text)
         click.echo(f"\r\033[K{text}" if self._over else text, err=True, nl=not self._over)
 
+    def stay(self, text: str) -> None:
+        """Say something once, in a line that stays."""
+        if text not in self._said:
+            self.end()
+            self._shown = ""
+            self._said.add(text)
+            click.echo(text, err=True)
+
     def end(self) -> None:
         if self._over and self._shown:
             click.echo("\r\033[K", err=True, nl=False)
@@ -223,6 +234,8 @@ def _tell(endpoint: dict[str, Any], url: str, key: str, model: str, ca: str) -> 
     what = f"{counts['running']} of {counts['wanted']} replicas ready"
     if status["phase"] == "Idle":
         what = "asleep; the first request wakes it"
+    elif status["phase"] == "Updating":
+        what += f", while the change is tried; plenum describe endpoint {meta['name']} tells how far it is"
     click.echo(f"{click.style(meta['name'], bold=True)} is {status['phase'].lower()}: {what}.")
     if not url:
         click.echo("No gateway has been heard of: plenum gateway runs one, and plenum up does by itself.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import Any
+from typing import Any, cast
 
 import click
 import pytest
@@ -15,7 +15,8 @@ from plenum.cli.asking import curl, openai_lines
 from plenum.cli.describe import _field, _flat
 from plenum.cli.describe_endpoint import endpoint_lines
 from plenum.cli.logs import slots_of
-from plenum.cli.serve import command, how_far, manifest_of, name_of
+from plenum.cli.patience import Patience
+from plenum.cli.serve import _ready, _tell, command, how_far, manifest_of, name_of
 from plenum.cli.top import screen_lines
 from plenum.cli.usage import command as usage
 
@@ -171,6 +172,33 @@ def test_top_shows_models_with_what_goes_through_them(width: int):
 )
 def test_what_has_a_place_is_not_said_to_look_for_one(status, says):
     assert how_far(status, {"tenant": "default", "name": "chat"}) == says
+
+
+class Told:
+    """A control plane that says how an endpoint is, one thing after another."""
+
+    def __init__(self, *statuses: dict[str, Any]) -> None:
+        self._statuses = list(statuses)
+
+    def get(self, path: str) -> dict[str, Any]:
+        return {"metadata": {"tenant": "default", "name": "chat"}, "status": self._statuses.pop(0)}
+
+
+def test_whoever_waits_for_a_place_is_told_once_where_to_ask(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr("plenum.cli.serve.POLL_S", 0)
+    waits = {"phase": "Pending", "waiting": {"code": "wait.capacity", "sentence": "default/chat-r1 waits: no room."}}
+    _ready(cast(Any, Told({"phase": "Pending"}, waits, waits, {"phase": "Ready"})), "/chat", Patience("1m"))
+    assert capsys.readouterr().err.splitlines() == [
+        "Pending: looking for a place",
+        "plenum explain endpoint/chat tells what would let it start.",
+        "Pending: no room.",
+    ]
+
+
+def test_an_endpoint_that_is_changed_is_said_to_be_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    status = {"phase": "Updating", "replicas": {"running": 1, "wanted": 1}}
+    _tell({"metadata": {"name": "chat"}, "status": status}, "", KEY, "chat", "")
+    assert capsys.readouterr().out.startswith("chat is updating: 1 of 1 replicas ready, while the change is tried; ")
 
 
 def test_the_replicas_of_an_endpoint_without_any_are_named_after_its_pools() -> None:
