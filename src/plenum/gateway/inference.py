@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -226,7 +226,12 @@ class Answering:
         answer = dispatched.answer
         if answer.status >= 400:
             self._outcome = "broken" if answer.status >= 500 else "refused"
-            raise of_engine(answer.status, await self._read_whole(MAX_SAID_CHARACTERS * 100))
+            said = b""
+            with suppress(
+                EngineError
+            ):  # too long, as one that repeats the prompt, or broken off: it is a refusal all the same
+                said = await self._read_whole(MAX_SAID_CHARACTERS * 100)
+            raise of_engine(answer.status, said)
         self._slot.begin(self._row(ask, dispatched))
         if answer.content_type.startswith("text/event-stream"):
             self.content_type = EVENTS

@@ -286,6 +286,18 @@ def test_what_engines_call_their_refusals_is_told_and_neither_counted_nor_logged
     asyncio.run(go())
 
 
+def test_a_refusal_that_repeats_a_long_prompt_is_a_refusal(tmp_path: Path) -> None:
+    async def refuse(ask: Ask) -> CannedAnswer:
+        return CannedAnswer([b'{"error": {"message": "', b"x" * 100_000, b'"}}'], status=400)
+
+    async def go() -> None:
+        async with canned_gateway(tmp_path, CannedDispatch(refuse)) as (url, _), asking(url) as client:
+            told = await client.post("/v1/chat/completions", json=CHAT)
+            assert (told.status_code, told.json()["error"]["code"]) == (400, "engine.refused")
+
+    asyncio.run(go())
+
+
 def test_damaged_descriptions_do_not_keep_the_gateway_from_starting(tmp_path: Path) -> None:
     files = Files(tmp_path)
     with files.begin("acme", "in", "batch") as writing:
