@@ -306,6 +306,14 @@ def test_a_replica_that_never_was(lab: Lab, written: Written) -> None:
     assert lab.ask("GET", f"{LOGS}?attempt=7", "max").status_code == 404
 
 
+def test_what_a_job_without_a_place_writes(lab: Lab) -> None:
+    lab.submit("wide", resources={"cpu": 100_000}, replicas=2, run={"simulate": {"duration": "1s"}})
+    for query in ("", "?slot=worker-1"):
+        answer = lab.ask("GET", f"/tenants/research/tasks/wide/logs{query}", "max")
+        assert (answer.status_code, "no place yet" in answer.text) == (404, True), answer.text
+    assert "no replica worker-2 so far" in lab.ask("GET", "/tenants/research/tasks/wide/logs?slot=worker-2", "max").text
+
+
 def test_an_earlier_attempt_is_found_in_the_log(lab: Lab) -> None:
     run = {"simulate": {"duration": "0.1s", "exitCode": 1}, "restarts": 1, "backoff": "0s"}
     lab.submit("fails", run=run)

@@ -103,6 +103,10 @@ async def _place(call: Call, job: Job) -> tuple[str, str]:
                     return run.node, run.id
     found = await _earlier(call, job, slot, attempt)
     if found is None:
+        ranks = {f"{role.name}-{rank}" for role in job.workload.roles for rank in range(role.replicas)}
+        if attempt is None and slot in (None, *ranks):
+            of = f"replica {slot} of {job.id}" if slot else f"{job.id}"
+            raise AbsentError(f"{of} has had no place yet, and so has written nothing")
         what = f"replica {slot}" if slot else "replica that ran"
         when = f" in attempt {attempt}" if attempt else " so far"
         raise AbsentError(f"{job.id} has no {what}{when}; its status names those it has")

@@ -445,7 +445,7 @@ class Service:
         """
         if self._holding and job in self.state.waiting:
             sentence = (
-                f"{job} waits: this control plane has just started and has decided nothing yet; ask again in a moment."
+                f"{job} waits: this control plane has just started, and compiles what decides; ask again in a minute."
             )
             return Reason(workload=job, code="wait.starting", constraint="", sentence=sentence)
         return explained(self.state, self.controller.decider, job, self.clock.now())
