@@ -15,6 +15,7 @@ import pytest
 from tests.unit.gateway.canned import SECRET, CannedAnswer, CannedDispatch, canned_gateway, completion, table
 from tests.unit.gateway.scripted import Script, ScriptedEngine, replica, run, stage
 
+from plenum.adapters.engines.kv_events import Stored
 from plenum.adapters.engines.llamacpp import LlamaCpp
 from plenum.bootstrap.gateway import last_address
 from plenum.gateway.batch_lines import Batch, Line, Open
@@ -243,6 +244,22 @@ def test_an_engine_that_tells_nonsense_of_itself_is_asked_again():
             engine.start = start  # type: ignore[method-assign]
             await asyncio.sleep(10.0)
             assert len(asked) == 3
+
+    run(work())
+
+
+def test_an_engine_that_tells_nonsense_of_a_prompts_tokens_is_asked_all_the_same():
+    async def work():
+        async with stage({"a": Script()}) as on:
+
+            async def tokenize(text: str) -> tuple[int, ...]:
+                raise KeyError("tokens")
+
+            on.engines["a"].tokenize = tokenize  # type: ignore[method-assign]
+            on.dispatcher._fleet.groups("default/m")[1].kv_index.take(
+                "a", [Stored(blocks=(1,), parent=None, tokens=(1, 2, 3, 4), block_tokens=4, medium="GPU")]
+            )
+            assert (await on.take(on.ask()))[0] == "a"
 
     run(work())
 
