@@ -103,7 +103,7 @@ def test_what_gateways_cannot_do_is_refused_by_its_field(given: str, instead: st
     assert refused.value.where.field == field
 
 
-@pytest.mark.parametrize("name", ["fleet-lab.yaml", "jobs.yaml"])
+@pytest.mark.parametrize("name", ["fleet-lab.yaml", "jobs.yaml", "experiment.yaml"])
 def test_plain_values_mean_what_the_yaml_means(name: str) -> None:
     for resource in read_manifests(EXAMPLES / name):
         again = parse_manifest(json.loads(json.dumps(resource.manifest)))
