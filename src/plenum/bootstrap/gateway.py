@@ -31,6 +31,7 @@ from plenum.bootstrap.config import (
     private_folder,
     write_private,
 )
+from plenum.bootstrap.gateway_settings import calibration_in, read_gateway_settings
 from plenum.model.errors import FieldError, FileError, PlenumError, Where
 from plenum.ports.gateway import Peer, Table
 
@@ -146,7 +147,6 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
     PlenumError
         It has no token, another gateway uses its folder, the port is taken, …
     """
-    from plenum.adapters.calibrations import read_calibration
     from plenum.adapters.engines.table import engine_for
     from plenum.gateway.app import Gateway
     from plenum.gateway.batch_runner import Runner
@@ -164,7 +164,7 @@ async def run_gateway(config: GatewayConfig, on_ready: Callable[[Address], None]
 
     private_folder(config.data)
     settings = read_gateway_settings(config.settings)
-    calibration = read_calibration(Path(settings.calibration)) if settings.calibration else None
+    calibration = calibration_in(settings)
     name = f"{config.name}.{instance_of(config.data)[:8]}"
     async with AsyncExitStack() as stack:
         stack.enter_context(_alone(config.data))
@@ -258,26 +258,6 @@ def tls_files(config: GatewayConfig) -> Any:
         why = f"cannot be used for TLS with the key in {found.key}: {error.strerror or error}"
         raise FileError(why, Where(file=str(found.certificate))) from None
     return found
-
-
-def read_gateway_settings(path: Path | None) -> Any:
-    """Return a gateway's settings: those of a file, or the defaults.
-
-    Raises
-    ------
-    FileError
-        It cannot be read, or holds something that is no setting.
-    """
-    from plenum.gateway.settings import GatewaySettings
-
-    if path is None:
-        return GatewaySettings()
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=GatewaySettings)
-    except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}", Where(file=str(path))) from None
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise FileError(f"is not a file of gateway settings: {error}", Where(file=str(path))) from None
 
 
 def found_address(folder: Path) -> Address | None:

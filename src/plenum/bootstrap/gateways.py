@@ -20,7 +20,6 @@ from plenum.bootstrap.gateway import (
     found_address,
     is_taken,
     last_address,
-    read_gateway_settings,
 )
 from plenum.control import commands
 from plenum.control.service import Service
@@ -163,15 +162,9 @@ def keeper_of(config: ServerConfig, service: Service, address: str, ca: Path | N
     ----------
     address, ca
         Where the control plane answers, and who signed its certificate.
-
-    Raises
-    ------
-    FileError
-        The gateway's settings cannot be meant: told now, not by a child that does not start.
     """
     if config.gateway_port is None:
         return None
-    read_gateway_settings(config.gateway_settings)
     folder = gateway_folder(config.data)
     before = last_address(folder)
     if before is not None and before.wanted != config.gateway_port:

@@ -125,7 +125,7 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
         port = listening.getsockname()[1]
         store = _opened(config)
         stack.callback(store.close)
-        service = _service(config, store, config.address(port))
+        service = service_of(config, store, config.address(port))
         service.controller.engine_secret = secret_of(config.engine_secret or config.data / "engine.secret")
         service.hold_decisions(True)
         await service.start()
@@ -254,13 +254,22 @@ def _opened(config: ServerConfig) -> EventStore:
     return open_store(config.store_url)
 
 
-def _service(config: ServerConfig, store: EventStore, address: str) -> Service:
+def service_of(config: ServerConfig, store: EventStore, address: str) -> Service:
+    """Return a control plane over a store; it scales by the calibration that its gateway's settings name."""
     from plenum.adapters.clock import SystemClock
     from plenum.adapters.manifests.fleet import parse_fleet
+    from plenum.bootstrap.gateway_settings import calibration_in, read_gateway_settings
     from plenum.control.controller import Controller
 
-    holder = config.name or f"{host_name()}-{secrets.token_hex(4)}"
-    controller = Controller(store, SystemClock(), parse_fleet, holder=holder, address=address, lease_s=config.lease_s)
+    controller = Controller(
+        store,
+        SystemClock(),
+        parse_fleet,
+        holder=config.name or f"{host_name()}-{secrets.token_hex(4)}",
+        address=address,
+        lease_s=config.lease_s,
+        calibration=calibration_in(read_gateway_settings(config.gateway_settings)),
+    )
     return Service(controller, parse_fleet, on_error=lambda sentence: log.warning("%s", sentence))
 
 

@@ -44,6 +44,7 @@ from plenum.ports.clock import Clock
 from plenum.ports.gateway import Table, engine_key
 from plenum.ports.nodes import EXITED, RUNNING, STARTING, Assignment, Fence, Report
 from plenum.ports.store import CommandKey, ConflictError, EventStore, FencedError, Lease, Record, StoreError
+from plenum.serving.calibration import Calibration
 
 MAX_BATCH = 512
 """Commands decided and written together."""
@@ -140,6 +141,8 @@ class Controller:
         How long agents may go on without an answer.
     engine_process
         What the replicas of endpoints run.
+    calibration
+        By which scaling knows what replicas bear; None: the one that ships.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class Controller:
         policy: Policy = DEFAULT,
         lease_s: float = LEASE_S,
         engine_process: ProcessOf = engine_process,
+        calibration: Calibration | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -172,7 +176,8 @@ class Controller:
         self._snapshot_at = 0
         self._read_fleet = read_fleet
         self._policy = policy
-        self.loads = Loads()
+        self._calibration = calibration
+        self.loads = Loads(calibration)
         """What gateways saw of late."""
         self._engine_process = engine_process
         self._tended: tuple[int, int] = (-1, -1)
@@ -302,7 +307,7 @@ class Controller:
         heard_at = self.clock.monotonic() + max(0.0, self.state.lease_s - self.lease_s)
         self.heard = {fleet.agent: heard_at for fleet in self.state.fleets.values()}
         self._others_until = heard_at + self.lease_s
-        self.loads = Loads()  # what gateways said when this replica led before is long over
+        self.loads = Loads(self._calibration)  # what gateways said when this replica led before is long over
         self.failed(NotLeaderError(""))  # whatever was thought of before another led is stale
         event = self._leads(max(self.lease_s, self.state.lease_s))
         try:

@@ -63,7 +63,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     metrics_hash
         SHA-256, in hexadecimal, of the token that reads ``/metrics`` from elsewhere; empty: loopback alone reads it.
     calibration
-        File that ``plenum plan calibrate`` wrote, by which replicas' times are predicted until they are measured; empty: what ships.
+        File that ``plenum plan calibrate`` wrote, by which replicas' times are predicted until they are measured; empty: what ships. A
+        control plane that keeps a gateway with it scales by it too.
     moderation
         Who says which prompts may pass, whatever tenants have of their own; None: nobody.
     """

@@ -2,15 +2,22 @@
 
 import asyncio
 import fcntl
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 import pytest
 
+from plenum.adapters.calibrations import write_calibration
+from plenum.adapters.clock import SystemClock
 from plenum.bootstrap.config import ServerConfig
 from plenum.bootstrap.gateway import Address, GatewayConfig, is_taken
 from plenum.bootstrap.gateways import Keeper, gateway_folder, keeper_of
+from plenum.bootstrap.server import service_of
+from plenum.model.errors import FileError
+from plenum.serving.calibration import shipped
+from plenum.sim.store import MemoryStore
 
 
 def test_who_looks_whether_a_gateway_works_somewhere_is_not_taken_for_one(tmp_path):
@@ -62,3 +69,15 @@ def test_a_disk_without_room_does_not_end_the_looking_after(tmp_path, caplog):
         await asyncio.gather(keeping, return_exceptions=True)
 
     asyncio.run(go())
+
+
+def test_scaling_goes_by_the_calibration_that_the_gateway_s_settings_name(tmp_path):
+    write_calibration(tmp_path / "mine.json", replace(shipped(), name="mine"))
+    (tmp_path / "gateway.toml").write_text(f'calibration = "{tmp_path}/mine.json"')
+    config = ServerConfig(data=tmp_path, gateway_settings=tmp_path / "gateway.toml")
+    calibration = service_of(config, MemoryStore(SystemClock()), "").controller.loads.calibration
+    assert calibration is not None
+    assert calibration.name == "mine"
+    (tmp_path / "mine.json").write_text("[]")
+    with pytest.raises(FileError, match="no calibration"):
+        service_of(config, MemoryStore(SystemClock()), "")

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
 from plenum.model.errors import PlenumError
+from plenum.serving.calibration import Calibration
 from plenum.serving.catalogue.accelerators import accelerator_named
 from plenum.serving.catalogue.models import model_named
 from plenum.serving.hardware import Accelerator
@@ -18,7 +19,14 @@ STEPS = 16
 """Halvings of the range of rates: finer than the model is."""
 
 
-def replica_rps(spec: Endpoint, pool: Pool, device: str, prompt_tokens: float, output_tokens: float) -> float:
+def replica_rps(
+    spec: Endpoint,
+    pool: Pool,
+    device: str,
+    prompt_tokens: float,
+    output_tokens: float,
+    calibration: Calibration | None = None,
+) -> float:
     """Return the highest rate at which one replica keeps the endpoint's promise; 0: nobody can say.
 
     Parameters
@@ -27,6 +35,8 @@ def replica_rps(spec: Endpoint, pool: Pool, device: str, prompt_tokens: float, o
         Accelerator as its node names it; that of the emulated engine's own timing counts before it.
     prompt_tokens, output_tokens
         Means of the requests; rounded to half octaves, so that the answer does not flutter and is remembered.
+    calibration
+        Of one's own measurements; None: the one that ships.
     """
     promise = spec.promise
     if math.isinf(promise.ttft_s) and math.isinf(promise.tpot_s):
@@ -41,6 +51,7 @@ def replica_rps(spec: Endpoint, pool: Pool, device: str, prompt_tokens: float, o
         _rounded(output_tokens),
         promise.ttft_s,
         promise.tpot_s,
+        calibration,
     )
 
 
@@ -54,6 +65,7 @@ def _rps(
     osl: float,
     ttft_s: float,
     tpot_s: float,
+    calibration: Calibration | None,
 ) -> float:
     hardware = _accelerator(device)
     if hardware is None:
@@ -67,7 +79,14 @@ def _rps(
 
     def keeps(rate_rps: float) -> bool:
         found = isl - 1 if pool == DECODE else 0.0
-        out = predict(instance, isl=isl, osl=1.0 if pool == PREFILL else osl, rate_rps=rate_rps, cached_tokens=found)
+        out = predict(
+            instance,
+            isl=isl,
+            osl=1.0 if pool == PREFILL else osl,
+            rate_rps=rate_rps,
+            cached_tokens=found,
+            calibration=calibration,
+        )
         in_time = pool == DECODE or out.ttft_s <= ttft_s
         return not out.saturated and out.cache_tokens > 0 and in_time and (pool == PREFILL or out.tpot_s <= tpot_s)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from plenum.model.endpoint import Promise
 from plenum.ports.gateway import LoadReport, Peer, PoolLoad
+from plenum.serving.calibration import Calibration
 from plenum.serving.scaling import History, Limits, history_of
 
 STALE_S = 15.0
@@ -109,7 +110,9 @@ class _Window(msgspec.Struct, kw_only=True):
 class Loads:
     """Takes reports and answers what they come to, as of the last :meth:`advance`; times are by the monotonic clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, calibration: Calibration | None = None) -> None:
+        self.calibration = calibration
+        """By which the performance model says what replicas bear; None: the one that ships."""
         self.now_s = self.began_s = float("-inf")
         self.version = 0
         """Grows with every report."""

@@ -163,7 +163,8 @@ def _want(state: State, found: EndpointRecord, pool: Pool, current: int, loads: 
     signals |= {"cache_used": now.cache_used, "target_concurrency": target}
     wanted = {LOAD: scaling.wanted_for_load(len(ready), float(now.waiting + now.running), target, now.cache_used, BUSY)}
     device = next((state.nodes[r.node].facts.gpu_model for r in ready if r.node in state.nodes), "")
-    rps = replica_rps(spec, pool, device, now.prompt_tokens, now.output_tokens) if now.finished_rps else 0.0
+    lengths = now.prompt_tokens, now.output_tokens
+    rps = replica_rps(spec, pool, device, *lengths, loads.calibration) if now.finished_rps else 0.0
     if rps > 0:
         signals["replica_rps"] = rps
         wanted[PROMISE] = scaling.wanted_for_slo(now.rate_rps, rps, float(now.waiting), DRAIN_S)

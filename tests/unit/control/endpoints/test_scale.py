@@ -18,6 +18,7 @@ from plenum.control.endpoints.status import status_of
 from plenum.model.endpoint import Pool, Promise
 from plenum.model.workload import Request
 from plenum.ports.gateway import LoadReport, PoolLoad
+from plenum.serving.calibration import Calibration, shipped
 
 
 def sizes(city: City) -> list[tuple[int, int, str]]:
@@ -143,6 +144,8 @@ def test_the_performance_model_says_what_a_replica_can_do_where_it_knows_both() 
     prefill = replica_rps(spec, Pool(name="prefill"), "H100", 1000.0, 200.0)
     decode = replica_rps(spec, Pool(name="decode"), "H100", 1000.0, 200.0)
     assert min(prefill, decode) > rps
+    slow = Calibration(efficiencies={"": replace(shipped().efficiencies[""], step_s=0.03)})
+    assert 0 < replica_rps(spec, spec.pools[0], "H100-80GB-HBM3", 1000.0, 200.0, slow) < rps
 
 
 def apart(low: int, high: int, gpus: int = 2) -> tuple[Pool, Pool]:
