@@ -63,6 +63,8 @@ def _check_urls(value: list[str]) -> list[str]:
 
 Source = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE), AfterValidator(_check_text)]
 Words = Annotated[str, Field(max_length=MAX_ARGUMENT)]
+ModelName = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
+"""What clients write as ``model``; engines are told adapters as ``NAME=PLACE``."""
 
 
 class ReplicasSpec(Strict):
@@ -133,7 +135,7 @@ class SloSpec(Strict):
 class AdapterSpec(Strict):
     """A LoRA adapter: the name that clients write as ``model``, and where its weights are."""
 
-    name: Name
+    name: ModelName
     source: Source
 
 
@@ -169,7 +171,7 @@ class ServedSpec(PoolSpec):
 
     model: Source
     engine: Engine = "llamacpp"
-    served_as: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")] | None = None
+    served_as: ModelName | None = None
     pools: PoolsSpec | None = None
     gpu_budget: Annotated[int, Field(ge=1, le=8 * MAX_REPLICAS)] | None = None
     slo: SloSpec = Field(default_factory=SloSpec)

@@ -109,6 +109,8 @@ WRONG = [
     ("model: smolm2", "spec.model", "nearest: smollm2"),
     ("model: hf://llama", "spec.model", "hf://org/name"),
     ("model: smollm2\n  adapters: [{name: a, source: b}]", "spec.adapters.0.source", "no model 'b'"),
+    ("model: x\n  adapters: [{name: a=b, source: /c}]", "spec.adapters[0].name", "a=b"),
+    ("model: x\n  adapters: [{name: --api-key, source: /c}]", "spec.adapters[0].name", "--api-key"),
     ("model: meta/llama", "spec.model", "hf://meta/llama"),
     ("model: x\n  pools: {prefill: {}}", "spec.pools.decode", "is missing"),
     ("model: x\n  replicas: 2\n  pools: {prefill: {}, decode: {}}", "spec", "replicas stands beside pools"),
