@@ -260,6 +260,7 @@ class Dispatcher:
         if not groups or served is None:
             sentence = f"model {ask.model} is not served any more"
             raise RefusedError(404, "invalid_request_error", "model.gone", sentence, field="model")
+        groups = _with_adapter(ask, groups)
         wanted = groups.get(revision_of(served, ask.session or ask.id))
         order = [wanted] if wanted else []
         order += sorted((group for group in groups.values() if group is not wanted), key=lambda group: group.revision)
@@ -267,6 +268,20 @@ class Dispatcher:
             if group.usable(tried):
                 return group
         return next((group for group in order if group.ready()), order[0])
+
+
+def _with_adapter(ask: Ask, groups: dict[int, Group]) -> dict[int, Group]:
+    """Return the revisions that have the adapter that is asked for: another would answer as the model itself.
+
+    One that has just been added is only in the newest revision, and in none that serves once that went back.
+    """
+    if ask.model not in dict(ask.served.spec.adapters):
+        return groups
+    found = {revision: group for revision, group in groups.items() if ask.model in dict(group.spec.adapters)}
+    if not found:
+        sentence = f"no replica has the adapter {ask.model} now; try again later"
+        raise RefusedError(503, "overloaded_error", "adapter.absent", sentence, field="model", retry_after_s=10.0)
+    return found
 
 
 def revision_of(served: Served, name: str) -> int:

@@ -217,6 +217,24 @@ def test_a_canary_that_fails_costs_nobody_an_answer_and_is_charged_for_it():
     run(work())
 
 
+def test_an_adapter_is_answered_by_no_revision_without_it():
+    plain = Endpoint(name="m", model="m", engine="emulated")
+    tuned = Endpoint(name="m", model="m", engine="emulated", adapters=(("poet", "/poet.gguf"),))
+
+    async def work():
+        replicas, scripts = (replica("old"), replica("new", revision=2)), {"old": Script(), "new": Script()}
+        both = {"revisions": {1: 0.5, 2: 0.5}, "specs": {1: plain, 2: tuned}}
+        async with stage(scripts, tuned, replicas, **both) as on:
+            assert {(await on.take(on.ask(model="poet")))[0] for _ in range(10)} == {"new"}
+            assert {(await on.take(on.ask()))[0] for _ in range(10)} == {"old", "new"}
+            on.replicas(replica("old"), revisions={1: 1.0}, specs={1: plain})  # the change went back
+            with pytest.raises(RefusedError, match="no replica has the adapter poet now") as refused:
+                await on.take(on.ask(model="poet"))
+            assert (refused.value.status, refused.value.code) == (503, "adapter.absent")
+
+    run(work())
+
+
 def test_those_who_wait_for_a_revision_that_goes_move_on():
     async def work():
         async with stage({"a": Script(slots=1, tokens=1000), "b": Script()}, replicas=(replica("a"),)) as on:
