@@ -275,7 +275,7 @@ def test_where_it_listens_comes_from_the_assignment():
     ("endpoint", "says"),
     [
         ({**EMULATED, "arguments": ("--spped", "2")}, "--scale"),
-        ({**EMULATED, "arguments": ("--scale", "fast")}, "numbers"),
+        ({**EMULATED, "arguments": ("--scale", "fast")}, "takes a number"),
         ({"arguments": ("--rope", "1")}, "--threads"),
         ({"arguments": ("--threads", "many")}, "whole number"),
         ({"adapters": (("law", "/tmp"),), "arguments": ("--embeddings",)}, "adapters"),
