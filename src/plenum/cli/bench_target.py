@@ -25,7 +25,7 @@ def pointed(options: dict[str, Any]) -> dict[str, Any]:
     FieldError
         There is neither a URL nor a gateway that the control plane has heard of.
     PlenumError
-        No control plane answers, or it has no such endpoint.
+        No control plane answers, or it has no such endpoint, or one that is not up.
     """
     if options["url"]:
         return options
@@ -50,6 +50,7 @@ def _of_endpoint(client: Client, options: dict[str, Any]) -> dict[str, Any]:
             "--url", "says where to send; the control plane has heard of no gateway (plenum gateway runs one)"
         )
     spec, status = endpoint["spec"], endpoint["status"]
+    check_up(endpoint)
     found = options | {
         "url": url,
         "key": options["key"] or key_for(client, whose),
@@ -57,6 +58,26 @@ def _of_endpoint(client: Client, options: dict[str, Any]) -> dict[str, Any]:
         "slo": options["slo"] or _promises(spec.get("slo") or {}),
     }
     return found if options["model"] else found | _hardware(spec, status)
+
+
+def check_up(endpoint: dict[str, Any]) -> None:
+    """Refuse an endpoint whose requests would wait for a first replica that has no place, and then be refused.
+
+    Raises
+    ------
+    ProblemError
+        It has none on its way; one that starts, or sleeps and is woken, is waited for.
+    """
+    from plenum.adapters.client import ProblemError
+    from plenum.cli.kinds import job_note, without_subject
+
+    meta, status = endpoint["metadata"], endpoint["status"]
+    if status["phase"] not in ("Pending", "Failed", "Stopping"):
+        return
+    note = without_subject(job_note(status), meta).rstrip(".")
+    said = f"{meta['tenant']}/{meta['name']} is {status['phase']}{f' ({note})' if note else ''} and answers nobody now"
+    sentence = f"{said}; `plenum wait endpoint/{meta['name']}` comes back once it does"
+    raise ProblemError(sentence, status=409, code="endpoint.not-ready")
 
 
 def _promises(slo: dict[str, Any]) -> str:

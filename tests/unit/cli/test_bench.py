@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,7 +16,8 @@ from tests.unit.adapters.load.openai_server import openai_server
 
 from plenum.adapters.measurements import Given, read_measurements
 from plenum.cli.bench import command
-from plenum.cli.bench_target import _hardware, _promises
+from plenum.cli.bench_target import _hardware, _promises, check_up
+from plenum.cli.exits import CONFLICT, exit_code
 from plenum.model.errors import PlenumError
 
 
@@ -123,6 +125,18 @@ def test_another_table_is_not_written_over(url: str, tmp_path: Path) -> None:
     )
     assert isinstance(done.exception, PlenumError)
     assert other.read_text() == "a,b\n1,2\n"
+
+
+def test_an_endpoint_that_is_not_up_is_not_waited_for_in_silence() -> None:
+    endpoint: dict[str, Any] = {"metadata": {"tenant": "default", "name": "chat"}, "status": {"phase": "Pending"}}
+    endpoint["status"]["waiting"] = {"code": "wait.capacity", "sentence": "default/chat-r1 waits: no room."}
+    with pytest.raises(
+        PlenumError, match=r"default/chat is Pending \(waits: no room\) and answers nobody now"
+    ) as error:
+        check_up(endpoint)
+    assert exit_code(error.value) == CONFLICT
+    for phase in ("Ready", "Starting", "Updating", "Degraded", "Idle"):
+        check_up(endpoint | {"status": {"phase": phase}})
 
 
 def test_what_an_endpoint_says_is_what_the_prediction_is_for() -> None:
