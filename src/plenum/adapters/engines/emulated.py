@@ -228,9 +228,7 @@ def _arguments(words: tuple[str, ...]) -> dict[str, str]:
         given[name] = value
     for name, value in given.items():
         if name != "calibration" and value not in ("true", "false") and not _NUMBER.fullmatch(value):
-            raise FieldError(
-                "spec.arguments", f"an emulated engine's arguments are numbers from 0, not {value[:60]!r} ({name})"
-            )
+            raise FieldError("spec.arguments", f"{name} takes a number from 0, not {value[:60]!r}")
     return given
 
 
