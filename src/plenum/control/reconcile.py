@@ -22,7 +22,7 @@ KEEP_ENDED = 1_000
 """Ended jobs kept in the lists; the longest ended are forgotten first."""
 
 WELL_S = 600.0
-"""A unit that ran for so long, or was ready for so long, starts anew with its failures: those of months ago must not make it wait."""
+"""A server that ran for so long, or was ready for so long, starts anew with its failures: those of months ago must not make it wait."""
 
 LOST_CAUSES = ("node-lost", "lease-lost", "vanished")
 """Ends that are not the job's doing."""
@@ -129,9 +129,9 @@ def _released(job: Job, unit: Unit, why: str, now: float) -> ev.UnitReleased:
     if why == "drained" and all(run.exit_code == 0 and not run.cause for run in unit.runs.values()):
         why = ""  # it was done before the order to stop could reach it
     outcome = {"": "succeeded", "failed": "failed", "timeout": "failed", "lost": "lost"}.get(why, "stopped")
-    well = _ran_well(job, unit, now)
-    failures = 0 if well else unit.failures
     endless = job.workload.kind is Kind.ENDPOINT
+    well = endless and _ran_well(job, unit, now)  # the restarts of what is meant to end are counted all
+    failures = 0 if well else unit.failures
     if endless and outcome == "succeeded":
         outcome = "failed"  # a server is not meant to end
     may_again = {

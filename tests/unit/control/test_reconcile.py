@@ -213,19 +213,31 @@ def test_the_wait_doubles_up_to_a_limit(failures: int, expected: float) -> None:
     assert released.not_before - 6000.0 == expected
 
 
-@pytest.mark.parametrize(("notify", "ran_s", "failures"), [(False, 599, 10), (False, 600, 1), (True, 600, 10)])
-def test_failures_of_long_ago_count_no_more_once_it_ran_well(notify: bool, ran_s: float, failures: int) -> None:
-    it = running(process=imitation(restarts=9, notify=notify))
-    it.job().units[""].failures = 9
+@pytest.mark.parametrize(
+    ("kind", "notify", "ran_s", "failures"),
+    [
+        (Kind.ENDPOINT, False, 599, 10),
+        (Kind.ENDPOINT, False, 600, 1),
+        (Kind.ENDPOINT, True, 600, 10),
+        (Kind.TRAINING_JOB, False, 600, 10),
+    ],
+)
+def test_failures_of_long_ago_count_no_more_once_a_server_ran_well(
+    kind: Kind, notify: bool, ran_s: float, failures: int
+) -> None:
+    it = running(job(kind=kind), imitation(restarts=9, notify=notify))
+    (unit,) = it.job().units.values()
+    unit.failures = 9
     for run in it.job().runs():
         run.started_at, run.ready_at = 5000.0, 5000.0 if not notify else 0.0
         it.report(run.id, "exited", 1)
         run.ended_at = 5000.0 + ran_s
     released, *_ = follows(it)
     assert isinstance(released, ev.UnitReleased)
-    assert released.again == (failures == 1)
+    assert released.again == (kind is Kind.ENDPOINT)
     it.write(released)
-    assert it.job().units[""].failures == failures
+    (unit,) = it.job().units.values()
+    assert unit.failures == failures
 
 
 def test_the_longest_ended_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
