@@ -16,6 +16,7 @@ TOGETHER = ("api", "contracts", "e2e")
 """Suites of which each runs in one process where tests run in several: they share servers that take long to start, or the whole machine."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep those suites together."""
     for item in items:

@@ -332,9 +332,11 @@ def test_an_idempotency_key_that_cannot_be_meant(lab: Lab, key: str) -> None:
 )
 def test_a_trace_that_is_none_is_replaced(lab: Lab, trace: str) -> None:
     name = f"trace-{abs(hash(trace))}"
-    made = lab.ask("PUT", f"/tenants/research/tasks/{name}", json={"spec": {}}, headers={"traceparent": trace}).json()
-    assert len(made["metadata"]["traceId"]) == 32
-    assert int(made["metadata"]["traceId"], 16)
+    answer = lab.ask("PUT", f"/tenants/research/tasks/{name}", json={"spec": {}}, headers={"traceparent": trace})
+    assert answer.status_code == 201, answer.text
+    trace_id = answer.json()["metadata"]["traceId"]
+    assert len(trace_id) == 32
+    assert int(trace_id, 16)
 
 
 # -- what is not one's own --------------------------------------------------------------------------
