@@ -124,6 +124,8 @@ class Lab:
 
     def ask(self, method: str, path: str, who: str | None = "root", **more: Any) -> httpx.Response:
         """Send a request; ``path`` without the base is one of the API's, ``who`` a token's name or the token itself."""
+        # Between two questions the loop stands still, on a busy machine for longer than a lease lasts.
+        self.wait(lambda: self.service.leading or self.service.following)
         return self.run(self.send(method, path, who, **more))
 
     async def send(self, method: str, path: str, who: str | None = "root", **more: Any) -> httpx.Response:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.api.lab import SETTINGS, Lab, problem
+from tests.api.lab import SETTINGS, Lab, problem, until
 
 from plenum.api import keys
 from plenum.ports.gateway import LoadReport, PoolLoad, Table, Usage, UsageBatch
@@ -206,11 +206,10 @@ def test_a_new_key_waits_for_gateways_and_names_those_that_do_not_know_it(lab: L
     assert told["gateways"] == [{"name": "edge-1.a1", "url": "http://edge:8080"}]
 
     async def takes_it() -> dict[str, Any]:
-        before = lab.service.state.served_version
+        state, before = lab.service.state, len(lab.service.state.keys)
         issuing = asyncio.create_task(lab.send("POST", "/tenants/research/keys", "max", json={}))
-        while (version := lab.service.state.served_version) == before:
-            await asyncio.sleep(0)
-        await lab.send("GET", f"/gateways/edge-1/table?version={version}", "gateway")
+        await until(lambda: len(state.keys) > before)
+        await lab.send("GET", f"/gateways/edge-1/table?version={state.served_version}", "gateway")
         return (await issuing).json()
 
     assert lab.run(takes_it())["status"]["unknownTo"] == []

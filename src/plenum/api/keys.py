@@ -92,7 +92,7 @@ async def create(call: Call) -> Response:
             f"this request was carried out before (at position {outcome.position}), and a key is shown only once; "
             "revoke that one and ask for another, with another Idempotency-Key"
         )
-    unserved, late = _unserved(call.state, key), await _without(call, call.state.served_version)
+    unserved, late = _unserved(call.state, key), await _without(call, outcome.position)
     shown = served_views.key(known, call.now, text, unknown_to=late, unserved=unserved)
     return call.answer(shown, status=201, outcome=outcome, headers={"cache-control": "no-store"})
 

@@ -35,6 +35,11 @@ _HEADERS: dict[str, tuple[str, str]] = {
     "Last-Event-ID": ("Position after which a stream of events goes on.", "41"),
 }
 
+_EVENT = {
+    "type": "object",
+    "description": "One server-sent event; `data` is the fact as JSON.",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
 _TAGS = {
     "jobs": "Training jobs, endpoints and tasks.",
     "serving": "Keys for the gateway, what was used with them, and gateways.",
@@ -240,7 +245,7 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
     else:
         told["content"] = {JSON: {"schema": _answer_schema(route, schemas)}}
     if route.name == "listEvents":
-        told["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        told["content"]["text/event-stream"] = {"schema": _EVENT}
     if "If-None-Match" in route.headers or "If-Match" in route.headers:
         told["headers"]["ETag"] = {"description": "Version of the resource.", "schema": {"type": "string"}}
     responses: dict[str, Any] = {} if route.only_creates else {"200": told}
