@@ -122,11 +122,11 @@ def _latency(proxy: Proxy, backend: int) -> Iterator[Finding]:
     rounds = [(run(backend), run(proxy.port)) for _ in range(ROUNDS)]
     if failed := sum(through[2] for _, through in rounds):
         raise RuntimeError(f"{failed} of {ROUNDS * count} requests through the gateway failed")
-    for at, what in enumerate(("first", "last")):
-        ends = [(p99(straight[at]), p99(through[at])) for straight, through in rounds]
+    for what, of in (("first", lambda run: run[0]), ("last", lambda run: run[1])):
+        ends = [(p99(of(straight)), p99(of(through))) for straight, through in rounds]
         added = sorted(through - straight for straight, through in ends)
         middle = added[ROUNDS // 2]
-        halves = [np.median(through[at]) - np.median(straight[at]) for straight, through in rounds]
+        halves = [np.median(of(through)) - np.median(of(straight)) for straight, through in rounds]
         yield _of(
             f"time added to the {what} byte, p99, at {PER_S:.0f} requests/s",
             middle,
