@@ -4,25 +4,12 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 _numbers = itertools.count(1)
 
 os.environ.pop("COLUMNS", None)  # or output is folded to the terminal that the tests were started in
-
-TOGETHER = ("api", "contracts", "e2e")
-"""Suites of which each runs in one process where tests run in several: they share servers that take long to start, or the whole machine."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep those suites together."""
-    for item in items:
-        suite = item.path.relative_to(Path(__file__).parent).parts[0]
-        if suite in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(suite))
 
 
 @pytest.fixture(scope="session")
