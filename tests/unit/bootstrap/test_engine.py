@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.engines import KEY, MODEL, chat, free_port, new_emulated, new_llamacpp
+from tests.engines import KEY, LLAMA, MODEL, chat, free_port, new_emulated, new_llamacpp
 from tests.unit.adapters.weights.stores import Store, hub, served
 
 from plenum.adapters.engines.emulated import Emulated, Faults
@@ -296,21 +296,6 @@ def test_weights_that_are_none_are_said_with_what_the_engine_wrote(host, tmp_pat
 
     assert code in (NOT_STARTED, NO_WEIGHTS)
     assert "broken.gguf" in errors
-
-
-LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "num_hidden_layers": 30,
-    "vocab_size": 49152,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-    "tie_word_embeddings": True,
-}
 
 
 def test_adapters_are_brought_here_like_weights_and_handed_over_as_folders(host, tmp_path):

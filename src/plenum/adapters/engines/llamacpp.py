@@ -206,7 +206,7 @@ def llamacpp_settings(
         context_tokens=endpoint.context_tokens or DEFAULT_CONTEXT_TOKENS,
         threads=given.get("threads", threads_of(endpoint)),
         batch_tokens=given.get("batch", BATCH_TOKENS),
-        # It does not tell prompts of one adapter from those of another in that cache (llama.cpp, issue 26207).
+        # It does not tell prompts of one adapter from those of another in that cache (ggml-org/llama.cpp#26207).
         cache_mib=0 if endpoint.adapters else given.get("cache-mib", CACHE_MIB),
         embeddings=bool(given.get("embeddings", 0)),
         adapters=tuple((name, str(_adapter(name, Path(place)))) for name, place in endpoint.adapters),

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.engines import LLAMA
 
 from plenum.adapters.engines.gpu_servers import sglang_command, vllm_command
 from plenum.model.endpoint import Endpoint, Pool
@@ -17,20 +18,7 @@ KEY = "a-secret"
 
 @pytest.fixture
 def weights(tmp_path) -> Path:
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "num_hidden_layers": 30,
-        "vocab_size": 49152,
-        "max_position_embeddings": 8192,
-        "torch_dtype": "bfloat16",
-        "tie_word_embeddings": True,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     return tmp_path
 
 
