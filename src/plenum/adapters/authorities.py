@@ -1,15 +1,66 @@
-"""Authorities by which certificates are checked."""
+"""Whose certificates are trusted: authorities', or one of a server's own, known by its fingerprint."""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import socket
 import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from plenum.model.errors import FileError, Where
 
 PROBE_S = 5.0
+
+
+class OwnCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """A server's certificate that nobody else signed: whoever was told its SHA-256 (hexadecimal, of its DER) trusts it, and no other.
+
+    Parameters
+    ----------
+    file, key_file
+        PEM.
+    """
+
+    file: str
+    key_file: str
+    sha256: str
+
+
+def showing(own: OwnCertificate | None) -> ssl.SSLContext | None:
+    """Return what a server speaks TLS with; without a certificate, none."""
+    if own is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(own.file, own.key_file)
+    return context
+
+
+def sha256_of(own: OwnCertificate | None) -> str:
+    """Return the fingerprint that clients are told; empty: there is no certificate."""
+    return own.sha256 if own is not None else ""
+
+
+def pinned() -> ssl.SSLContext:
+    """Return what lets any server finish its handshake: none may be told anything before :func:`shows` has looked at its certificate.
+
+    The handshake proves that it has the key; of a certificate known by its fingerprint, dates, names and signers say nothing more.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def shows(transport: asyncio.BaseTransport, sha256: str) -> bool:
+    """Whether the server at the other end of a connection has the certificate with this fingerprint."""
+    connection = transport.get_extra_info("ssl_object")
+    shown = None if connection is None else connection.getpeercert(binary_form=True)
+    return bool(shown) and hashlib.sha256(shown).hexdigest() == sha256
 
 
 def trusting(ca: Path | str | None, *, beside_system: bool = False) -> ssl.SSLContext:

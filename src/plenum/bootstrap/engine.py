@@ -18,11 +18,13 @@ from pathlib import Path
 
 import msgspec
 
+from plenum.adapters.authorities import OwnCertificate
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
 from plenum.adapters.nodes import files
 from plenum.adapters.weights import ChangedWeightsError, Staged, WeightsError, check_allowed, stage
 from plenum.adapters.weights.variables import forget_credentials
+from plenum.bootstrap.config import is_loopback
 from plenum.control.endpoints.process import MISUSED, NO_WEIGHTS
 from plenum.model.endpoint import SERVE, Endpoint
 from plenum.model.errors import FieldError, PlenumError
@@ -64,6 +66,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     url: str = ""
     weights_digest: str = ""
+    certificate_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ class Host:
         Folder for prompts' caches that are handed over.
     digest
         Of the weights that the other replicas serve; empty: whatever the endpoint's reference means now.
+    tls
+        Folder for a certificate that the engine is to speak TLS with; None: it listens where nobody else can, and speaks plain HTTP.
     """
 
     endpoint: Endpoint
@@ -91,6 +96,7 @@ class Host:
     cache: Path
     caches: Path
     digest: str = ""
+    tls: Path | None = None
     grace_s: float = DEFAULT_GRACE_S
     watch: Watch = Watch()
 
@@ -120,17 +126,19 @@ def host_of(env: Mapping[str, str]) -> Host:
     port = env.get("PLENUM_PORT") or env.get("MASTER_PORT", "")
     if not port.isdigit() or not 0 < int(port) < 65_536:
         raise FieldError("PLENUM_PORT", f"must be the port to listen at, not {port!r}")
+    address = env.get("PLENUM_HOST") or env.get("MASTER_ADDR") or "127.0.0.1"
     cache = Path(env.get(CACHE) or Path(env.get("HOME") or ".") / ".cache" / "plenum").absolute()
     return Host(
         endpoint=endpoint,
         pool=env.get(POOL) or SERVE,
-        host=env.get("PLENUM_HOST") or env.get("MASTER_ADDR") or "127.0.0.1",
+        host=address,
         port=int(port),
         key=env.get(KEY, ""),
         status=Path(env[STATUS]) if env.get(STATUS) else None,
         cache=cache / "weights",
         caches=Path("kv-caches").absolute(),
         digest=env.get(DIGEST, ""),
+        tls=None if is_loopback(address) else Path("tls").absolute(),
         grace_s=_seconds(env.get(GRACE, "")),
     )
 
@@ -172,7 +180,16 @@ async def _serve(host: Host) -> int:
         engine = engine_to_start(_start(host, staged))
         _tell(host, Status(message="starting the engine", weights_digest=digest))
         await engine.start()
-        _tell(host, Status(ready=True, message="ready", url=engine.url, weights_digest=digest))
+        _tell(
+            host,
+            Status(
+                ready=True,
+                message="ready",
+                url=engine.url,
+                weights_digest=digest,
+                certificate_sha256=engine.certificate_sha256,
+            ),
+        )
         return _gave_up(host, await lost(engine, host.watch), LOST)
     except FieldError as error:
         return _gave_up(host, error, MISUSED)
@@ -245,7 +262,16 @@ def _start(host: Host, staged: Staged | None) -> Start:
         port=host.port,
         key=host.key,
         caches=host.caches,
+        certificate=_certificate(host),
     )
+
+
+def _certificate(host: Host) -> OwnCertificate | None:
+    if host.tls is None:
+        return None
+    from plenum.bootstrap.tls import own_certificate
+
+    return own_certificate(host.tls, host.host)
 
 
 async def lost(engine: HttpEngine, watch: Watch) -> PlenumError:

@@ -1,8 +1,9 @@
-"""A certificate authority of one's own, so that everything speaks TLS from the first start."""
+"""A certificate authority of one's own, so that everything speaks TLS from the first start; and certificates without any."""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from plenum.adapters.authorities import OwnCertificate
 from plenum.bootstrap.config import private_folder, write_private
 from plenum.model.errors import FileError, Where
 
@@ -21,6 +23,8 @@ CA_DAYS = 3650
 SERVER_DAYS = 397
 RENEW_DAYS = 30
 """A certificate with fewer days left is made anew at the next start."""
+
+_SERVER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Plenum")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,27 @@ def credentials(folder: Path, names: Iterable[str], authority: Path | None = Non
     if not _serves(found, wanted):
         _make_server(folder, authority, wanted)
     return found
+
+
+def own_certificate(folder: Path, host: str) -> OwnCertificate:
+    """Return a new certificate for a server at one address, signed by none but itself; its key is for this user only.
+
+    Clients are told its fingerprint, so its dates bind only those that look at them, such as an engine that asks itself how it is.
+
+    Parameters
+    ----------
+    folder
+        Holds ``own.pem`` and ``own.key``; those that were there are replaced.
+    """
+    private_folder(folder)
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    until = now + datetime.timedelta(days=SERVER_DAYS)
+    certificate = _builder(key, _SERVER, [host], now - datetime.timedelta(days=1), until).sign(key, hashes.SHA256())
+    write_private(folder / "own.key", _pem(key))
+    write_private(folder / "own.pem", _certificate_pem(certificate))
+    sha256 = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
+    return OwnCertificate(file=str(folder / "own.pem"), key_file=str(folder / "own.key"), sha256=sha256)
 
 
 def _serves(found: Credentials, wanted: list[str]) -> bool:
@@ -124,23 +149,36 @@ def _make_server(folder: Path, authority: Path, names: list[str]) -> None:
     ca_key = _read_ca_key(authority / "ca.key", ca)
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
+    until = min(now + datetime.timedelta(days=SERVER_DAYS), ca.not_valid_after_utc)
     certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Plenum")]))
-        .issuer_name(ca.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(min(now + datetime.timedelta(days=SERVER_DAYS), ca.not_valid_after_utc))
-        .add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        _builder(key, ca.subject, names, now - datetime.timedelta(minutes=5), until)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     write_private(folder / "server.key", _pem(key))
     write_private(folder / "server.pem", _certificate_pem(certificate))
+
+
+def _builder(
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    names: list[str],
+    since: datetime.datetime,
+    until: datetime.datetime,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_SERVER)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(since)
+        .not_valid_after(until)
+        .add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    )
 
 
 def _usage(*, certificates: bool) -> x509.KeyUsage:

@@ -71,6 +71,8 @@ MAX_EXIT_CODE = 2**31 - 1
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}(\+[0-9a-f]{1,64})?")
 """Of weights, and of adapters: nodes look in their caches under what another node says of its own."""
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 SHORTEST_S = 1e-6
 """How long a run went on at least that its node says has run at all."""
 
@@ -613,7 +615,8 @@ class Controller:
                         cause=report.cause[:MAX_CAUSE],
                         message=report.message[:MAX_MESSAGE],
                         url=self._own_url(run.node, report.url),
-                        weights_digest=report.weights_digest if _DIGEST.fullmatch(report.weights_digest) else "",
+                        weights_digest=_if_whole(_DIGEST, report.weights_digest),
+                        certificate_sha256=_if_whole(_SHA256, report.certificate_sha256),
                     )
                 )
         found += self._never_started(request)
@@ -770,6 +773,10 @@ def _exit_code(report: Report) -> int | None:
     """Return the exit code that an agent reports; of one that no process has: unknown."""
     code = report.exit_code
     return code if code is None or abs(code) <= MAX_EXIT_CODE else -1
+
+
+def _if_whole(pattern: re.Pattern[str], text: str) -> str:
+    return text if pattern.fullmatch(text) else ""
 
 
 def _mismatch() -> PlenumError:

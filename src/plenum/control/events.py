@@ -407,6 +407,7 @@ class RunReported(_OfJob, frozen=True, kw_only=True):
     message: str = ""
     url: str = ""
     weights_digest: str = ""
+    certificate_sha256: str = ""
 
 
 class UnitReleased(_OfJob, frozen=True, kw_only=True):

@@ -153,7 +153,7 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
     job = state.jobs[event.job]
     run = job.units[event.unit].runs[event.run]
     run.phase, run.exit_code, run.cause, run.message = event.phase, event.exit_code, event.cause, event.message
-    run.url, run.weights_digest = event.url, event.weights_digest
+    run.url, run.weights_digest, run.certificate_sha256 = event.url, event.weights_digest, event.certificate_sha256
     if event.weights_digest and (revision := state.revision_of(job)) is not None and not revision.weights_digest:
         revision.weights_digest = _first_served(state, job, revision, record)
     if job.process.notify:  # of others the same records still make the same snapshot as before there was any notice

@@ -115,6 +115,7 @@ class Run(msgspec.Struct, kw_only=True):
     message: str = ""
     url: str = ""
     weights_digest: str = ""
+    certificate_sha256: str = ""
     started_at: float = 0.0
     ready_at: float = 0.0
     """Of one that says when it is ready: since when it has been."""

@@ -30,6 +30,9 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
         Where its node stands, where that is known; a prefill crosses from one site to another only if it is worth it.
     weights_digest
         Of the model that it loaded, where known.
+    certificate_sha256
+        Of the certificate that its node made for it, in hexadecimal: no other may be shown at ``url``. Empty: what ``url`` says goes, and
+        of https the system's authorities are trusted.
     since
         Seconds since the epoch from which it has been in this phase.
     """
@@ -43,6 +46,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     site: str = ""
     weights_digest: str = ""
+    certificate_sha256: str = ""
     since: float = 0.0
 
 

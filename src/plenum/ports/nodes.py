@@ -117,6 +117,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         A sentence for people, such as why it could not start; of a run that notifies and is starting, how far it is.
     url, weights_digest
         Where a run that notifies answers, and of which weights, once it is ready.
+    certificate_sha256
+        Of the certificate that it shows there, in hexadecimal; empty: none that its node made for it.
     started_at, ended_at
         Seconds since the epoch by the node's clock; 0: not yet.
     """
@@ -131,6 +133,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     url: str = ""
     weights_digest: str = ""
+    certificate_sha256: str = ""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +143,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     url: str = ""
     weights_digest: str = ""
+    certificate_sha256: str = ""
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,8 +13,9 @@ from importlib.util import find_spec
 
 import msgspec
 
+from plenum.adapters.authorities import OwnCertificate, sha256_of
 from plenum.adapters.engines.handoff import HandoffClient
-from plenum.adapters.engines.server import Command, Server
+from plenum.adapters.engines.server import Command, Server, url_of
 from plenum.model.endpoint import DECODE, PREFILL, Endpoint
 from plenum.model.errors import FieldError, MissingExtraError
 from plenum.ports.engine import Capabilities
@@ -78,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         File that ``plenum plan calibrate`` wrote; empty: what ships.
     isl, osl
         Tokens of prompts and outputs about which its corrections are taken.
+    certificate
+        That it speaks TLS with; None: it does not.
     """
 
     host: str
@@ -106,6 +109,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     isl: float = 2048.0
     osl: float = 512.0
     faults: Faults = Faults()
+    certificate: OwnCertificate | None = None
 
 
 class Emulated(HandoffClient):
@@ -160,11 +164,16 @@ def launch_emulated(settings: Settings) -> Emulated:
     instance_of(settings)
     calibration_of(settings)
     return Emulated(
-        f"http://{settings.host}:{settings.port}", key=settings.key, server=Server(lambda: _command(settings))
+        url_of(settings.host, settings.port, tls=settings.certificate is not None),
+        key=settings.key,
+        certificate_sha256=sha256_of(settings.certificate),
+        server=Server(lambda: _command(settings)),
     )
 
 
-def emulated_settings(endpoint: Endpoint, pool: str, *, host: str, port: int, key: str) -> Settings:
+def emulated_settings(
+    endpoint: Endpoint, pool: str, *, host: str, port: int, key: str, certificate: OwnCertificate | None = None
+) -> Settings:
     """Return the settings for a replica of an endpoint.
 
     Its arguments may be ``--scale``, ``--cache-tokens``, ``--batch-tokens``, ``--block-tokens``, ``--transfer-bps``, ``--seed``,
@@ -197,6 +206,7 @@ def emulated_settings(endpoint: Endpoint, pool: str, *, host: str, port: int, ke
         "context_tokens": endpoint.context_tokens,
         "role": pool if pool in (PREFILL, DECODE) else "both",
         "faults": faults,
+        "certificate": certificate,
     }
     try:
         return msgspec.convert(settings | given, Settings, strict=False)

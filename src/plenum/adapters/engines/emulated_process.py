@@ -20,6 +20,7 @@ from zlib import crc32
 import msgspec
 from aiohttp import web
 
+from plenum.adapters.authorities import showing
 from plenum.adapters.engines.batching import Batch, Stream
 from plenum.adapters.engines.blocks import Blocks
 from plenum.adapters.engines.dialect import MAX_PROMPT_BYTES, Writer
@@ -318,7 +319,8 @@ async def _run(settings: Settings, instance: Instance) -> None:
     server = EmulatedServer(settings, instance)
     runner = web.AppRunner(server.app(), handler_cancellation=True, access_log=None, shutdown_timeout=0)
     await runner.setup()
-    await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
+    tls = showing(settings.certificate)
+    await web.TCPSite(runner, settings.host, settings.port, backlog=1024, ssl_context=tls).start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: os._exit(0))
     await server.loop()
 

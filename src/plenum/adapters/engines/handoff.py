@@ -64,7 +64,7 @@ class HandoffClient(HttpEngine):
             raise HandleError(f"the engine at {self.url} was started without hand-offs")
         if self._handoff_wire is None:
             try:
-                self._handoff_wire = Wire(self.handoff_url, self.headers)
+                self._handoff_wire = Wire(self.handoff_url, self.headers, self.certificate_sha256)
             except FieldError as error:
                 raise HandleError(
                     f"the engine at {self.url} names no address for hand-offs: {error.sentence}"

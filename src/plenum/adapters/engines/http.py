@@ -120,6 +120,8 @@ class HttpEngine:
         Scheme, host and port.
     key
         Bearer token that it asks for; empty: none.
+    certificate_sha256
+        Of the certificate that it shows, where its node made one for it.
     server
         What :meth:`start` starts; None: it runs already.
     """
@@ -127,11 +129,11 @@ class HttpEngine:
     kind = "openai"
     metric_names: Mapping[str, tuple[str, ...]] = {}
 
-    def __init__(self, url: str, *, key: str = "", server: Server | None = None) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, *, key: str = "", certificate_sha256: str = "", server: Server | None = None) -> None:
+        self.url, self.certificate_sha256 = url.rstrip("/"), certificate_sha256
         self.capabilities = Capabilities()
         self.headers = {"Content-Type": _JSON} | ({"Authorization": f"Bearer {key}"} if key else {})
-        self.wire = Wire(self.url, self.headers)
+        self.wire = Wire(self.url, self.headers, certificate_sha256)
         self._server = server
 
     async def start(self) -> None:

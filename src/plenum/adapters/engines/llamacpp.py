@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 
+from plenum.adapters.authorities import OwnCertificate, sha256_of
 from plenum.adapters.engines.handoff import HandoffClient
 from plenum.adapters.engines.http import HttpEngine, Opening
-from plenum.adapters.engines.server import Command, Server
+from plenum.adapters.engines.server import Command, Server, url_of
 from plenum.adapters.weights import WeightsError, gguf_in
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import FieldError
@@ -52,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Folder for saved caches; empty: no hand-offs.
     adapters
         Names, and GGUF files.
+    certificate
+        That TLS is spoken with at both addresses; None: neither speaks it.
     """
 
     path: str
@@ -69,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_mib: int = CACHE_MIB
     embeddings: bool = False
     adapters: tuple[tuple[str, str], ...] = ()
+    certificate: OwnCertificate | None = None
 
 
 class LlamaCpp(HandoffClient, HttpEngine):
@@ -175,12 +179,24 @@ def llamacpp_command(settings: Settings) -> Command:
 
 def launch_llamacpp(settings: Settings) -> LlamaCpp:
     """Return an engine that starts its own server."""
-    url = f"http://{settings.host}:{settings.port}"
-    return LlamaCpp(url, key=settings.key, server=Server(lambda: llamacpp_command(settings)))
+    return LlamaCpp(
+        url_of(settings.host, settings.port, tls=settings.certificate is not None),
+        key=settings.key,
+        certificate_sha256=sha256_of(settings.certificate),
+        server=Server(lambda: llamacpp_command(settings)),
+    )
 
 
 def llamacpp_settings(
-    endpoint: Endpoint, weights: Path, *, host: str, port: int, key: str, digest: str, caches: Path | None
+    endpoint: Endpoint,
+    weights: Path,
+    *,
+    host: str,
+    port: int,
+    key: str,
+    digest: str,
+    caches: Path | None,
+    certificate: OwnCertificate | None = None,
 ) -> Settings:
     """Return the settings for a replica of an endpoint.
 
@@ -210,6 +226,7 @@ def llamacpp_settings(
         cache_mib=0 if endpoint.adapters else given.get("cache-mib", CACHE_MIB),
         embeddings=bool(given.get("embeddings", 0)),
         adapters=tuple((name, str(_adapter(name, Path(place)))) for name, place in endpoint.adapters),
+        certificate=certificate,
     )
 
 

@@ -23,6 +23,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from plenum.adapters.authorities import OwnCertificate, sha256_of, showing
 from plenum.adapters.engines.dialect import MAX_PROMPT_BYTES, Writer, first_of
 from plenum.adapters.engines.handoff import CACHES, DECODE, PREFILL, UNUSABLE, Order
 from plenum.adapters.engines.http import StatusError
@@ -46,12 +47,13 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{22,64}")
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
-    """A handle's data: which file, where, what it must be, and the prompt's tokens."""
+    """A handle's data: which file, where and behind which certificate, what it must be, and the prompt's tokens."""
 
     name: str
     url: str
     sha256: str
     tokens: tuple[int, ...]
+    certificate_sha256: str = ""
 
 
 class First(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,12 +76,23 @@ class Handoffs:
         Where it saves and restores caches; emptied.
     digest
         Of its weights.
-    url
-        Where this is served.
+    url, certificate
+        Where this is served, and what it speaks TLS with.
     """
 
-    def __init__(self, engine: LlamaCpp, folder: Path, digest: str, slots: int, *, url: str, key: str) -> None:
+    def __init__(
+        self,
+        engine: LlamaCpp,
+        folder: Path,
+        digest: str,
+        slots: int,
+        *,
+        url: str,
+        key: str,
+        certificate: OwnCertificate | None = None,
+    ) -> None:
         self._engine, self._folder, self._digest, self._url, self._key = engine, folder, digest, url, key
+        self._certificate = certificate
         self._free = set(range(slots))
         self._prompts: dict[
             int, list[int]
@@ -102,7 +115,7 @@ class Handoffs:
         # Who goes away while it waits is not to keep a slot.
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        await web.SockSite(runner, listener, ssl_context=showing(self._certificate)).start()
 
     @web.middleware
     async def _allowed(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -145,7 +158,13 @@ class Handoffs:
             raise HandleError("the slot was taken away before its cache was saved")
         sha256 = await asyncio.to_thread(_hash, self._folder / name)
         self._keep(name, int(saved["n_written"]))
-        data = Saved(name=name, url=self._url, sha256=sha256, tokens=tuple(tokens))
+        data = Saved(
+            name=name,
+            url=self._url,
+            sha256=sha256,
+            tokens=tuple(tokens),
+            certificate_sha256=sha256_of(self._certificate),
+        )
         handle = Handle(
             engine=self._engine.kind,
             model=self._digest,
@@ -229,9 +248,10 @@ class Handoffs:
     async def _pieces(self, saved: Saved) -> AsyncIterator[bytes]:
         timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
         try:
+            only = aiohttp.Fingerprint(bytes.fromhex(saved.certificate_sha256)) if saved.certificate_sha256 else True
             async with (
                 aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
-                session.get(saved.url + CACHES + saved.name, allow_redirects=False) as response,
+                session.get(saved.url + CACHES + saved.name, allow_redirects=False, ssl=only) as response,
             ):
                 if response.status != 200:
                     raise HandleError(f"the replica that kept the cache answers {response.status}")

@@ -48,6 +48,11 @@ class Command:
     ready_s: float = 120.0
 
 
+def url_of(host: str, port: int, *, tls: bool = False) -> str:
+    """Return the URL of what listens somewhere."""
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 class Server:
     """One process of an engine.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from plenum.adapters.authorities import OwnCertificate, sha256_of
 from plenum.adapters.engines.emulated import Emulated, emulated_settings, launch_emulated
 from plenum.adapters.engines.gpu_servers import sglang_command, vllm_command
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.llamacpp import LlamaCpp, launch_llamacpp, llamacpp_settings
-from plenum.adapters.engines.server import Command, Server
+from plenum.adapters.engines.server import Command, Server, url_of
 from plenum.adapters.engines.sglang import Sglang
 from plenum.adapters.engines.vllm import Vllm
 from plenum.model.endpoint import SERVE, Endpoint
@@ -33,6 +34,8 @@ class Start:
         Where it is to listen.
     caches
         Folder of its own for caches that it hands over.
+    certificate
+        That it is to speak TLS with; None: it speaks plain HTTP, as on loopback.
     """
 
     endpoint: Endpoint
@@ -43,6 +46,12 @@ class Start:
     port: int
     key: str = field(default="", repr=False)
     caches: Path | None = None
+    certificate: OwnCertificate | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return url_of(self.host, self.port, tls=self.certificate is not None)
 
 
 def engine_for(replica: Replica, key: str = "") -> HttpEngine:
@@ -53,7 +62,7 @@ def engine_for(replica: Replica, key: str = "") -> HttpEngine:
     FieldError
         No such engine, or no such URL.
     """
-    return _known(REACH, replica.engine)(replica.url, key=key)
+    return _known(REACH, replica.engine)(replica.url, key=key, certificate_sha256=replica.certificate_sha256)
 
 
 def engine_to_start(start: Start) -> HttpEngine:
@@ -76,30 +85,38 @@ def _llamacpp(start: Start) -> HttpEngine:
         key=start.key,
         digest=start.digest,
         caches=start.caches,
+        certificate=start.certificate,
     )
     return launch_llamacpp(settings)
 
 
 def _emulated(start: Start) -> HttpEngine:
-    return launch_emulated(
-        emulated_settings(start.endpoint, start.pool, host=start.host, port=start.port, key=start.key)
+    settings = emulated_settings(
+        start.endpoint, start.pool, host=start.host, port=start.port, key=start.key, certificate=start.certificate
     )
+    return launch_emulated(settings)
 
 
 def _vllm(start: Start) -> HttpEngine:
-    return Vllm(_url(start), key=start.key, server=Server(lambda: _command(vllm_command, start)))
+    return _gpu_server(Vllm, vllm_command, start)
 
 
 def _sglang(start: Start) -> HttpEngine:
-    return Sglang(_url(start), key=start.key, server=Server(lambda: _command(sglang_command, start)))
+    return _gpu_server(Sglang, sglang_command, start)
+
+
+def _gpu_server(kind: Callable[..., HttpEngine], made_by: Callable[..., Command], start: Start) -> HttpEngine:
+    server = Server(lambda: _command(made_by, start))
+    return kind(start.url, key=start.key, certificate_sha256=sha256_of(start.certificate), server=server)
 
 
 def _command(made_by: Callable[..., Command], start: Start) -> Command:
-    return made_by(start.endpoint, start.pool, start.weights, host=start.host, port=start.port, key=start.key)
-
-
-def _url(start: Start) -> str:
-    return f"http://[{start.host}]:{start.port}" if ":" in start.host else f"http://{start.host}:{start.port}"
+    command = made_by(start.endpoint, start.pool, start.weights, host=start.host, port=start.port, key=start.key)
+    own = start.certificate
+    if own is None:
+        return command
+    # Both call them alike. Last, so that no other certificate among the endpoint's arguments takes their place.
+    return replace(command, words=[*command.words, "--ssl-certfile", own.file, "--ssl-keyfile", own.key_file])
 
 
 REACH: dict[str, Callable[..., HttpEngine]] = {

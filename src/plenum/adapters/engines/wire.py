@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from plenum.adapters.authorities import pinned, shows
 from plenum.model.errors import FieldError
 
 CONNECT_TIMEOUT_S = 5.0
@@ -53,9 +54,11 @@ class Wire:
         Scheme, host and port, maybe with the beginning of all paths.
     headers
         Sent with each request.
+    certificate_sha256
+        Of the one certificate that is trusted, in hexadecimal; empty: over https, those that the system's authorities signed.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], certificate_sha256: str = "") -> None:
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -63,9 +66,12 @@ class Wire:
             parts, port = urlsplit(""), None
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or not url.isprintable():
             raise FieldError("url", f"{url!r} is no address of an engine, such as http://127.0.0.1:8000")
+        if certificate_sha256 and parts.scheme != "https":
+            raise FieldError("url", f"{url!r} must begin with https://, as its server has a certificate")
         self.host, self._path = parts.hostname, parts.path.rstrip("/")
         self._port = port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._certificate_sha256 = certificate_sha256
+        self._tls = _trusting(certificate_sha256) if parts.scheme == "https" else None
         self._head = f"\r\nHost: {parts.netloc}\r\n{_lines(headers)}Content-Length: "
         self._kept: deque[Connection] = deque(maxlen=MAX_KEPT)
         self.connections: set[Connection] = set()
@@ -123,13 +129,16 @@ class Wire:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, connection = await loop.create_connection(
+                transport, connection = await loop.create_connection(
                     lambda: Connection(self, loop), self.host, self._port, ssl=self._tls
                 )
         except TimeoutError as error:
             raise WireError(f"no connection within {CONNECT_TIMEOUT_S:g} s") from error
         except OSError as error:
             raise WireError(str(error)) from error
+        if self._certificate_sha256 and not shows(transport, self._certificate_sha256):
+            connection.abort()
+            raise WireError("it shows another certificate than the one that its node made for it")
         return connection
 
 
@@ -362,6 +371,10 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _trusting(certificate_sha256: str) -> ssl.SSLContext:
+    return pinned() if certificate_sha256 else ssl.create_default_context()
 
 
 def _lines(headers: Mapping[str, str]) -> str:

@@ -73,7 +73,13 @@ class Notice:
             own = not self._port or _port_of(said.url) == self._port
             message = said.message if own else f"it answers at another port than {self._port}, which it was given"
             url = said.url if own else ""
-            return msgspec.structs.replace(report, message=message, url=url, weights_digest=said.weights_digest)
+            return msgspec.structs.replace(
+                report,
+                message=message,
+                url=url,
+                weights_digest=said.weights_digest,
+                certificate_sha256=said.certificate_sha256,
+            )
         if report.phase == EXITED and not report.message and not said.ready:
             self._told_at_s = float("-inf")  # its last words say why it ended: nothing follows them
             self.look()

@@ -76,6 +76,7 @@ def replicas_of(state: State, found: EndpointRecord, revision: Revision, pool: P
                 phase=phase,
                 node=run.node,
                 weights_digest=run.weights_digest,
+                certificate_sha256=run.certificate_sha256,
                 since=max(lowered_at, run.started_at) if going else run.started_at,
             )
 
