@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from plenum.adapters.authorities import OwnCertificate
 from plenum.adapters.engines.emulated import Emulated, Faults, Settings, launch_emulated
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
@@ -50,6 +51,7 @@ def new_llamacpp(
     context_tokens: int = 1024,
     arguments: tuple[str, ...] = (),
     adapters: tuple[tuple[str, str], ...] = (),
+    certificate: OwnCertificate | None = None,
 ):
     """A llama.cpp with SmolLM2, not started; its caches lie in ``folder / "caches"``."""
     staged = stage("smollm2", folder / "weights")
@@ -64,7 +66,13 @@ def new_llamacpp(
     caches = folder / "caches"
     caches.mkdir(parents=True, exist_ok=True)
     start = Start(
-        endpoint=endpoint, weights=staged.path, digest=staged.digest, port=free_port(), key=KEY, caches=caches
+        endpoint=endpoint,
+        weights=staged.path,
+        digest=staged.digest,
+        port=free_port(),
+        key=KEY,
+        caches=caches,
+        certificate=certificate,
     )
     return engine_to_start(start)
 

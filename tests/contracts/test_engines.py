@@ -17,6 +17,7 @@ from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.sglang import Sglang
 from plenum.adapters.engines.table import engine_for
 from plenum.adapters.engines.vllm import Vllm
+from plenum.bootstrap.tls import own_certificate
 from plenum.ports.engine import CHAT, COMPLETIONS, EMBEDDINGS, Engine, EngineError, HandleError
 from plenum.ports.gateway import Replica
 
@@ -25,7 +26,10 @@ DATA = Path(__file__).parent / "data"
 
 @dataclass
 class Bench:
-    """Two equal replicas of an engine: ``one`` started, or a recording; ``two`` as the gateway reaches it."""
+    """Two equal replicas of an engine: ``one`` started, or a recording; ``two`` as the gateway reaches it.
+
+    Of those that are started ``one`` speaks TLS, as beyond loopback.
+    """
 
     one: HttpEngine
     two: HttpEngine
@@ -55,7 +59,11 @@ async def _bench(kind: str, stack: AsyncExitStack, folder: Path) -> Bench:
             stack.push_async_callback(engine.close)
             await engine.start()
         return Bench(*engines, recording=recording)
-    each = [new_llamacpp(folder / name) if kind == "llamacpp" else new_emulated() for name in ("one", "two")]
+    certificates = (own_certificate(folder / "tls", "127.0.0.1"), None)
+    if kind == "llamacpp":
+        each = [new_llamacpp(folder / f"{k}", certificate=own) for k, own in enumerate(certificates)]
+    else:
+        each = [new_emulated(certificate=own) for own in certificates]
     for engine in each:
         stack.push_async_callback(engine.close)
         stack.push_async_callback(engine.stop, 0.0)
@@ -153,7 +161,8 @@ def test_a_request_that_is_wrong_is_answered_not_raised(loop, engine):
 
 def test_the_key_is_asked_for(loop, bench):
     async def status() -> int:
-        stranger = type(bench.one)(bench.one.url, key="another")
+        known = bench.one.certificate_sha256
+        stranger = type(bench.one)(bench.one.url, key="another", certificate_sha256=known)
         try:
             async with stranger.open(CHAT, chat()) as answer:
                 return answer.status

@@ -15,17 +15,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.engines import KEY, LLAMA, MODEL, chat, free_port, new_emulated, new_llamacpp
+from tests.engines import KEY, LLAMA, MODEL, chat, free_port, new_emulated, new_llamacpp, said
 from tests.unit.adapters.weights.stores import Store, hub, served
 
 from plenum.adapters.engines.emulated import Emulated, Faults
-from plenum.adapters.engines.table import Start, engine_to_start
+from plenum.adapters.engines.table import Start, engine_for, engine_to_start
 from plenum.adapters.weights import stage
 from plenum.bootstrap.engine import LOST, NOT_STAGED, NOT_STARTED, Watch, host_of, lost
 from plenum.control.endpoints.process import MISUSED, NO_WEIGHTS
 from plenum.model.endpoint import Endpoint
 from plenum.model.errors import FieldError
 from plenum.ports.engine import CHAT
+from plenum.ports.gateway import Replica
 
 DEADLINE_S = 30.0
 EMULATED: dict[str, Any] = {"engine": "emulated", "timing_model": "llama-3.1-8b", "timing_hardware": "H100"}
@@ -34,7 +35,7 @@ EMULATED: dict[str, Any] = {"engine": "emulated", "timing_model": "llama-3.1-8b"
 class Hosted:
     """One host process."""
 
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], *words: str) -> None:
         self.status_file = folder / "status"
         self.port = free_port()
         given = {
@@ -45,7 +46,7 @@ class Hosted:
             "PLENUM_STATUS_FILE": str(self.status_file),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "plenum.bootstrap.engine"],
+            [sys.executable, *(words or ("-m", "plenum.bootstrap.engine"))],
             env=given | env,
             cwd=folder,
             stderr=subprocess.PIPE,
@@ -79,10 +80,10 @@ class Hosted:
 def host(tmp_path) -> Iterator[Callable[..., Hosted]]:
     started: list[Hosted] = []
 
-    def start(*, env: dict[str, str] | None = None, **endpoint: Any) -> Hosted:
+    def start(*words: str, env: dict[str, str] | None = None, **endpoint: Any) -> Hosted:
         fields: dict[str, Any] = {"name": MODEL, "model": MODEL} | endpoint
         spoken = {"PLENUM_ENDPOINT": msgspec.json.encode(Endpoint(**fields)).decode()}
-        started.append(Hosted(tmp_path, spoken | (env or {})))
+        started.append(Hosted(tmp_path, spoken | (env or {}), *words))
         return started[-1]
 
     yield start
@@ -101,6 +102,41 @@ def test_it_serves_a_real_model_and_says_so(host):
     assert it.status["weights_digest"].startswith("sha256:")
     it.process.send_signal(signal.SIGTERM)
     assert it.ended()[0] == 0
+
+
+AS_BEYOND_LOOPBACK = """
+import asyncio, dataclasses, os, pathlib, sys
+from plenum.bootstrap.engine import host_of, run
+host = dataclasses.replace(host_of(os.environ), tls=pathlib.Path("tls").absolute())
+sys.exit(asyncio.run(run(host)))
+"""
+
+
+def test_beyond_loopback_it_makes_a_certificate_and_tells_its_fingerprint(host, tmp_path):
+    it = host("-c", AS_BEYOND_LOOPBACK, **EMULATED)
+    it.ready()
+
+    assert it.status["url"] == f"https://127.0.0.1:{it.port}"
+    replica = Replica(run="r", engine="emulated", revision=1, pool="serve", phase="ready", url=it.status["url"])
+    reached = engine_for(msgspec.structs.replace(replica, certificate_sha256=it.status["certificate_sha256"]), KEY)
+
+    async def asked() -> int:
+        try:
+            return (await said(reached.open(CHAT, chat())))[0]
+        finally:
+            await reached.close()
+
+    assert asyncio.run(asked()) == 200
+    assert (tmp_path / "tls" / "own.key").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "speaks"), [("127.0.0.1", False), ("::1", False), ("", False), ("192.0.2.7", True)]
+)
+def test_where_others_can_listen_in_it_speaks_tls(address, speaks):
+    spoken = msgspec.json.encode(Endpoint(name=MODEL, model=MODEL)).decode()
+    host = host_of({"PLENUM_ENDPOINT": spoken, "PLENUM_PORT": "8000", "MASTER_ADDR": address})
+    assert (host.tls is not None) == speaks
 
 
 def test_told_to_stop_it_lets_streams_finish(host):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from plenum.bootstrap import tls
-from plenum.bootstrap.tls import Credentials, credentials
+from plenum.bootstrap.tls import Credentials, credentials, own_certificate
 from plenum.model.errors import FileError
 
 
@@ -55,6 +56,22 @@ def test_an_authority_signs_servers_and_no_other_authorities(tmp_path: Path) -> 
     assert (basics.ca, basics.path_length) == (True, 0)
     assert not server.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert (server.not_valid_after_utc - server.not_valid_before_utc).days <= 398  # longer, and clients refuse it
+
+
+def test_a_certificate_of_its_own_is_new_each_time_and_serves_those_that_look_at_names_and_dates(
+    tmp_path: Path,
+) -> None:
+    found, later = own_certificate(tmp_path / "tls", "192.0.2.7"), own_certificate(tmp_path / "tls", "192.0.2.7")
+    assert found.sha256 != later.sha256
+    assert Path(found.key_file).stat().st_mode & 0o077 == 0
+    shown = certificate(Path(later.file))
+    assert shown.fingerprint(hashes.SHA256()).hex() == later.sha256
+    now = datetime.datetime.now(datetime.UTC)
+    assert now - shown.not_valid_before_utc >= datetime.timedelta(days=1), "clocks differ"
+    assert shown.not_valid_after_utc - now > datetime.timedelta(days=365)
+    names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == ["192.0.2.7"]
+    assert not shown.extensions.get_extension_for_class(x509.BasicConstraints).value.ca, "it signs no others"
 
 
 def test_what_is_good_is_kept_and_what_is_not_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+
 import msgspec
 import pytest
 from tests.unit.control.cloud import Cloud, job
@@ -9,9 +12,11 @@ from tests.unit.control.cloud import Cloud, job
 from plenum.control import commands as c
 from plenum.control.controller import NOTE_EVERY_S
 from plenum.control.protocol import SyncRequest
+from plenum.control.state import State
 from plenum.model.process import Process, Simulated
 from plenum.ports.gateway import engine_key
 from plenum.ports.nodes import Report
+from plenum.ports.store import Snapshot
 
 
 @pytest.fixture
@@ -110,3 +115,19 @@ def test_only_digests_are_taken_for_digests_for_other_nodes_look_for_files_under
 ):
     (told,) = tell(cloud, phase="running", weights_digest=digest)
     assert told.get("weights_digest", "") == (digest if kept else "")
+
+
+@pytest.mark.parametrize(
+    ("sha256", "kept"), [("0f" * 32, True), ("0f" * 16, False), ("0F" * 32, False), ("\n" * 64, False)]
+)
+def test_a_certificate_is_taken_by_its_fingerprint_and_older_snapshots_have_none(cloud: Cloud, sha256: str, kept: bool):
+    (told,) = tell(cloud, phase="running", url="https://127.0.0.1:30000", certificate_sha256=sha256)
+    assert told.get("certificate_sha256", "") == (sha256 if kept else "")
+    ((name, its),) = cloud.state.jobs.items()
+    (run,) = its.runs()
+    assert run.certificate_sha256 == told.get("certificate_sha256", "")
+
+    older = re.sub(rb',?"certificate_sha256":"[^"]*"', b"", cloud.state.snapshot().data)
+    snapshot = Snapshot(position=cloud.state.position, data=older, digest=hashlib.sha256(older).hexdigest())
+    (run,) = State.from_snapshot(snapshot).jobs[name].runs()
+    assert (run.url, run.certificate_sha256) == ("https://127.0.0.1:30000", "")

@@ -40,6 +40,8 @@ def main() -> None:
     settings = msgspec.json.decode(sys.stdin.buffer.readline(MAX_SETTINGS_BYTES), type=Settings)
     front = _bound(settings, settings.port) if settings.certificate else None
     listener = _bound(settings, settings.handoff_port) if settings.caches else None
+    if listener is not None:
+        listener.listen()  # who comes as soon as the server answers, waits until hand-offs do
     server = _serve(settings, listener)
     try:
         asyncio.run(_run(settings, server.listening_address, listener, front))
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def _bound(settings: Settings, port: int) -> socket.socket:
-    """Take a port, at which nobody is heard before there is somebody to answer."""
+    """Take a port; until something listens there, who comes is turned away."""
     bound = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((settings.host, port))

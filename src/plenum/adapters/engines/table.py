@@ -106,11 +106,12 @@ def _sglang(start: Start) -> HttpEngine:
 
 
 def _gpu_server(kind: Callable[..., HttpEngine], made_by: Callable[..., Command], start: Start) -> HttpEngine:
-    server = Server(lambda: _command(made_by, start))
+    server = Server(lambda: command_of(made_by, start))
     return kind(start.url, key=start.key, certificate_sha256=sha256_of(start.certificate), server=server)
 
 
-def _command(made_by: Callable[..., Command], start: Start) -> Command:
+def command_of(made_by: Callable[..., Command], start: Start) -> Command:
+    """Return what starts vLLM or SGLang, made by the one or the other of :mod:`plenum.adapters.engines.gpu_servers`."""
     command = made_by(start.endpoint, start.pool, start.weights, host=start.host, port=start.port, key=start.key)
     own = start.certificate
     if own is None:

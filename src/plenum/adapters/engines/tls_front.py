@@ -17,6 +17,8 @@ MAX_OPEN = 1_024
 """Connections at once; more are closed as they come."""
 
 HANDSHAKE_S = 10.0
+"""Longest for one, and for taking leave."""
+
 PIECE_BYTES = 64 * 1024
 
 
@@ -33,7 +35,9 @@ async def serve_tls(listener: socket.socket, certificate: OwnCertificate, url: s
     assert there.port is not None
     passed_on = _passing_on(there.hostname, there.port)
     tls = showing(certificate)
-    server = await asyncio.start_server(passed_on, sock=listener, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S)
+    server = await asyncio.start_server(
+        passed_on, sock=listener, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S, ssl_shutdown_timeout=HANDSHAKE_S
+    )
     await server.serve_forever()
 
 
@@ -49,9 +53,11 @@ def _passing_on(host: str, port: int) -> Callable[[asyncio.StreamReader, asyncio
         try:
             with suppress(OSError):  # either end may go at any time, and the other is told by being closed
                 await _join(reader, writer, *await asyncio.open_connection(host, port))
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
         finally:
             opened -= 1
-            writer.close()
 
     return passed_on
 

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.engines import LLAMA
 
+from plenum.adapters.authorities import OwnCertificate
 from plenum.adapters.engines.gpu_servers import sglang_command, vllm_command
+from plenum.adapters.engines.table import Start, command_of, engine_to_start
 from plenum.model.endpoint import Endpoint, Pool
 from plenum.model.workload import Parallelism
 
@@ -134,3 +137,16 @@ def test_a_program_on_the_leash_ends_with_whoever_started_it(weights, monkeypatc
     while child.exists() and (child / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("engine", "made_by"), [("vllm", vllm_command), ("sglang", sglang_command)])
+def test_with_a_certificate_they_speak_tls_whatever_their_arguments_say(weights, engine, made_by):
+    own = OwnCertificate(file="/tls/own.pem", key_file="/tls/own.key", sha256="a" * 64)
+    endpoint = replace(_endpoint(arguments=("--ssl-certfile", "/other")), engine=engine)
+    start = Start(endpoint=endpoint, weights=weights, host="10.0.0.1", port=8123, certificate=own)
+
+    words = list(command_of(made_by, start).words)
+    assert words[-4:] == ["--ssl-certfile", "/tls/own.pem", "--ssl-keyfile", "/tls/own.key"]
+    reached = engine_to_start(start)
+    assert (reached.url, reached.certificate_sha256) == ("https://10.0.0.1:8123", own.sha256)
+    assert engine_to_start(replace(start, certificate=None)).url == "http://10.0.0.1:8123"

@@ -1,7 +1,9 @@
 """Hand-offs between two real llama.cpp processes: what is exact about them, and what happens to caches that went wrong."""
 
 import asyncio
+import hashlib
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from yarl import URL
 from plenum.adapters.engines.handoff import CACHES
 from plenum.adapters.engines.llamacpp import LlamaCpp
 from plenum.adapters.engines.llamacpp_handoff import First, Handoffs, Saved
+from plenum.bootstrap.tls import own_certificate
 from plenum.ports.engine import CHAT, COMPLETIONS, Handle, HandleError
 
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
@@ -230,6 +233,30 @@ def test_two_at_once_do_not_take_each_others_slot(pair):
     evaluated = (after.prompt_tokens - after.cached_tokens) - (before.prompt_tokens - before.cached_tokens)
     assert evaluated == len(asked)
     assert texts == [f" {count.stop}, {count.stop + 1}, {count.stop + 2}," for count in counts]
+
+
+def test_a_cache_is_fetched_over_tls_from_the_replica_that_its_handle_names_and_no_other(tmp_path):
+    one, other = own_certificate(tmp_path / "1", "127.0.0.1"), own_certificate(tmp_path / "2", "127.0.0.1")
+    folder = tmp_path / "caches"
+    folder.mkdir()
+
+    async def fetch(listener: socket.socket) -> None:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        engine = LlamaCpp("http://127.0.0.1:9")
+        handoffs = Handoffs(engine, folder, "sha256:d", 1, url=url, key="", certificate=one)
+        await handoffs.serve(listener)
+        name = "a-name-of-enough-letters"
+        (folder / name).write_bytes(b"cache")
+        handoffs._keep(name, 5)
+        sha256 = hashlib.sha256(b"cache").hexdigest()
+        saved = Saved(name=name, url=url, sha256=sha256, tokens=(), certificate_sha256=one.sha256)
+        assert (await handoffs._fetch(saved, 5)).read_bytes() == b"cache"
+        for known in (other.sha256, ""):
+            with pytest.raises(HandleError, match="cannot be fetched"):
+                await handoffs._fetch(msgspec.structs.replace(saved, certificate_sha256=known), 5)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asyncio.run(fetch(listener))
 
 
 def test_a_cache_stays_until_the_next_however_large_it_is(tmp_path, monkeypatch):

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from plenum.adapters.authorities import OwnCertificate, showing
 from plenum.adapters.engines import wire as wire_module
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.wire import MAX_HEADER_BYTES, MAX_WAITING_BYTES, Wire, WireError
+from plenum.bootstrap.tls import own_certificate
 from plenum.model.errors import FieldError
 from plenum.ports.engine import EngineError
 
@@ -17,7 +20,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(*scripts: Script) -> AsyncIterator[tuple[Wire, list[bytes]]]:
+async def serving(*scripts: Script, own: OwnCertificate | None = None) -> AsyncIterator[tuple[Wire, list[bytes]]]:
     """A server whose n-th connection goes by the n-th script; gives a client, and the heads of the requests."""
     heads: list[bytes] = []
     left = list(scripts)
@@ -44,8 +47,9 @@ async def serving(*scripts: Script) -> AsyncIterator[tuple[Wire, list[bytes]]]:
             writer.close()
             ended.set()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    wire = Wire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", {"X-One": "1"})
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=showing(own))
+    at = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    wire = Wire(f"https://{at}", {"X-One": "1"}, own.sha256) if own else Wire(f"http://{at}", {"X-One": "1"})
     try:
         yield wire, heads
     finally:
@@ -81,9 +85,11 @@ async def got(wire: Wire, body: bytes = b"x", path: str = "/p", silence_s: float
         exchange.close()
 
 
-def run(*scripts: Script, use: Callable[[Wire, list[bytes]], Awaitable[object]]) -> object:
+def run(
+    *scripts: Script, use: Callable[[Wire, list[bytes]], Awaitable[object]], own: OwnCertificate | None = None
+) -> object:
     async def go() -> object:
-        async with asyncio.timeout(20), serving(*scripts) as (wire, heads):
+        async with asyncio.timeout(20), serving(*scripts, own=own) as (wire, heads):
             return await use(wire, heads)
 
     return asyncio.run(go())
@@ -348,6 +354,38 @@ def test_nobody_there_and_nobody_answering(monkeypatch):
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(FieldError, match="no address"):
         HttpEngine(url)
+
+
+def test_a_certificate_that_was_told_is_trusted_and_its_connection_kept(tmp_path: Path):
+    async def use(wire: Wire, heads: list[bytes]) -> None:
+        assert [await got(wire), await got(wire, b"longer" * 20_000)] == [b"one", b"two"]
+        assert len(wire.connections) == 1
+
+    run(answering(whole(b"one"), whole(b"two")), use=use, own=own_certificate(tmp_path, "192.0.2.7"))
+
+
+def test_who_shows_another_certificate_is_told_nothing(tmp_path: Path):
+    shown, told = own_certificate(tmp_path / "shown", "127.0.0.1"), own_certificate(tmp_path / "told", "127.0.0.1")
+    heard = asyncio.Queue[bytes]()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            heard.put_nowait(await reader.read())
+        except ConnectionError:
+            heard.put_nowait(b"")
+
+    async def use(wire: Wire, heads: list[bytes]) -> None:
+        url = f"https://127.0.0.1:{wire._port}"
+        for known, why in ((told.sha256, "another certificate"), ("", "certificate verify failed")):
+            deceived = Wire(url, {"Authorization": "Bearer secret"}, known)
+            with pytest.raises(WireError, match=why):
+                await got(deceived)
+            assert not [each for each in deceived.connections if each.usable]
+        assert await heard.get() == b""
+
+    run(listen, listen, use=use, own=shown)
+    with pytest.raises(FieldError, match="must begin with https"):
+        Wire("http://127.0.0.1:9", {}, told.sha256)
 
 
 @pytest.mark.parametrize("headers", [{"X": "a\r\nY: b"}, {"X\n": "a"}, {"X": "a\x00"}])

@@ -29,7 +29,8 @@ if "--fail" in sys.argv:
     sys.exit(70)
 while not os.path.exists("go"):
     time.sleep(0.01)
-say(ready=True, url="http://127.0.0.1:" + os.environ["PLENUM_PORT"], weights_digest=os.environ["PLENUM_ENGINE_KEY"])
+url, key = "https://127.0.0.1:" + os.environ["PLENUM_PORT"], os.environ["PLENUM_ENGINE_KEY"]
+say(ready=True, url=url, weights_digest=key, certificate_sha256="0f")
 time.sleep(600)
 """
 
@@ -71,8 +72,8 @@ def test_a_run_that_notifies_is_starting_until_it_says_ready(tmp_path: Path):
     assert awaited(again, lambda report: report.message).phase == "starting"
     (tmp_path / "node" / "work" / "1-serve-0" / "go").touch()
     ready = awaited(again, lambda report: report.phase == "running")
-    assert ready.url.startswith("http://127.0.0.1:3")
-    assert ready.weights_digest == "its-own"
+    assert ready.url.startswith("https://127.0.0.1:3")
+    assert (ready.weights_digest, ready.certificate_sha256) == ("its-own", "0f")
     assert again.stop_all(1.0)
     again.close()
 
