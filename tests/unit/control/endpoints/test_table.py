@@ -17,7 +17,7 @@ from plenum.control.state import State
 from plenum.graph.build import FleetBuilder
 from plenum.model import Fleet
 from plenum.model.errors import FieldError
-from plenum.ports.gateway import Table
+from plenum.ports.gateway import Replica, Table
 from plenum.ports.policy import Arm, Experiment, Judge, Policy
 
 
@@ -40,6 +40,30 @@ def test_replicas_stand_where_their_nodes_do():
 
     assert [replica.site for replica in city.replicas()] == ["zurich"]
     assert city.state.served_version > version
+
+
+def test_gateways_are_told_which_certificate_a_replica_shows_and_older_tables_of_none():
+    city = City(1)
+    city.apply(chat())
+    city.run(10)
+    (before,) = city.replicas()
+    assert before.certificate_sha256 == ""
+    (job,) = city.state.jobs.values()
+    (unit,) = job.units.values()
+    told = ev.RunReported(
+        job=job.id,
+        unit=unit.key,
+        run=before.run,
+        node=before.node,
+        phase="running",
+        url="https://127.0.0.1:30000",
+        certificate_sha256="0f" * 32,
+    )
+    city.controller.append([ev.record_of(told, city.clock.now(), "test")])
+    (replica,) = city.replicas()
+    assert (replica.url, replica.certificate_sha256) == (told.url, told.certificate_sha256)
+    older = {name: value for name, value in msgspec.to_builtins(before).items() if name != "certificate_sha256"}
+    assert msgspec.convert(older, Replica) == before
 
 
 def test_a_fleet_of_which_less_was_noted_is_described_anew_by_who_leads_next():
