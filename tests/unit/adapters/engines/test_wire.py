@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -45,6 +45,8 @@ async def serving(*scripts: Script, own: OwnCertificate | None = None) -> AsyncI
             pass
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
             ended.set()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=showing(own))
@@ -376,7 +378,7 @@ def test_who_shows_another_certificate_is_told_nothing(tmp_path: Path):
 
     async def use(wire: Wire, heads: list[bytes]) -> None:
         url = f"https://127.0.0.1:{wire._port}"
-        for known, why in ((told.sha256, "another certificate"), ("", "certificate verify failed")):
+        for known, why in (("", "certificate verify failed"), (told.sha256, "another certificate")):
             deceived = Wire(url, {"Authorization": "Bearer secret"}, known)
             with pytest.raises(WireError, match=why):
                 await got(deceived)
