@@ -146,6 +146,22 @@ def test_an_operator_allows_networks_and_names():
         lab.close()
 
 
+def test_arguments_that_name_what_is_the_node_s_are_an_operator_s_to_give():
+    import dataclasses
+
+    lab = Lab(dataclasses.replace(SETTINGS, arguments=("--hf-overrides",)), simulate=False)
+    risky = CHAT | {"arguments": ["--max-num-seqs", "8", "--chat-template=/etc/passwd"]}
+    try:
+        refused = problem(put(lab, **risky))
+        assert (refused["code"], "--chat-template" in refused["detail"]) == ("auth.forbidden", True)
+        assert put(lab, "a", **CHAT | {"arguments": ["--max-num-seqs", "8", "--hf-overrides", "{}"]}).status_code == 201
+        assert put(lab, "b", "root", **risky).status_code == 201
+        assert put(lab, "b", **risky | {"slo": {"ttft": "1s"}}).status_code == 200, "what an operator gave may stay"
+        assert put(lab, "b", **risky | {"arguments": [*risky["arguments"], "--port=1"]}).status_code == 403
+    finally:
+        lab.close()
+
+
 # -- keys -------------------------------------------------------------------------------------------
 
 

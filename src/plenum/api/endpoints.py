@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from starlette.responses import Response
 
+from plenum.adapters.engines.arguments import risky_argument
 from plenum.adapters.manifests.endpoints import ServedResource
 from plenum.api import served_views
 from plenum.api.call import Call
@@ -17,6 +18,7 @@ from plenum.control.commands import AbsentError, ChangedError, TakenError
 from plenum.control.endpoints.commands import apply_endpoint, delete_endpoint
 from plenum.control.endpoints.status import status_of
 from plenum.control.records import Job
+from plenum.model import endpoint as model
 
 
 def found(call: Call) -> bool:
@@ -47,6 +49,7 @@ async def apply(call: Call, manifest: ServedResource, *, only_new: bool = False)
     if old is None and endpoint.id in state.jobs and state.jobs[endpoint.id].phase not in ("Succeeded", "Failed"):
         raise TakenError(f"there is a job {endpoint.id} already; delete it first, or choose another name")
     _check_attached(call, endpoint.attached)
+    _check_arguments(call, endpoint, old.spec if old else None)
     version = 0 if only_new else call.if_version(manifest.version, old.version if old else None)
     command = apply_endpoint(endpoint, manifest.manifest, if_version=version)
     if call.dry:
@@ -119,6 +122,23 @@ def _check_attached(call: Call, urls: tuple[str, ...]) -> None:
             raise ForbiddenError(
                 f"servers at {host[:80]} may not be attached here: an operator allows addresses with the setting attach of the API"
             )
+
+
+def _check_arguments(call: Call, wanted: model.Endpoint, old: model.Endpoint | None) -> None:
+    """Keep a tenant's engine from files, code, addresses and keys of the node that it runs on; what an operator gave it may stay.
+
+    Raises
+    ------
+    ForbiddenError
+        An argument may name one.
+    """
+    if call.principal.operator or (old and (old.engine, old.arguments) == (wanted.engine, wanted.arguments)):
+        return
+    if name := risky_argument(wanted.engine, wanted.arguments, call.context.settings.arguments):
+        raise ForbiddenError(
+            f"spec.arguments: {name[:80]} is not among the arguments of {wanted.engine} that name no file, code, address or key; an "
+            "operator can apply this endpoint, or allow the argument with the setting arguments of the API"
+        )
 
 
 def _covers(allowed: str, host: str) -> bool:

@@ -130,6 +130,9 @@ class ApiSettings:
         Records of refusals of one source; what is more is summed up once a minute, as these records are kept for ever.
     attach
         Addresses, networks and host names of servers that endpoints may attach, besides this control plane's own nodes.
+    arguments
+        Arguments of engines, such as ``--tokenizer``, that tenants may give in ``spec.arguments`` besides those that are known to name no
+        file, code, address or key; ``*``: all.
     backup_folder
         Where a backup is put while it is sent; empty: the system's folder for temporary files.
     """
@@ -149,6 +152,7 @@ class ApiSettings:
     audit_most: int = 100
     audit_rate: Rate = Rate(per_s=0.2, burst=1_000)
     attach: tuple[str, ...] = ("127.0.0.0/8", "::1/128", "localhost")
+    arguments: tuple[str, ...] = ()
     backup_folder: str = ""
     jwt: tuple[JwtIssuer, ...] = ()
 

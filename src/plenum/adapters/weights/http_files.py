@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 
@@ -18,10 +19,55 @@ MAX_ANSWER_BYTES = 4 * 2**20
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
-def new_client(transport: httpx.BaseTransport | None = None) -> httpx.Client:
-    """Return a client that follows redirects (credentials stay with the host that they are for) and needs answers in time."""
-    hooks = {"response": [_stays_outside]}
+def new_client(transport: httpx.BaseTransport | None = None, *, outside: bool = False) -> httpx.Client:
+    """Return a client that follows redirects (credentials stay with the host that they are for) and needs answers in time.
+
+    Parameters
+    ----------
+    outside
+        Whether it may connect to nothing of this machine and its network; else that holds once it has connected to a store elsewhere.
+    """
+    hooks: dict[str, list[Any]] = {"request": [Connections(outside).watch], "response": [_stays_outside]}
     return httpx.Client(timeout=TIMEOUT, follow_redirects=True, max_redirects=5, event_hooks=hooks, transport=transport)
+
+
+class Connections:
+    """A client's connections, looked at before anything is sent: a name may mean another address than when it was checked."""
+
+    def __init__(self, outside: bool = False) -> None:
+        self._outside = outside
+        self._inside = False
+
+    def watch(self, request: httpx.Request) -> None:
+        """Look at the connection that a request is sent over, if that is a new one."""
+        direct = False
+
+        def look(event: str, info: Mapping[str, Any]) -> None:
+            nonlocal direct
+            if event == "connection.connect_tcp.started":
+                direct = (
+                    info["host"] == request.url.raw_host.decode()
+                )  # else it is a proxy, which the node's operator chose
+            elif event == "connection.connect_tcp.complete" and direct:
+                self.take(request.url.host, info["return_value"])
+
+        request.extensions = {**request.extensions, "trace": look}
+
+    def take(self, host: str, stream: Any) -> None:
+        """Take a connection to a host.
+
+        Raises
+        ------
+        WeightsError
+            It leads from a store elsewhere into this network; then it is closed.
+        """
+        inside = _is_inside(stream.get_extra_info("server_addr")[0])
+        if inside and self._outside:
+            stream.close()
+            raise WeightsError(f"{host} is within this network, and the store is not")
+        # The first connection is the store's own, and tells where that is.
+        self._inside = self._inside or inside
+        self._outside = not self._inside
 
 
 def is_inside(host: str) -> bool:
@@ -30,7 +76,11 @@ def is_inside(host: str) -> bool:
         found = {str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError):
         return host.rstrip(".").lower().endswith("localhost")
-    return not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found)
+    return any(_is_inside(address) for address in found)
+
+
+def _is_inside(address: str) -> bool:
+    return not ipaddress.ip_address(address.partition("%")[0]).is_global
 
 
 def _stays_outside(answer: httpx.Response) -> None:

@@ -21,7 +21,7 @@ import pytest
 from tests.unit.adapters.weights.stores import COMMIT, Store, hub, registry, served, titled
 
 from plenum.adapters.weights import DigestError, Staged, UnknownWeightsError, WeightsError, stage
-from plenum.adapters.weights.http_files import new_client
+from plenum.adapters.weights.http_files import Connections, new_client
 from plenum.adapters.weights.listings import AwayError, BrokenError
 
 BIG = random.Random(1).randbytes(1 << 20)
@@ -317,6 +317,35 @@ def test_a_registry_elsewhere_makes_nobody_ask_services_of_this_network(
     monkeypatch.setattr("plenum.adapters.weights.registries.new_client", lambda: client)
     with pytest.raises(WeightsError, match="within this network"):
         staging("oci://registry.example.com/models/small:v1")
+
+
+def test_a_name_that_means_this_network_by_now_is_sent_nothing(store: Store) -> None:
+    with new_client(outside=True) as client, pytest.raises(WeightsError, match=r"127\.0\.0\.1 is within this network"):
+        client.get(store.url)
+    assert not store.asked
+    with new_client() as client:
+        assert client.get(store.url).status_code == 404
+
+
+def test_where_a_store_is_its_first_connection_tells() -> None:
+    class Stream:
+        def __init__(self, address: str) -> None:
+            self.address, self.closed = address, False
+
+        def get_extra_info(self, info: str) -> tuple[str, int]:
+            return self.address, 443
+
+        def close(self) -> None:
+            self.closed = True
+
+    within = Connections()
+    for address in ("10.0.0.7", "8.8.8.8", "::1"):
+        within.take("registry", Stream(address))
+    elsewhere, stream = Connections(), Stream("::ffff:127.0.0.1")
+    elsewhere.take("registry", Stream("8.8.8.8"))
+    with pytest.raises(WeightsError, match="registry is within this network"):
+        elsewhere.take("registry", stream)
+    assert stream.closed
 
 
 def test_an_answer_without_end_is_read_no_further_than_it_may_be(staging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
