@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from plenum.gateway.answers import JSON, Headers, client_id, error_body, error_event, error_headers, invalid
 from plenum.gateway.inference import new_id
-from plenum.gateway.read import Wishes
+from plenum.gateway.read import Wishes, cost_bytes
 from plenum.gateway.request import RefusedError
 from plenum.ports.gateway import Key
 
@@ -158,7 +158,19 @@ class Call:
             if part:
                 self._hold(len(part))  # as it comes: what is only announced would take others' room, and cost nothing
                 parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        raw = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._hold_all(cost_bytes(raw))
+        return raw
+
+    def _hold_all(self, size_bytes: int) -> None:
+        """Set aside what reading a body takes, beyond the room that it has had as it came."""
+        most_bytes = self.gateway.settings.tenant_bodies_bytes
+        if size_bytes > most_bytes:
+            sentence = f"to read this body would take {size_bytes:,} bytes of memory, and a tenant's open requests may hold {most_bytes:,}"
+            raise invalid(
+                "", f"{sentence}; send fewer items or less text at once", code="request.too_large", status=413
+            )
+        self._hold(size_bytes - self.held_bytes)
 
     def _hold(self, size_bytes: int) -> None:
         self.gateway.room.take(self.key.tenant, size_bytes)

@@ -28,6 +28,15 @@ MAX_NESTED = 262_144
 SALTED = frozenset({"vllm", "sglang", "emulated"})
 """Engines that keep prefixes of different ``cache_salt`` apart."""
 
+TEXT_TIMES = 5
+"""As much as its bytes a text comes to, of characters of one byte; of wider ones to two or three times that."""
+
+ITEM_BYTES = 120
+"""What an item of a list or an object comes to at most beside its text, as Python keeps it."""
+
+_FOUR_BYTES = (*(bytes([lead]) for lead in range(0xF0, 0xF5)), b"\\ud", b"\\uD")
+"""Begin characters in whose presence a text takes four bytes a character."""
+
 _BATCH_TIERS = frozenset({"flex", "batch"})
 _decoder = msgspec.json.Decoder()
 
@@ -151,6 +160,15 @@ def keep_apart(body: dict[str, Any], engine: str, salt: str, *, shared: bool) ->
         body["cache_prompt"] = False
     elif engine in SALTED and salt:
         body["cache_salt"] = salt
+
+
+def cost_bytes(raw: bytes) -> int:
+    """Return what a body comes to in memory at most while it is read: as it came, several times as text, and written anew."""
+    if any(start in raw for start in _FOUR_BYTES):
+        times = 3 * TEXT_TIMES
+    else:
+        times = TEXT_TIMES if raw.isascii() and b"\\u" not in raw else 2 * TEXT_TIMES
+    return len(raw) * times + ITEM_BYTES * raw.count(b",")
 
 
 def read_object(raw: bytes) -> dict[str, Any]:

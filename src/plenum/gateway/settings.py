@@ -39,7 +39,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     body_bytes, body_s
         Largest request, and longest that one may take to arrive.
     bodies_bytes, tenant_bodies_bytes
-        What the bodies of all requests that are open may come to, and those of one tenant.
+        What the bodies of all requests that are open may come to in memory, read as well as raw, and those of one tenant.
     headers_bytes, headers_s
         The same of its head.
     idle_s

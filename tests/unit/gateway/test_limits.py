@@ -136,7 +136,7 @@ def test_bodies_that_are_open_have_room_for_each_tenant_and_in_all(tmp_path):
         settings = GatewaySettings(bodies_bytes=300, tenant_bodies_bytes=200)
         async with canned_gateway(tmp_path, CannedDispatch(), settings=settings) as (_, gateway):
 
-            async def ask(secret: str, size_bytes: int) -> bytes:
+            async def ask(secret: str, size_bytes: int, *, more: bool = True) -> bytes:
                 come = [b"x" * size_bytes] * (size_bytes > 0)
                 said: list[MutableMapping[str, Any]] = []
                 headers = [(b"authorization", b"Bearer " + secret.encode()), (b"content-length", b"200")]
@@ -150,7 +150,7 @@ def test_bodies_that_are_open_have_room_for_each_tenant_and_in_all(tmp_path):
 
                 async def receive() -> dict[str, Any]:
                     if come:
-                        return {"type": "http.request", "body": come.pop(), "more_body": True}
+                        return {"type": "http.request", "body": come.pop(), "more_body": more}
                     if not said:
                         await asyncio.Event().wait()
                     return {"type": "http.disconnect"}
@@ -170,6 +170,7 @@ def test_bodies_that_are_open_have_room_for_each_tenant_and_in_all(tmp_path):
             for each in (*announced, *waiting):
                 each.cancel()
             await asyncio.gather(*announced, *waiting, return_exceptions=True)
+            assert await ask(SECRET, 100, more=False) == "request.too_large", "read, it takes more than there ever is"
             assert gateway.room.held_bytes == 0
 
     asyncio.run(go())

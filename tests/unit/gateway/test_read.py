@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from plenum.gateway.directory import Directory
 from plenum.gateway.estimates import Estimates
-from plenum.gateway.read import Wishes, read_ask
+from plenum.gateway.read import Wishes, cost_bytes, read_ask
 from plenum.gateway.request import RefusedError
 from plenum.gateway.settings import GatewaySettings
 from plenum.model.endpoint import Endpoint
@@ -48,6 +49,28 @@ def chat(content="hello", **more) -> dict:
 
 def part(**said) -> dict:
     return chat([{"type": "text", "text": "look"}, said])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(chat("a" * 2**19)),
+        json.dumps(chat("a" * 2**19 + "😀"), ensure_ascii=False),
+        json.dumps(chat("a" * 2**19 + "中")),
+        json.dumps(chat("é" * 2**19), ensure_ascii=False),
+        json.dumps({"model": "chat", "messages": [chat()["messages"][0]] * 8_000}),
+        json.dumps({"model": "chat", "prompt": [30_000] * 100_000}),
+        json.dumps({"model": "chat", "prompt": [5] * 100_000}),
+    ],
+)
+def test_a_body_is_counted_as_what_it_takes_once_it_is_read(body: str):
+    path, raw = CHAT if "messages" in body else COMPLETIONS, body.encode()
+    read(raw, path=path)
+    tracemalloc.start()
+    read(raw, path=path)
+    taken_bytes = len(raw) + tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken_bytes <= cost_bytes(raw) <= 2.5 * taken_bytes
 
 
 def test_a_plain_chat():
