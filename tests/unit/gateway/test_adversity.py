@@ -19,6 +19,7 @@ from plenum.adapters.engines.kv_events import Stored
 from plenum.adapters.engines.llamacpp import LlamaCpp
 from plenum.bootstrap.gateway import last_address
 from plenum.gateway.batch_lines import Batch, Line, Open
+from plenum.gateway.connections import Guard
 from plenum.gateway.dispatch import Dispatcher
 from plenum.gateway.files import Files
 from plenum.gateway.journal import Journal
@@ -27,7 +28,6 @@ from plenum.gateway.moderation import MAX_PROMPT_CHARACTERS, Moderation
 from plenum.gateway.prompts import read_texts
 from plenum.gateway.request import Ask, RefusedError
 from plenum.gateway.rows import HEAD_BYTES, OPEN, ROW_BYTES
-from plenum.gateway.server import Guard
 from plenum.gateway.settings import GatewaySettings, ModerationSettings
 from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
 from plenum.model.errors import FieldError
