@@ -3,8 +3,10 @@
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 from tests.api.lab import MANY, Lab, problem
 
@@ -12,6 +14,7 @@ from plenum.api import ApiSettings, Rate
 from plenum.api.parameters import MAX_INTEGER, Parameter
 from plenum.api.rates import MAX_SOURCES, Rates
 from plenum.api.redact import OTHERS, body_for, text_for
+from plenum.bootstrap.server import http_server
 from plenum.control.events import JobWaiting, TokenIssued, record_of
 from plenum.ports.store import StoreError
 
@@ -372,3 +375,34 @@ def test_numbers_are_read_without_surprises() -> None:
     for text in ("nan", "inf", "-1", "11", "1" * 50, "", "x"):
         with pytest.raises(Exception, match="number"):
             number.read(text)
+
+
+# -- connections ------------------------------------------------------------------------------------
+
+
+def test_connections_that_ask_for_nothing_end_and_others_are_served() -> None:
+    settings = ApiSettings(headers_s=0.2)
+    lab = Lab(settings, simulate=False)
+
+    async def go() -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.setblocking(False)
+        server = http_server(lab.app, settings, None)
+        serving = asyncio.create_task(server.serve([listening]))
+        place = listening.getsockname()
+        async with asyncio.timeout(60.0):
+            silent = [await asyncio.open_connection(*place) for _ in range(3)]
+            for reader, writer in silent:
+                assert await reader.read() == b""
+                writer.close()
+            async with httpx.AsyncClient() as client:
+                answer = await client.get(f"http://127.0.0.1:{place[1]}/healthz")
+            assert answer.status_code == 200
+            server.should_exit = True
+            await serving
+
+    try:
+        lab.run(go())
+        assert b'connections_dropped_total{why="slow-head"} 3.0' in lab.context.metrics.exposition()
+    finally:
+        lab.close()

@@ -47,6 +47,10 @@ class Metrics:
             registry=registry,
         )
         self.in_flight = Gauge("plenum_http_requests_in_flight", "Requests and streams open.", registry=registry)
+        self.connections = Gauge("plenum_http_connections", "Connections of clients.", registry=registry)
+        self.connections_dropped = Counter(
+            "plenum_http_connections_dropped", "Connections ended for what they did.", ["why"], registry=registry
+        )
         self.refusals = Counter("plenum_http_refusals", "Requests refused.", ["code"], registry=registry)
         self._decision_s = Histogram(
             "plenum_decision_duration_seconds", "Time that decisions took.", buckets=_DECISION_S, registry=registry

@@ -112,6 +112,10 @@ class ApiSettings:
         Largest request; the large one for fleets and agents.
     body_timeout_s
         Longest that a request may take to arrive.
+    connections
+        At once; fewer where the system lets the process have fewer files.
+    headers_bytes, headers_s
+        Largest head of a request, and longest that a new connection may take to send one.
     in_flight
         Requests and streams at once; more are turned away with 503.
     watchers, watchers_each
@@ -142,6 +146,9 @@ class ApiSettings:
     body_bytes: int = MIB
     large_body_bytes: int = 8 * MIB
     body_timeout_s: float = 30.0
+    connections: int = 8192
+    headers_bytes: int = 64 * 2**10
+    headers_s: float = 10.0
     in_flight: int = 4096
     watchers: int = 1024
     watchers_each: int = 32

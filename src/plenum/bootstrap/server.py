@@ -27,8 +27,12 @@ from plenum.model.errors import FieldError, FileError, PlenumError, Where
 from plenum.ports.store import EventStore
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from plenum.adapters.nodes.local import LocalDriver
     from plenum.api.settings import ApiSettings
+    from plenum.bootstrap.tls import Credentials
+    from plenum.gateway.connections import Server
 
 OPERATOR = "operator"
 DEFAULT_TENANT = "default"
@@ -114,8 +118,6 @@ async def _awaited(work: Awaitable[None]) -> None:
 @asynccontextmanager
 async def running(config: ServerConfig, *, new_token: bool = False, stop_local_work: bool = True):
     """Start a control plane, yield a :class:`Running`, and stop it in good order."""
-    import uvicorn
-
     from plenum.api.app import create_app
 
     private_folder(config.data)
@@ -132,20 +134,7 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
         stack.push_async_callback(service.stop)
         settings = read_settings(config)
         files = _tls(config)
-        server = _Server(
-            uvicorn.Config(
-                create_app(service, settings),
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                ssl_certfile=str(files.certificate) if files else None,
-                ssl_keyfile=str(files.key) if files else None,
-                timeout_graceful_shutdown=3,
-                timeout_keep_alive=75,
-                server_header=False,
-                proxy_headers=False,  # nobody may say for a caller where it comes from
-            )
-        )
+        server = http_server(create_app(service, settings), settings, files)
         serving = asyncio.create_task(server.serve([listening]))
         stack.push_async_callback(_closed, service, server, serving)
         # Alone on its store it will lead, as soon as the lease of the one before has lapsed, which a crash leaves behind.
@@ -180,18 +169,38 @@ async def running(config: ServerConfig, *, new_token: bool = False, stop_local_w
         )
 
 
-class _Server:
-    """uvicorn without signal handlers of its own: whoever starts it decides when it stops."""
+def http_server(app: FastAPI, settings: ApiSettings, files: Credentials | None) -> Server:
+    """Return what serves an API, over TLS where there are files for that; connections are bounded as a gateway's are."""
+    import uvicorn
 
-    def __new__(cls, config: Any) -> Any:
-        import uvicorn
+    from plenum.gateway.connections import Bounds, Places, Server, room_for
 
-        class Quiet(uvicorn.Server):
-            @contextmanager
-            def capture_signals(self):
-                yield
-
-        return Quiet(config)
+    metrics = app.state.context.metrics
+    bounds = Bounds(
+        # More files than it was started with are not asked for: the jobs of this host would have that limit from here.
+        connections=room_for(settings.connections, files_each=1, raising=False),
+        connections_per_client=settings.connections,
+        headers_bytes=settings.headers_bytes,
+        headers_s=settings.headers_s,
+        stall_s=settings.send_timeout_s,
+    )
+    places = Places(
+        bounds, changed=metrics.connections.inc, dropped=lambda why: metrics.connections_dropped.labels(why).inc()
+    )
+    config = uvicorn.Config(
+        app,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ssl_certfile=files.certificate if files else None,
+        ssl_keyfile=files.key if files else None,
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=75,
+        server_header=False,
+        proxy_headers=False,  # nobody may say for a caller where it comes from
+    )
+    return Server(config, places)
 
 
 def read_settings(config: ServerConfig) -> ApiSettings:

@@ -87,19 +87,26 @@ class Places:
         self._changed(-1)
 
 
-def room_for(connections: int) -> int:
-    """Let the process have as many files open as connections need; returns how many connections that is enough for.
+def room_for(connections: int, *, files_each: int = 2, raising: bool = True) -> int:
+    """Return for how many connections a process may have files open: all that are wanted, or as many as the system lets it have.
 
-    Else clients would take what connections to engines need, and engines that are well would count as lost.
+    Else clients would take the files that it needs besides; of a gateway, engines that are well would count as lost.
+
+    Parameters
+    ----------
+    files_each
+        Of a gateway two: its connections to engines may become as many.
+    raising
+        Whether it may ask for a higher limit, which processes that it starts have from it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return connections
-    wanted = 2 * connections + SPARE_FILES
-    if soft < wanted:
+    wanted = files_each * connections + SPARE_FILES
+    if soft < wanted and raising:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(min(connections, (soft - SPARE_FILES) // 2), 1)
+    return max(min(connections, (soft - SPARE_FILES) // files_each), 1)
 
 
 class Server(uvicorn.Server):
