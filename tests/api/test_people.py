@@ -42,6 +42,8 @@ def test_an_admin_sets_their_tenants_experiments_and_nothing_else_of_it(lab: Lab
         refused = lab.ask("PUT", "/tenants/research", "ada", json={"spec": {**spec, "experiments": [tone], **more}})
         assert (refused.status_code, problem(refused)["code"]) == (403, "auth.forbidden")
     assert lab.ask("PUT", "/tenants/research", "max", json={"spec": spec}).status_code == 403
+    refused = problem(lab.ask("PUT", "/tenants/research", "max", json={"spec": spec}))
+    assert "a change of the tenant itself; its admins change its spec.experiments" in refused["detail"]
     assert lab.ask("PUT", "/tenants/vision", "ada", json={"spec": {"experiments": [tone]}}).status_code == 404
     moderated = lab.ask("PUT", "/tenants/research", json={"spec": {**spec, "moderation": moderation}}).json()["spec"]
     assert moderated == {**spec, "moderation": moderation}

@@ -49,6 +49,15 @@ class Gateways:
         return self._seen
 
 
+_IN_WORDS = {
+    "experiments:write": (
+        "a change of the tenant itself",
+        "its admins change its spec.experiments, and operators the rest",
+    ),
+}
+"""Actions that do not say themselves what somebody wanted, and who may."""
+
+
 class ApiContext:
     """One API's parts. Lives on the event loop's thread, as the service's state does."""
 
@@ -130,9 +139,8 @@ class ApiContext:
         if principal.kind == "user" and target.kind == "Tenant":
             if not self.policies.allows(principal, "tenants:read", target):
                 raise HiddenError(f"there is no tenant {target.name}, or it is not yours to see")
-            raise ForbiddenError(
-                f"your role in tenant {target.name} does not allow {action}; ask an admin of the tenant"
-            )
+            what, whom = _IN_WORDS.get(action, (action, "ask an admin of the tenant"))
+            raise ForbiddenError(f"your role in tenant {target.name} does not allow {what}; {whom}")
         if principal.kind == "user" and target.kind == "Account":
             raise HiddenError(f"there is no user {target.name}, or it is not yours to see")
         if principal.kind != "user":

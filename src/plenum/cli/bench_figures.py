@@ -13,7 +13,7 @@ import numpy as np
 from plenum.cli import charts
 from plenum.cli.sentences import write_sentences
 from plenum.cli.tables import Column, write_table
-from plenum.model.units import show_duration
+from plenum.model.units import counted, show_duration
 
 if TYPE_CHECKING:
     from plenum.adapters.load import Gauge, Measured, Summary
@@ -28,6 +28,9 @@ LATENCIES = (
 LATE_S = 0.02
 """Above this the sender's own lateness is told."""
 
+FEW = 20
+"""Requests below which no rate is told at which they came."""
+
 POINTS = 200
 """Of a drawn curve."""
 
@@ -35,7 +38,7 @@ POINTS = 200
 def print_run(endpoint: str, label: str, gauge: Gauge, seen: Summary, beside: Beside | None) -> None:
     """Print what was measured, and the prediction beside it."""
     write_sentences(
-        f"{endpoint}: {label}, {seen.requests:,} request{'s' if seen.requests > 1 else ''} over {show_duration(seen.span_s)}; on average "
+        f"{endpoint}: {label}, {counted(seen.requests, 'request')} over {show_duration(seen.span_s)}; on average "
         f"{_number(seen.isl)} prompt tokens ({_number(seen.cached)} cached) and {_number(seen.osl)} output tokens",
         "",
     )
@@ -45,9 +48,7 @@ def print_run(endpoint: str, label: str, gauge: Gauge, seen: Summary, beside: Be
     if beside:
         click.echo()
         _print_beside(seen, beside)
-    before = (
-        f"Before them, {gauge.requests} short requests told how words become tokens there; they count as usage too."
-    )
+    before = f"Before them, {counted(gauge.requests, 'short request')} told how words become tokens there; they count as usage too."
     write_sentences("", *_notes(seen), before)
 
 
@@ -88,8 +89,10 @@ def _print_service(seen: Summary) -> None:
     goodput = f"{_number(seen.goodput_rps)} a second; {100 * seen.slo_attained:.1f} % of all kept every promise"
     if not math.isfinite(seen.slo_attained):
         goodput = "nothing is promised: give the endpoint an slo, or --slo"
+    # Of a handful one cannot say at which rate they came, nor compare that with one that counts the wait for the last.
+    offered = f" of {_number(seen.offered_rps)} offered" if seen.requests >= FEW else ""
     rows = [
-        ("requests a second", f"{_number(seen.served_rps)} served of {_number(seen.offered_rps)} offered"),
+        ("requests", f"{seen.served:,} of {seen.requests:,} served, {_number(seen.served_rps)} a second{offered}"),
         ("goodput", goodput),
         ("output tokens a second", _number(seen.output_tokens_per_s)),
         ("in flight", _number(seen.in_flight)),

@@ -12,6 +12,7 @@ from plenum.cli.cloud import choose_context, connected
 from plenum.cli.complete import complete_node
 from plenum.cli.exits import NO
 from plenum.cli.patience import Patience, choose_timeout
+from plenum.model.units import counted
 
 if TYPE_CHECKING:
     from plenum.adapters.client import Client
@@ -51,9 +52,9 @@ def _emptied(client: Client, node: str, patience: Patience) -> bool:
             click.echo(f"node/{node} is empty")
             return True
         if left != shown:
-            click.echo(f"node/{node}: {left} replicas left", err=True)
+            click.echo(f"node/{node}: {counted(left, 'replica')} left", err=True)
             shown = left
         if patience.is_over():
-            click.echo(f"node/{node} still has {left} replicas after {patience}", err=True)
+            click.echo(f"node/{node} still has {counted(left, 'replica')} after {patience}", err=True)
             return False
         time.sleep(POLL_S)

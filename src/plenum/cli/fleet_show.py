@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plenum.cli.console import choose_output, console, write_json
+from plenum.model.units import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -269,7 +270,8 @@ def _title(view: View, axis: str) -> Any:
 
     fleet = view.fleet
     text = Text(fleet.name, style="bold")
-    text.append(f"  {fleet.n_nodes:,} nodes, {fleet.n_gpus:,} GPUs, {len(view.running):,} workloads", style="not bold")
+    size = f"{counted(fleet.n_nodes, 'node')}, {counted(fleet.n_gpus, 'GPU')}"
+    text.append(f"  {size}, {counted(len(view.running), 'workload')}", style="not bold")
     return text.append(f"; axis {axis}", style="not bold")
 
 

@@ -7,6 +7,7 @@ import sys
 import click
 
 from plenum.cli.console import choose_output, console, write_json
+from plenum.model.units import counted
 
 
 @click.command()
@@ -36,10 +37,9 @@ def command(file: str, output: str) -> None:
             out.print(f"{finding.severity}:", style=colour, end=" ")
             out.print(f"{place}: {finding.sentence}{more}", markup=False, soft_wrap=True)
         rest = len(found) - errors
-        size = f"{fleet.n_nodes:,} nodes, {fleet.n_gpus:,} GPUs"
-        out.print(f"{fleet.name}: {size}: {_count(errors, 'error')}, {_count(rest, 'warning')}", markup=False)
+        size = f"{counted(fleet.n_nodes, 'node')}, {counted(fleet.n_gpus, 'GPU')}"
+        out.print(
+            f"{fleet.name}: {size}: {counted(errors or 'no', 'error')}, {counted(rest or 'no', 'warning')}",
+            markup=False,
+        )
     sys.exit(1 if errors else 0)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"

@@ -12,7 +12,7 @@ import click
 
 from plenum.cli.tables import Column
 from plenum.cli.times import age, clock
-from plenum.model.units import show
+from plenum.model.units import counted, show
 
 Item = dict[str, Any]
 Cells = list[tuple[Column, object]]
@@ -156,7 +156,7 @@ def job_note(status: Item) -> str:
     if waiting:
         return waiting.get("sentence") or waiting["code"]
     if failures := status.get("failures"):
-        return f"failed {failures} time{'s' if failures > 1 else ''} before"
+        return f"failed {counted(failures, 'time')} before"
     return status.get("message", "")
 
 

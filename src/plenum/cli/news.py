@@ -17,6 +17,7 @@ from plenum.cli.tables import clean, terminal_width
 if TYPE_CHECKING:
     from plenum.control.records import Job
     from plenum.control.service import Service
+    from plenum.control.state import State
 
 COLOURS = {
     "running": "cyan",
@@ -26,6 +27,9 @@ COLOURS = {
     "failed": "red",
     "stopping": "yellow",
 }
+CHAT_MODEL = "smollm2"
+"""What a newcomer is shown to serve and to ask."""
+
 NAME_WIDTH = 20
 PHASE_WIDTH = 9
 
@@ -88,7 +92,11 @@ class News:
             ended = sorted(state.ended, key=lambda job: (not state.jobs[job].process.imitated, state.jobs[job].uid))
             # Of an endpoint's replicas, the endpoint is what people know.
             waits = state.jobs[waiting[0]].owner or waiting[0] if waiting else ""
-            click.echo("\n" + hint(ended[-1] if ended else "", waits) + "\n")
+            click.echo("\n" + hint(ended[-1] if ended else "", waits, CHAT_MODEL in _models(state)) + "\n")
+
+
+def _models(state: State) -> set[str]:
+    return {found.spec.model for found in state.endpoints.values() if not found.stop}
 
 
 def _serves(job: Job) -> bool:
@@ -133,13 +141,13 @@ def line_of(job_id: str, phase: str, text: str, at: float, width: int | None) ->
     return "\n".join((f"{head}{word}  {lines[0]}".rstrip(), *(" " * indent + line for line in lines[1:])))
 
 
-def hint(ended: str, waiting: str) -> str:
-    """Return what to try next, given a job that has ended and one that waits, if there are any."""
+def hint(ended: str, waiting: str, is_served: bool = False) -> str:
+    """Return what to try next, given a job that has ended and one that waits, if there are any, and whether the usual model is served."""
     tries = [
         (f"explain {waiting}", "what it waits for, and what would help") if waiting else None,
         (f"describe job {ended}", "the story of a job") if ended else None,
         (f"logs {ended}", "what its first replica wrote") if ended else None,
-        ("serve smollm2", "a real language model on this machine"),
+        None if is_served else (f"serve {CHAT_MODEL}", "a real language model on this machine"),
         ("top", "what is in use, by whom, and what waits"),
         ("apply -f FILE", "what manifests of yours describe"),
     ]

@@ -14,7 +14,7 @@ from plenum.cli import charts
 from plenum.cli.sentences import write_sentences
 from plenum.cli.serving_cluster import words_of
 from plenum.cli.tables import Column, terminal_width, write_table
-from plenum.model.units import show_duration
+from plenum.model.units import counted, show_duration
 from plenum.serving.admission import VERDICTS
 from plenum.sim.serving import REASONS
 
@@ -119,7 +119,7 @@ def print_run(
         click.echo()
         click.echo(charts.terminal_text(_panel(outcomes, "ttft_s"), colour=sys.stdout.isatty()))
     total = len(requests) * len(outcomes)
-    write_sentences("", f"simulated {total:,} request{'s' if total > 1 else ''} in {show_duration(wall_s)}")
+    write_sentences("", f"simulated {counted(total, 'request')} in {show_duration(wall_s)}")
 
 
 def as_json(
@@ -168,12 +168,12 @@ def _traffic_words(requests: Requests) -> str:
     span_s = float(begins[-1] - begins[0])
     follows = len(requests) - len(begins)
     rate = f" in {show_duration(span_s)} ({(len(begins) - 1) / span_s:.2f}/s)" if span_s > 0 else ""
-    counted = (
+    asked = (
         f"{len(begins):,} conversations begin{rate}, {len(requests):,} requests in all"
         if follows
-        else f"{len(requests):,} request{'s' if len(requests) > 1 else ''}{rate}"
+        else f"{counted(len(requests), 'request')}{rate}"
     )
-    return f"{counted}, prompts {requests.prompt_tokens.mean():,.0f} tokens and outputs {requests.output_tokens.mean():,.0f} on average"
+    return f"{asked}, prompts {requests.prompt_tokens.mean():,.0f} tokens and outputs {requests.output_tokens.mean():,.0f} on average"
 
 
 def _context_sentences(requests: Requests, serving: Serving) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from plenum.model.units import show, show_duration
+from plenum.model.units import counted, show, show_duration
 
 Body = dict[str, Any]
 
@@ -54,7 +54,7 @@ def _fleet(body: Body, actor: str) -> str:
     nodes = body.get("nodes", ())
     gpus = sum(node.get("gpus", 0) for node in nodes)
     served = "simulated" if body.get("driver") == "simulated" else f"served by agent {body.get('agent', '')}"
-    return f"applied by {actor}: {_count(len(nodes), 'node')}, {_count(gpus, 'GPU')}, {served}"
+    return f"applied by {actor}: {counted(len(nodes), 'node')}, {counted(gpus, 'GPU')}, {served}"
 
 
 def _cordoned(body: Body, actor: str) -> str:
@@ -80,9 +80,9 @@ def _bound(body: Body, actor: str) -> str:
     what = body.get("unit") or ("the gang" if len(bindings) > 1 else _slot(bindings))
     parts = [f"{what} placed on {_some(nodes)}"]
     if len(bindings) > 1:
-        parts.append(_count(len(bindings), "replica"))
+        parts.append(counted(len(bindings), "replica"))
     if gpus:
-        parts.append(_count(gpus, "GPU"))
+        parts.append(counted(gpus, "GPU"))
     if body.get("inside"):
         parts.append(f"inside {', '.join(body['inside'])}")
     text = ", ".join(parts) + _attempt(body)
@@ -123,7 +123,7 @@ def _ended(body: Body, actor: str) -> str:
 
 
 def _decision(body: Body, actor: str) -> str:
-    text = f"considered {_count(len(body.get('considered', ())), 'job')}: {body.get('bound', 0)} bound, {body.get('waiting', 0)} waiting"
+    text = f"considered {counted(len(body.get('considered', ())), 'job')}: {body.get('bound', 0)} bound, {body.get('waiting', 0)} waiting"
     return text + (f", {len(body['rejected'])} overtaken" if body.get("rejected") else "")
 
 
@@ -148,10 +148,6 @@ def _some(names: list[str]) -> str:
     if len(names) <= MOST_NODES:
         return ", ".join(names)
     return f"{', '.join(names[: MOST_NODES - 1])} and {len(names) - MOST_NODES + 1:,} more nodes"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _by(verb: str) -> Callable[[Body, str], str]:
@@ -217,7 +213,7 @@ def _revision(verb: str) -> Callable[[Body, str], str]:
 
 
 def _sized(body: Body, actor: str) -> str:
-    return f"revision {body['revision']} is to have {_count(body['replicas'], 'replica')} ({body['pool']})"
+    return f"revision {body['revision']} is to have {counted(body['replicas'], 'replica')} ({body['pool']})"
 
 
 def _canary(body: Body, actor: str) -> str:
@@ -230,11 +226,11 @@ def _key(body: Body, actor: str) -> str:
 
 
 def _usage(body: Body, actor: str) -> str:
-    return f"batch {body['number']} of gateway {body['gateway']}: {_count(len(body.get('rows', ())), 'request')}"
+    return f"batch {body['number']} of gateway {body['gateway']}: {counted(len(body.get('rows', ())), 'request')}"
 
 
 _TELL |= {
-    "JobScaled": lambda body, actor: f"is to have {_count(body['replicas'], 'replica')}",
+    "JobScaled": lambda body, actor: f"is to have {counted(body['replicas'], 'replica')}",
     "EndpointApplied": _endpoint_changed,
     "EndpointStopRequested": _stop,
     "EndpointDeleted": lambda body, actor: "gone",

@@ -146,7 +146,7 @@ def _greet(server: Running) -> str:
 
 def _has(server: Running, fleet: Any) -> str:
     """Return what a fleet has, in a line."""
-    from plenum.model.units import show
+    from plenum.model.units import counted, show
 
     nodes = [server.service.state.nodes[name] for name in fleet.nodes]
     gpus = sum(node.facts.gpus for node in nodes)
@@ -154,8 +154,8 @@ def _has(server: Running, fleet: Any) -> str:
         f"{len(nodes):,} nodes{', imitated' if fleet.driver == 'simulated' else ''}"
         if len(nodes) > 1
         else nodes[0].name,
-        f"{gpus:,} GPUs" if gpus else "",
-        f"{sum(node.facts.cpu_milli for node in nodes) // 1000:,} cores",
+        counted(gpus, "GPU") if gpus else "",
+        counted(sum(node.facts.cpu_milli for node in nodes) // 1000, "core"),
         show(sum(node.facts.memory_bytes for node in nodes), "memory_bytes"),
     ]
     return " · ".join(part for part in has if part)

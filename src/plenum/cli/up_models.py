@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from plenum.cli.asking import curl
-from plenum.cli.news import commands_to_try
+from plenum.cli.news import CHAT_MODEL, commands_to_try
 
 if TYPE_CHECKING:
     from plenum.bootstrap.gateway import Address
     from plenum.bootstrap.server import Running
     from plenum.control.endpoints.state import EndpointRecord
+    from plenum.control.state import State
 
 LOOK_S = 0.3
+PATIENCE_S = 30.0
+"""For the model that people know, where another one is ready before it."""
 
 
 async def tell_how_to_ask(server: Running, context: str) -> None:
@@ -26,20 +29,48 @@ async def tell_how_to_ask(server: Running, context: str) -> None:
     context
         Name of this user's context for the cloud, which the key is kept with; empty: there is none, and nothing is told.
     """
-    from plenum.control.endpoints.status import DEGRADED, SERVING, status_of
-
     if server.gateway is None or not context:
         return
-    state = server.service.state
+    loop, state = asyncio.get_running_loop(), server.service.state
+    until = loop.time() + PATIENCE_S
     while True:
-        address = server.gateway.address
-        for found in state.endpoints.values() if address is not None else ():
-            if status_of(state, found).phase in (SERVING, DEGRADED):
-                assert address is not None
-                key = await _key(server, context, found.tenant)
-                click.echo("\n" + how_to_ask(found, address, key, server.config.gateway_port or address.port) + "\n")
-                return
+        address, found = server.gateway.address, to_ask(state, patient=loop.time() < until)
+        if address is not None and found is not None:
+            key = await _key(server, context, found.tenant)
+            click.echo("\n" + how_to_ask(found, address, key, server.config.gateway_port or address.port) + "\n")
+            return
         await asyncio.sleep(LOOK_S)
+
+
+def to_ask(state: State, *, patient: bool) -> EndpointRecord | None:
+    """Return the endpoint to show first of those that take requests; None: there is none yet.
+
+    Parameters
+    ----------
+    patient
+        Whether the model that people know is waited for if it is on its way.
+    """
+    from plenum.control.endpoints.status import DEGRADED, PENDING, SERVING, STARTING_UP, status_of
+
+    for found in sorted(state.endpoints.values(), key=_rank):
+        phase = status_of(state, found).phase
+        if phase in (SERVING, DEGRADED):
+            return found
+        if patient and _is_known(found) and phase in (PENDING, STARTING_UP):
+            return None
+    return None
+
+
+def _rank(found: EndpointRecord) -> tuple[bool, bool, int]:
+    return not _is_known(found), _embeds(found), found.uid
+
+
+def _is_known(found: EndpointRecord) -> bool:
+    return found.spec.model == CHAT_MODEL and not _embeds(found)
+
+
+def _embeds(found: EndpointRecord) -> bool:
+    return "--embeddings" in found.spec.arguments
 
 
 def how_to_ask(found: EndpointRecord, address: Address, key: str, wanted_port: int) -> str:
@@ -50,14 +81,16 @@ def how_to_ask(found: EndpointRecord, address: Address, key: str, wanted_port: i
         f"Port {wanted_port} was taken, so the gateway has moved to port {address.port} and stays there; "
         "--gateway-port names another.\n\n"
     )
+    embeds = _embeds(found)
+    bench = [] if embeds else [(f"bench {name} --rps 0.5 --duration 20s", "what users would see")]
     tries = [
         ("get endpoints", "what is served"),
-        (f"bench {name} --rps 0.5 --duration 20s", "what users would see"),
+        *bench,
         ("key create --note mine", "a key of your own"),
     ]
     return (
         (moved if address.port != wanted_port else "")
-        + f"{click.style(model, bold=True)} is ready. Ask it:\n\n{curl(address.url, key, model, ca=address.ca)}\n\n"
+        + f"{click.style(model, bold=True)} is ready. Ask it:\n\n{curl(address.url, key, model, embeddings=embeds, ca=address.ca)}\n\n"
         + commands_to_try("And then:", tries)
     )
 

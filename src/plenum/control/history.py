@@ -8,6 +8,7 @@ from plenum.control import events as ev
 from plenum.control.commands import AbsentError
 from plenum.control.decider import Decider, Decision
 from plenum.control.state import State
+from plenum.model.units import counted
 from plenum.ports.store import EventStore, Record, Snapshot
 
 READ_AT_ONCE = 2_000
@@ -216,4 +217,4 @@ def _sentence(event: ev.UnitBound | ev.JobWaiting, job: str) -> str:
     nodes = list(dict.fromkeys(b.node for b in event.bindings))
     where = ", ".join(nodes) if len(nodes) <= 3 else f"{nodes[0]}, {nodes[1]} … {nodes[-1]} ({len(nodes)} nodes)"
     what = f"{job} {event.unit}".rstrip()
-    return f"{what} gets {len(event.bindings)} {'place' if len(event.bindings) == 1 else 'places'} on {where}"
+    return f"{what} gets {counted(len(event.bindings), 'place')} on {where}"

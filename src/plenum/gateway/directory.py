@@ -93,9 +93,9 @@ class Directory:
         return self._by_endpoint.get(id)
 
     def models(self, key: Key) -> Iterator[tuple[str, Served]]:
-        """Yield every name that a key's holder may use, in order, and what serves it."""
+        """Yield every name that a key's holder may use and would be answered under, in order, and what serves it."""
         for (tenant, name), served in sorted(self._served.items(), key=lambda item: item[0]):
-            if tenant == key.tenant and (not key.models or name in key.models):
+            if tenant == key.tenant and (not key.models or name in key.models) and _is_there(served, name):
                 yield name, served
 
     def is_shared(self, served: Served) -> bool:
@@ -118,6 +118,15 @@ def _names(served: Served) -> Iterator[str]:
     yield served.spec.model_name
     for name, _ in served.spec.adapters:
         yield name
+
+
+def _is_there(served: Served, name: str) -> bool:
+    """Whether replicas that are ready have an adapter; where none are, whether those have it that a request would wake or wait for."""
+    if name not in dict(served.spec.adapters):
+        return True
+    ready = {replica.revision for replica in served.replicas if replica.phase == "ready"}
+    specs = [spec for revision, spec in served.specs.items() if not ready or revision in ready] or [served.spec]
+    return any(name in dict(spec.adapters) for spec in specs)
 
 
 def _unproven(code: str, sentence: str) -> RefusedError:

@@ -100,6 +100,12 @@ def show_duration(seconds: float) -> str:
     return f"{rest}s"
 
 
+def counted(amount: int | str, noun: str) -> str:
+    """Write how many there are of something: ``1 core``, ``0.5 cores``, ``2,000 cores``; an amount in words stands as it is."""
+    text = amount if isinstance(amount, str) else f"{amount:,}"
+    return f"{text} {noun}" if text == "1" else f"{text} {noun}s"
+
+
 def unit_of(resource: str) -> str:
     """Return the unit that a resource's name ends in: ``memory_bytes`` is in ``bytes``; else a plain count."""
     suffix = resource.rsplit("_", 1)[-1]

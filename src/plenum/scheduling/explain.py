@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from plenum.graph.cluster import UNLIMITED
 from plenum.model.fleet import GPU, GPU_MILLI, LEVEL, LEVELS, Health
 from plenum.model.plan import Blocker, Counterfactual, Gap, Placement, Reason
-from plenum.model.units import show
+from plenum.model.units import counted, show
 from plenum.model.workload import Parallelism, Request, Role, Workload
 from plenum.placement import Engine
 
@@ -154,9 +154,9 @@ def _lifted(engine: Engine, workload: Workload) -> Iterator[_Change]:
         other = engine.fork()
         other.policy = replace(engine.policy, caps=tuple(c for c in engine.policy.caps if c is not cap))
         amount = (
-            f"{cap.amount / GPU:g} GPUs"
+            counted(f"{cap.amount / GPU:g}", "GPU")
             if cap.resource == GPU_MILLI
-            else f"{show(cap.amount, cap.resource)} {_word(cap.resource)}"
+            else _so_much(show(cap.amount, cap.resource), cap.resource)
         )
         limit = f"the cap of {amount} per {cap.level} for {workload.tenant}"
         yield _Change(code="cap", constraint=limit, change=f"{limit} is lifted", workload=workload, engine=other)
@@ -276,7 +276,7 @@ def _no_node(empty: Engine, role: Role) -> tuple[str, str, str] | None:
     gpus = np.where(usable, cluster.gpu_ok.sum(axis=1), 0)
     if gpus.max() < request.gpus:
         most = f"the largest has {gpus.max()}" if gpus.max() else "none has any"
-        return "gpus", "gpus", f"no {word} has {request.gpus} GPU{'s' if request.gpus > 1 else ''} ({most})"
+        return "gpus", "gpus", f"no {word} has {counted(request.gpus, 'GPU')} ({most})"
     for trait in request.traits:
         if trait not in fleet.traits:
             return (
@@ -311,7 +311,7 @@ def _no_node(empty: Engine, role: Role) -> tuple[str, str, str] | None:
             return (
                 "resource",
                 resource,
-                f"no {word} has {show(amount, resource)} {_word(resource)} ({what})",
+                f"no {word} has {_so_much(show(amount, resource), resource)} ({what})",
             )
     nics = np.where(usable, cluster.nic_ok.sum(axis=1), 0)
     if nics.max(initial=0) < request.nics:
@@ -329,14 +329,14 @@ def _asked(request: Request) -> str:
     elif request.gpus and request.gpu_milli < GPU:
         parts.append(f"{request.gpu_milli / GPU:g} GPU")
     elif request.gpus:
-        parts.append(f"{request.gpus} GPU{'s' if request.gpus > 1 else ''}")
+        parts.append(counted(request.gpus, "GPU"))
     if request.cpu_milli:
-        parts.append(f"{show(request.cpu_milli, 'cpu_milli')} cores")
+        parts.append(_so_much(show(request.cpu_milli, "cpu_milli"), "cpu_milli"))
     if request.memory_bytes:
         parts.append(show(request.memory_bytes, "memory_bytes"))
     if request.nics:
-        parts.append(f"{request.nics} NIC{'s' if request.nics > 1 else ''}")
-    parts += [f"{show(amount, name)} {_word(name)}" for name, amount in request.extra]
+        parts.append(counted(request.nics, "NIC"))
+    parts += [_so_much(show(amount, name), name) for name, amount in request.extra]
     return ", ".join(parts) or "nothing"
 
 
@@ -408,7 +408,7 @@ def _sentence(
         lead = f"{workload.id} waits for {_word(resource)}"
     if short:
         have, need = (show(v, short[0].resource) for v in (short[0].free, short[0].needed))
-        lead += f": {short[0].domain} comes closest, with room for {have} of {need} {_word(short[0].resource)}"
+        lead += f": {short[0].domain} comes closest, with room for {have} of {_so_much(need, short[0].resource)}"
     return f"{lead}; it starts when {_named(ending)} end{'s' if len(ending) == 1 else ''}." if ending else f"{lead}."
 
 
@@ -416,6 +416,12 @@ def _word(resource: str) -> str:
     """Name a resource for people."""
     words = {"gpus": "GPUs", "cpu_milli": "cores", "memory_bytes": "memory", "nics": "NICs", "gpu_milli": "GPU"}
     return words.get(resource, resource.rsplit("_", 1)[0])
+
+
+def _so_much(amount: str, resource: str) -> str:
+    """Write an amount with the name of what it is of."""
+    word = _word(resource)
+    return counted(amount, word[:-1]) if word.endswith("s") else f"{amount} {word}"
 
 
 def _named(names: tuple[str, ...]) -> str:

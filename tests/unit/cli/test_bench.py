@@ -52,6 +52,8 @@ def test_figures_are_told_to_people_and_programs(url: str) -> None:
     assert "50 prompt tokens" in shown.output
     assert "time to first token" in shown.output
     assert "100.0 % of all kept every promise" in shown.output
+    few = bench(url, "--rps", "20", "--isl", "50", "--osl", "5", "--limit", "2")
+    assert ("2 of 2 served" in few.output, "offered" in few.output) == (True, False), few.output
     assert "2 short requests told" in shown.output
     assert "nothing is promised" in bench(url, "--rps", "20", "--isl", "50", "--osl", "5").output
     plain = bench(url, "--rps", "20", "--isl", "50", "--osl", "5", "-o", "json")

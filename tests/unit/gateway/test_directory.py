@@ -7,7 +7,7 @@ import pytest
 from plenum.gateway.directory import Directory
 from plenum.gateway.request import RefusedError
 from plenum.model.endpoint import Endpoint
-from plenum.ports.gateway import Key, Served, Table
+from plenum.ports.gateway import Key, Replica, Served, Table
 
 
 def key(id: str, secret: str, **more) -> Key:
@@ -56,6 +56,23 @@ def test_anything_else_proves_nobody(said, code):
         DIRECTORY.key_of(said, 100.0)
     assert (refused.value.status, refused.value.code) == (401, code)
     assert "sk-" not in refused.value.sentence
+
+
+def test_an_adapter_is_listed_where_a_replica_has_it_or_would_once_woken():
+    plain = Endpoint(name="chat", tenant="acme", model="/w")
+    tuned = Endpoint(name="chat", tenant="acme", model="/w", adapters=(("poet", "/l"),))
+
+    def listed(specs: dict[int, Endpoint], *ready: int) -> list[str]:
+        replicas = tuple(
+            Replica(run=f"r{n}", url="", engine="vllm", revision=n, pool="serve", phase="ready") for n in ready
+        )
+        one = Served(spec=tuned, uid=1, specs=specs, replicas=replicas)
+        return [name for name, _ in Directory(Table(version=1, served=(one,))).models(key("a", "x"))]
+
+    assert listed({1: plain, 2: tuned}, 1) == ["chat"]  # the new revision has not come up, or went back
+    assert listed({1: plain, 2: tuned}, 1, 2) == ["chat", "poet"]
+    assert listed({2: tuned}) == ["chat", "poet"]
+    assert listed({1: plain}) == ["chat"]
 
 
 def test_models_are_those_of_the_tenant_that_the_key_may_use():

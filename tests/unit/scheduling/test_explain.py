@@ -37,7 +37,7 @@ def busy(*workloads: Workload, **fleet) -> Engine:
         ),
         (Request(traits=("fp4",)), {}, "never.traits", "no node has the trait fp4"),
         (Request(cpu_milli=65_000), {}, "never.resource", "no node has 65 cores (the most is 64)"),
-        (Request(extra=(("licences", 1),)), {}, "never.resource", "no node has 1 licences (none has any)"),
+        (Request(extra=(("licences", 1),)), {}, "never.resource", "no node has 1 licence (none has any)"),
         (Request(gpus=1, hbm_bytes=2**38), {}, "never.hbm", "no GPU has 256 GiB of memory (the largest has 80 GiB)"),
         (NODE, {"together": (Together(level="fabric.leaf"),)}, "never.together", "the largest holds 4"),
         (NODE, {"together": (Together(level="place.hall"),)}, "never.together", "the fleet has no place.hall domains"),
@@ -79,7 +79,7 @@ def test_what_waits_for_a_real_host_waits_for_room_there_and_not_because_of_trai
     assert not isinstance(engine.place(engine_host("a", 2_000)), Reason)
     reason = explain(engine, engine_host("x", 1_000))
     assert reason.sentence == (
-        "default/x waits for cores: what there is of real hosts comes closest, with room for 0 of 1 cores; it starts when default/a ends."
+        "default/x waits for cores: what there is of real hosts comes closest, with room for 0 of 1 core; it starts when default/a ends."
     )
     assert [(gap.free, gap.capacity) for gap in reason.short] == [(0, 2_000)]
     assert not any("trait" in what_if.sentence for what_if in reason.counterfactuals)

@@ -28,6 +28,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 64 << 20
 ERROR_BYTES = 64 << 10
 MAX_SENTENCE = 300
+WANTS_KEY = "give --key or $PLENUM_KEY a key (`plenum key create` makes one for a gateway of Plenum)"
 CLOSE_S = 2.0
 
 CHAT, COMPLETIONS = "chat", "completions"
@@ -224,7 +225,9 @@ class _Run:
                 sample.sent_s = self._now()
                 async with self.session.post(self._url(), data=self._body(sample, prompt), headers=_JSON) as answer:
                     if answer.status != 200:
-                        self._fail(sample, *_refusal(answer.status, await answer.content.read(ERROR_BYTES)))
+                        code, sentence = _refusal(answer.status, await answer.content.read(ERROR_BYTES))
+                        wants_key = answer.status == 401 and not self.target.key
+                        self._fail(sample, code, f"{sentence.rstrip('. ')}; {WANTS_KEY}" if wants_key else sentence)
                         return
                     await self._read(sample, answer)
         except TimeoutError:

@@ -8,13 +8,17 @@ from itertools import chain
 import msgspec
 
 from plenum.control.endpoints import room
+from plenum.control.endpoints.passing import has_passed
 from plenum.control.endpoints.replicas import DRAINING, READY, STARTING, count, job_of, replicas_of
 from plenum.control.endpoints.scale import limited
-from plenum.control.endpoints.state import CANARY, REPLACED, EndpointRecord
+from plenum.control.endpoints.state import CANARY, REPLACED, ROLLED_BACK, EndpointRecord, Revision
 from plenum.control.endpoints.table import weights_of
 from plenum.control.records import ENDED
 from plenum.control.state import State
 from plenum.control.units import MAX_BACKOFF_S
+
+ROLLED_BACK_TOLD_S = 86_400.0
+"""How long an endpoint's message is that a revision was rolled back, where another one serves; the revision itself goes on saying it."""
 
 PENDING, STARTING_UP, FAILED, SERVING, UPDATING, IDLE, DEGRADED, STOPPING = (
     "Pending", "Starting", "Failed", "Ready", "Updating", "Idle", "Degraded", "Stopping",
@@ -103,7 +107,8 @@ def _phase(state: State, found: EndpointRecord, pools: list[PoolStatus]) -> str:
 
 def _messages(state: State, found: EndpointRecord) -> Iterator[str]:
     """Yield what there is to say, the most pressing first."""
-    if found.failed is not None:
+    told = {revision.why for revision in found.listed() if _is_old(state, found, revision)}
+    if found.failed is not None and found.failed.why not in told:
         yield found.failed.why
     for revision in reversed(found.active()):
         for pool in revision.pools:
@@ -124,5 +129,14 @@ def _messages(state: State, found: EndpointRecord) -> Iterator[str]:
                     again = f"did not start{often}; it is tried again"
                 yield f"{again}. {job.message}"
             yield from (run.message for run in job.runs() if run.phase == "starting" and run.message)
-    if found.message:
+    if found.message and found.message not in told:
         yield found.message
+
+
+def _is_old(state: State, found: EndpointRecord, revision: Revision) -> bool:
+    """Whether nobody needs telling any more that a revision was rolled back: another has served for a day since."""
+    return (
+        revision.phase == ROLLED_BACK
+        and found.serving > 0
+        and has_passed(state.at, revision.ended_at, ROLLED_BACK_TOLD_S)
+    )

@@ -182,8 +182,11 @@ def test_nothing_there_a_refusal_and_odd_counts_end_the_run_with_a_sentence() ->
         with pytest.raises(BenchError, match=r"nobody answers there \(client\.unreachable\)"):
             await replay(Target(url="http://127.0.0.1:9", model="m"), requests([0.0]))
         async with openai_server(no) as (url, _):
-            with pytest.raises(BenchError, match=r"key\.unknown"):
+            with pytest.raises(BenchError, match=r"plenum key create.*key\.unknown"):
                 await replay(Target(url=url, model="m"), requests([0.0]))
+            with pytest.raises(BenchError, match=r"key\.unknown") as refusal:
+                await replay(Target(url=url, model="m", key="wrong"), requests([0.0]))
+            assert "key create" not in str(refusal.value)
         async with openai_server(per_word=0) as (url, _):
             with pytest.raises(GaugeError):
                 await replay(Target(url=url, model="m"), requests([0.0]))

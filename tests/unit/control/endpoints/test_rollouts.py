@@ -10,7 +10,7 @@ from tests.unit.control.endpoints.city import CHAT, City, changed, chat
 
 from plenum.control.endpoints import events as ep
 from plenum.control.endpoints.reconcile import START_LIMIT_S
-from plenum.control.endpoints.status import status_of
+from plenum.control.endpoints.status import ROLLED_BACK_TOLD_S, status_of
 from plenum.control.endpoints.table import served
 from plenum.control.state import State
 from plenum.model.endpoint import Pool, Rollout
@@ -66,6 +66,9 @@ def test_a_canary_twice_as_slow_is_rolled_back_by_itself_and_the_old_one_goes_on
     city.run(60)
     assert set(city.alive()) == first
     assert len(city.said(ep.RevisionStarted)) == 2
+    city.state.at += ROLLED_BACK_TOLD_S
+    status = status_of(city.state, city.endpoint())
+    assert (status.message, status.failed) == ("", 2), "after a day nobody needs telling"
 
 
 def test_latencies_beyond_all_measure_stop_nobody() -> None:
