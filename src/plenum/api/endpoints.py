@@ -132,7 +132,13 @@ def _check_arguments(call: Call, wanted: model.Endpoint, old: model.Endpoint | N
     ForbiddenError
         An argument may name one.
     """
-    if call.principal.operator or (old and (old.engine, old.arguments) == (wanted.engine, wanted.arguments)):
+    if call.principal.operator:
+        return
+    if wanted.timing_model.startswith(("/", ".")) and (old is None or old.timing_model != wanted.timing_model):
+        raise ForbiddenError(
+            "spec.timing.model: a file is an operator's to name, who can apply this endpoint; give a name of the catalogue"
+        )
+    if old and (old.engine, old.arguments) == (wanted.engine, wanted.arguments):
         return
     if name := risky_argument(wanted.engine, wanted.arguments, call.context.settings.arguments):
         raise ForbiddenError(
