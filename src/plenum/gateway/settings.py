@@ -72,8 +72,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     name: str = "gateway"
     body_bytes: int = 8 * 2**20
     body_s: float = 30.0
-    bodies_bytes: int = 512 * 2**20
-    tenant_bodies_bytes: int = 256 * 2**20
+    bodies_bytes: int = 2 * 2**30
+    tenant_bodies_bytes: int = 2**30
     headers_bytes: int = 32 * 2**10
     headers_s: float = 10.0
     idle_s: float = 75.0
