@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 import pytest
+from aiohttp import web
 from click.testing import CliRunner, Result
 from tests.unit.adapters.load.openai_server import openai_server
 
@@ -28,7 +29,7 @@ def url() -> Iterator[str]:
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
-        async with openai_server() as (url, _):
+        async with openai_server(_deliberate) as (url, _):
             told["url"] = url
             begun.set()
             await over.wait()
@@ -40,6 +41,12 @@ def url() -> Iterator[str]:
     loop.call_soon_threadsafe(over.set)
     thread.join()
     loop.close()
+
+
+async def _deliberate(_: web.Request, body: dict[str, Any]) -> None:
+    """Take far longer over long prompts than a busy machine does, and than anybody would predict."""
+    if len(body["messages"][0]["content"]) > 1_000:
+        await asyncio.sleep(0.5)
 
 
 def bench(url: str, *args: str) -> Result:
