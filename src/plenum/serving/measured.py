@@ -128,11 +128,17 @@ def measured(points: Sequence[Measurement]) -> Measured:
         isl=column("isl"),
         osl=column("osl"),
         together=np.array([_static(point) for point in kept], dtype=np.float64),
-        log_ttft=np.log([p.prompt_s if _static(p) else p.ttft_s for p in kept]),
-        log_tpot=np.log([p.token_s if _static(p) else p.tpot_s for p in kept]),
+        log_ttft=_logs([p.prompt_s if _static(p) else p.ttft_s for p in kept]),
+        log_tpot=_logs([p.token_s if _static(p) else p.tpot_s for p in kept]),
         peak_w=column("peak_w"),
         average_w=column("average_w"),
     )
+
+
+def _logs(times_s: Sequence[float]) -> NDArray[np.float64]:
+    """Return logarithms; a time of nothing, as of words that all came at once, tells nothing."""
+    times = np.array(times_s, dtype=np.float64)
+    return np.log(np.where(times > 0, times, np.nan))
 
 
 def _static(point: Measurement) -> bool:

@@ -284,6 +284,14 @@ def test_calibration_of_random_arrivals_gives_them_back() -> None:
         assert again.ttft_s == pytest.approx(point.ttft_s, rel=0.1)
 
 
+def test_a_time_of_nothing_was_not_measured() -> None:
+    """Words that all came at once took none between them."""
+    points = [replace(point, tpot_s=0.0) for point in measurements()]
+    calibration = calibrate(measured(points), prior=UNCALIBRATED)
+    again = predict(instance(), isl=2048, osl=256, concurrency=8, calibration=calibration)
+    assert again.ttft_s == pytest.approx(next(p for p in points if (p.concurrency, p.isl) == (8, 2048)).ttft_s, rel=0.1)
+
+
 def test_the_correction_of_decode_follows_the_load() -> None:
     """Twice as slow alone, as physics says at 64: predictor and simulator run on the same."""
     points = [
