@@ -125,7 +125,7 @@ async def _earlier(call: Call, job: Job, slot: str | None, attempt: int | None) 
             bound = ev.event_of(record)
             assert isinstance(bound, ev.UnitBound)
             if attempt in (None, bound.attempt):
-                places = (b for b in bound.bindings if slot in (None, f"{b.role}-{b.rank}"))
+                places = (b for b in bound.bindings if slot in (None, b.slot))
                 found = next(((b.node, b.run) for b in places), found)
         if len(records) < 500:
             break

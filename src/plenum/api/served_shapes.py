@@ -52,12 +52,16 @@ class EndpointRevision(Shape, kw_only=True):
 
 
 class EndpointRun(Run, kw_only=True):
-    """One replica: the run of it, where it answers, and whether it takes requests (``replica``: starting, ready or draining)."""
+    """One replica: the run of it, where it answers, and whether it takes requests (``replica``: starting, ready or draining).
+
+    ``nodes`` are all that it is spread over, where these are several; the first is the ``node`` that answers.
+    """
 
     revision: int = 0
     pool: str = ""
     replica: str = ""
     url: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 class EndpointStatus(Shape, kw_only=True):

@@ -24,11 +24,12 @@ from plenum.api.shapes import timestamp
 from plenum.control import records as st
 from plenum.control.endpoints import state as es
 from plenum.control.endpoints.loads import Loads
-from plenum.control.endpoints.replicas import READY, job_of, replicas_of
+from plenum.control.endpoints.replicas import READY, first_of, job_of, replicas_of
 from plenum.control.endpoints.status import PENDING, PoolStatus, status_of
 from plenum.control.state import State
 from plenum.model.endpoint import Pool
 from plenum.ports.gateway import Replica
+from plenum.ports.nodes import EXITED, RUNNING
 
 COMPILING = (
     "the scheduler is compiling its loops before it places anything: about a minute, once; later starts take seconds"
@@ -183,13 +184,15 @@ def _runs(
         for pool in revision.pools:
             job = job_of(state, found, revision, pool)
             for unit in () if job is None else job.units.values():
-                for run in unit.runs.values():
+                if unit.runs:
+                    first = first_of(unit)
                     yield EndpointRun(
-                        **msgspec.structs.asdict(views.run_of(run, unit, visible, state)),
+                        **msgspec.structs.asdict(_whole(unit, visible, state)),
+                        nodes=tuple(run.node for run in unit.runs.values()) if len(unit.runs) > 1 else (),
                         revision=revision.number,
                         pool=pool,
-                        replica=told[run.id].phase if run.id in told else "",
-                        url=run.url,
+                        replica=told[first.id].phase if first.id in told else "",
+                        url=first.url,
                     )
     for url in found.spec.attached:
         if url in told:
@@ -197,6 +200,19 @@ def _runs(
             yield EndpointRun(
                 id=url, slot="", node="", phase="running", revision=replica.revision, pool=replica.pool, replica=replica.phase, url=url
             )  # fmt: skip
+
+
+def _whole(unit: st.Unit, visible: Tenants, state: State) -> shapes.Run:
+    """Return the run of a replica's first node, with what there is to say of the one that keeps it from being whole."""
+    first, runs = first_of(unit), list(unit.runs.values())
+    other = next(
+        (run for run in runs if run.phase == EXITED), next((run for run in runs if run.phase != RUNNING), first)
+    )
+    if other is first:
+        return views.run_of(first, unit, visible, state)
+    shown = views.run_of(other, unit, visible, state)
+    message = f"{other.node}: {shown.message or shown.phase}"
+    return msgspec.structs.replace(shown, id=first.id, slot=first.slot, node=first.node, message=message)
 
 
 def key(found: es.InferenceKey, now: float, secret: str = "", **more: Any) -> InferenceKey:

@@ -74,12 +74,14 @@ def _job_status(found: st.Job, state: State, visible: Tenants, with_runs: bool) 
 def replicas_of(found: st.Job) -> shapes.Replicas:
     """Count a job's replicas by what has become of them; what is not bound waits."""
     wanted = sum(role.replicas for role in found.workload.roles)
-    per_unit = wanted if found.workload.gang else 1
+    gang = found.workload.gang
+    per_unit = wanted if gang else 1
     bound = running = succeeded = failed = 0
     for unit in found.units.values():
         if unit.phase == "bound":
-            bound += len(unit.runs)
-            running += sum(run.phase == RUNNING for run in unit.runs.values())
+            up = [run.phase == RUNNING for run in unit.runs.values()]
+            bound += len(up) if gang else 1
+            running += sum(up) if gang else all(up)
         elif unit.phase == "succeeded":
             succeeded += per_unit
         elif unit.phase == "failed":

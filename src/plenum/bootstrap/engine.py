@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from plenum.adapters.authorities import OwnCertificate
+from plenum.adapters.engines.gpu_servers import ALONE, Spread
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start
 from plenum.adapters.nodes import files
@@ -85,6 +86,8 @@ class Host:
         Of the weights that the other replicas serve; empty: whatever the endpoint's reference means now.
     tls
         Folder for a certificate that the engine is to speak TLS with; None: it listens where nobody else can, and speaks plain HTTP.
+    spread
+        Which node of its replica this is.
     """
 
     endpoint: Endpoint
@@ -97,6 +100,7 @@ class Host:
     caches: Path
     digest: str = ""
     tls: Path | None = None
+    spread: Spread = ALONE
     grace_s: float = DEFAULT_GRACE_S
     watch: Watch = Watch()
 
@@ -128,6 +132,7 @@ def host_of(env: Mapping[str, str]) -> Host:
         raise FieldError("PLENUM_PORT", f"must be the port to listen at, not {port!r}")
     address = env.get("PLENUM_HOST") or env.get("MASTER_ADDR") or "127.0.0.1"
     cache = Path(env.get(CACHE) or Path(env.get("HOME") or ".") / ".cache" / "plenum").absolute()
+    spread = _spread(env)
     return Host(
         endpoint=endpoint,
         pool=env.get(POOL) or SERVE,
@@ -138,7 +143,8 @@ def host_of(env: Mapping[str, str]) -> Host:
         cache=cache / "weights",
         caches=Path("kv-caches").absolute(),
         digest=env.get(DIGEST, ""),
-        tls=None if is_loopback(address) else Path("tls").absolute(),
+        tls=None if spread.rank or is_loopback(address) else Path("tls").absolute(),
+        spread=spread,
         grace_s=_seconds(env.get(GRACE, "")),
     )
 
@@ -185,7 +191,7 @@ async def _serve(host: Host) -> int:
             Status(
                 ready=True,
                 message="ready",
-                url=engine.url,
+                url="" if host.spread.rank else engine.url,
                 weights_digest=digest,
                 certificate_sha256=engine.certificate_sha256,
             ),
@@ -263,6 +269,7 @@ def _start(host: Host, staged: Staged | None) -> Start:
         key=host.key,
         caches=host.caches,
         certificate=_certificate(host),
+        spread=host.spread,
     )
 
 
@@ -322,6 +329,20 @@ def _failed(error: PlenumError, code: int) -> int:
 def _tell(host: Host, status: Status) -> None:
     if host.status is not None:
         files.replace(host.status, msgspec.json.encode(status), durably=False)
+
+
+def _spread(env: Mapping[str, str]) -> Spread:
+    """Return which node of its replica this is, by the variables that torchrun uses: one process a node."""
+    named = {
+        name: env.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_PORT", "0"))
+    }
+    for name, text in named.items():
+        if not text.isdigit():
+            raise FieldError(name, f"must be a whole number, not {text!r}")
+    rank, nodes, port = map(int, named.values())
+    if not rank < nodes:
+        raise FieldError("RANK", f"must be less than WORLD_SIZE, which {rank} of {nodes} is not")
+    return Spread(rank=rank, nodes=nodes, address=env.get("MASTER_ADDR") or "127.0.0.1", port=port)
 
 
 def _seconds(text: str) -> float:

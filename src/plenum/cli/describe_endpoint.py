@@ -159,7 +159,7 @@ def _replicas(runs: list[Item], now: float) -> Iterator[str]:
         (
             run.get("slot") or run.get("pool", ""),
             run["revision"],
-            run.get("node", ""),
+            ", ".join(run.get("nodes") or [run.get("node", "")]),
             run.get("replica") or run["phase"],
             run.get("attempt", 1),
             lasted(run, now),

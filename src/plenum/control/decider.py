@@ -166,7 +166,7 @@ class Decider:
         return Rows(
             workload=np.zeros(len(runs), np.int32),
             role=np.array([0 if alone else order[r.role] for r in runs], np.int16),
-            rank=np.array([0 if alone else r.rank for r in runs], np.int32),
+            rank=np.array([r.part if alone else r.rank for r in runs], np.int32),
             node=np.array([self._node[r.node] for r in runs], np.int32),
             gpu_mask=np.array([r.gpu_mask for r in runs], np.uint64),
             nic_mask=np.array([r.nic_mask for r in runs], np.uint64),
@@ -293,13 +293,14 @@ class _Deciding:
         if isinstance(outcome, Reason):
             self._refused.add(kind)
             return outcome
-        roles = [(job.workload.roles[r].name, int(k)) for r, k in _role_and_rank(outcome.rows)]
-        self._bind(job, "", outcome, outcome.rows, roles)
+        slots = [(job.workload.roles[r].name, int(k), 0) for r, k in _role_and_rank(outcome.rows)]
+        self._bind(job, "", outcome, outcome.rows, slots)
         return None
 
     def _replicas(self, job: Job, keys: list[str]) -> Reason | None:
         """Place independent replicas: all that wait at once where none runs and something ties them, else one beside the others."""
-        tied = bool(job.workload.together or job.workload.apart)
+        # What ties the nodes of a replica to one another does not tie replicas.
+        tied = bool(job.workload.together or job.workload.apart) and all(r.nodes == 1 for r in job.workload.roles)
         if tied and len(keys) == len(job.units) > 1 and self._over_quota(job, job.workload) is None:
             return self._together(job)
         siblings = [rows for u in job.units.values() if u.phase == "bound" for rows in [self._held(job, u.key)]]
@@ -319,7 +320,8 @@ class _Deciding:
                 outcome = place_beside(self._engine, replica, Rows.joined(siblings if tied else []))
                 if isinstance(outcome, Placement):
                     siblings.append(outcome.rows)
-                    self._bind(job, key, outcome, outcome.rows, [(role, int(rank))])
+                    slots = [(role, int(rank), part) for part in outcome.rows.rank.tolist()]
+                    self._bind(job, key, outcome, outcome.rows, slots)
                     continue
                 self._refused.add(kind)
                 reason = outcome
@@ -337,7 +339,7 @@ class _Deciding:
             key = f"{role}-{rank}"
             rows = replace(outcome.rows[i], role=np.zeros(1, np.int16), rank=np.zeros(1, np.int32))
             self._engine.record(unit_workload(job.workload, key), rows)
-            self._bind(job, key, outcome, rows, [(role, rank)])
+            self._bind(job, key, outcome, rows, [(role, rank, 0)])
         placed = len(outcome.rows)
         if placed < job.workload.replicas:
             return _in_part(job, _as_before(job.workload), placed)
@@ -346,23 +348,26 @@ class _Deciding:
     def _held(self, job: Job, key: str) -> Rows:
         return self._engine.running[unit_id(job, key)][1]
 
-    def _bind(self, job: Job, key: str, placement: Placement, rows: Rows, roles: list[tuple[str, int]]) -> None:
+    def _bind(self, job: Job, key: str, placement: Placement, rows: Rows, slots: list[tuple[str, int, int]]) -> None:
         unit = job.units[key]
         domains = self._engine.cluster.fleet.domain_name
         attempt = unit.attempt + 1
         columns = (rows.node, rows.gpu_mask, rows.nic_mask, rows.mig_mask, rows.numa_mask)
         bindings = tuple(
             ev.Binding(
-                run=run_name(self._state, job, attempt, f"{role}-{rank}"),
+                run=run_name(self._state, job, attempt, ev.slot_of(role, rank, part)),
                 role=role,
                 rank=rank,
+                part=part,
                 node=self._names[node],
                 gpu_mask=gpus,
                 nic_mask=nics,
                 mig_mask=mig,
                 numa_mask=numa,
             )
-            for (role, rank), node, gpus, nics, mig, numa in zip(roles, *(c.tolist() for c in columns), strict=True)
+            for (role, rank, part), node, gpus, nics, mig, numa in zip(
+                slots, *(c.tolist() for c in columns), strict=True
+            )
         )
         self._bound.append(
             ev.UnitBound(
@@ -380,7 +385,7 @@ class _Deciding:
         self.placed[unit_id(job, key)] = (job.uid, attempt)
         requests = {role.name: role.request for role in job.workload.roles}
         used = self._used.setdefault(job.tenant, {})
-        for role, _ in roles:  # an elastic gang may be smaller than it would like to be
+        for role, _, _ in slots:  # an elastic gang may be smaller than it would like to be
             for resource, amount in amounts_of(requests[role]):
                 used[resource] = used.get(resource, 0) + amount
 
@@ -427,7 +432,7 @@ def _demand(workload: Workload) -> dict[str, int]:
     total: dict[str, int] = {}
     for role in workload.roles:
         for resource, amount in amounts_of(role.request):
-            total[resource] = total.get(resource, 0) + role.replicas * amount
+            total[resource] = total.get(resource, 0) + role.replicas * role.nodes * amount
     return total
 
 
@@ -474,7 +479,7 @@ def _role_order(workload: Workload) -> dict[str, int]:
 
 def _ordered(job: Job, unit: Unit) -> list[Run]:
     order = _role_order(job.bound_as(unit)[0])
-    return sorted(unit.runs.values(), key=lambda r: (order[r.role], r.rank))
+    return sorted(unit.runs.values(), key=lambda r: (order[r.role], r.rank, r.part))
 
 
 def _role_and_rank(rows: Rows) -> list[tuple[int, int]]:

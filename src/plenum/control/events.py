@@ -326,7 +326,10 @@ class JobStopRequested(_OfJob, frozen=True, kw_only=True):
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica's place: node by name, devices as bit masks over the node's indices."""
+    """A replica's place: node by name, devices as bit masks over the node's indices.
+
+    ``part`` counts the nodes of a replica that is spread over several; the first one answers.
+    """
 
     run: str
     role: str
@@ -336,10 +339,21 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     nic_mask: int = 0
     mig_mask: int = 0
     numa_mask: int = 0
+    part: int = 0
+
+    @property
+    def slot(self) -> str:
+        """Which replica, and which part of it."""
+        return slot_of(self.role, self.rank, self.part)
+
+
+def slot_of(role: str, rank: int, part: int = 0) -> str:
+    """Return the name of a replica's place over all attempts: ``serve-1``, and ``serve-1.2`` on the third node that it is spread over."""
+    return f"{role}-{rank}.{part}" if part else f"{role}-{rank}"
 
 
 class UnitBound(_OfJob, frozen=True, kw_only=True):
-    """A unit (a whole gang, or one independent replica) was given its place.
+    """A unit (a whole gang, or one independent replica with all its nodes) was given its place.
 
     Parameters
     ----------

@@ -161,7 +161,7 @@ def why(store: EventStore, decider: Decider, job: str, at: float | None, positio
         then=_sentence(event, job),
         again=_sentence(bound_again, job) if bound_again else _reason_sentence(again, job),
         agrees=agrees,
-        places=tuple((f"{b.role}-{b.rank}", b.node) for b in event.bindings) if isinstance(event, ev.UnitBound) else (),
+        places=tuple((b.slot, b.node) for b in event.bindings) if isinstance(event, ev.UnitBound) else (),
     )
 
 
@@ -217,4 +217,5 @@ def _sentence(event: ev.UnitBound | ev.JobWaiting, job: str) -> str:
     nodes = list(dict.fromkeys(b.node for b in event.bindings))
     where = ", ".join(nodes) if len(nodes) <= 3 else f"{nodes[0]}, {nodes[1]} … {nodes[-1]} ({len(nodes)} nodes)"
     what = f"{job} {event.unit}".rstrip()
-    return f"{what} gets {counted(len(event.bindings), 'place')} on {where}"
+    places = 1 if event.unit else len(event.bindings)
+    return f"{what} gets {counted(places, 'place')} on {where}"

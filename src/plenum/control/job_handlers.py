@@ -169,6 +169,8 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
             run.started_at = record.at - event.ran_s
             job.started_at = job.started_at or run.started_at
         state.orders.get(state.agent_of(run.node), {}).pop(run.id, None)
+        if (unit := job.units[event.unit]).stop and len(unit.runs) > 1:
+            state.unorder(job, unit, record.position)
     state.settle(job, record)
 
 

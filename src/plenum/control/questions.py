@@ -10,7 +10,7 @@ from plenum.control.commands import AbsentError
 from plenum.control.decider import Decider
 from plenum.control.records import ENDED, Job, Unit
 from plenum.control.state import State
-from plenum.control.units import may_start, unit_id, unit_workload
+from plenum.control.units import may_start, unit_id, unit_keys, unit_workload
 from plenum.model.fleet import CPU, GPU, GPU_MILLI, MEMORY, POWER
 from plenum.model.plan import Placement, Reason
 from plenum.model.view import Rows
@@ -96,7 +96,7 @@ def explained(state: State, decider: Decider, job_id: str, now: float) -> Reason
 
 
 def _explained_whole(engine: Engine, job: Job) -> Reason:
-    reason = explain(engine, job.workload)
+    reason = _explained_one(engine, job, unit_keys(job.workload)[0])
     if reason.code.startswith("never") and not job.process.imitated and "simulated" in engine.cluster.fleet.traits:
         hint = (
             "Engines run on real hosts only, not on imitated nodes: let one join (plenum agent), or try the model with engine: emulated."
@@ -105,6 +105,21 @@ def _explained_whole(engine: Engine, job: Job) -> Reason:
         )
         return replace(reason, sentence=f"{reason.sentence} {hint}")
     return reason
+
+
+def _explained_one(engine: Engine, job: Job, key: str) -> Reason:
+    """Explain why a job cannot start; of replicas over several nodes, why one of them cannot: its nodes are what is placed together."""
+    if all(role.nodes == 1 for role in job.workload.roles):
+        return explain(engine, job.workload)
+    replica = unit_workload(job.workload, key)
+    reason = explain(engine, replica)
+    sentence = reason.sentence.replace(replica.id, job.id).replace("replicas", "nodes")
+    return replace(
+        reason,
+        workload=job.id,
+        sentence=f"{sentence} A replica takes {replica.replicas} nodes, all or none.",
+        counterfactuals=tuple(c for c in reason.counterfactuals if not c.change.endswith(" replicas")),
+    )
 
 
 def _explained_rest(engine: Engine, job: Job, waiting: list[Unit]) -> Reason:
@@ -116,6 +131,14 @@ def _explained_rest(engine: Engine, job: Job, waiting: list[Unit]) -> Reason:
     with engine.trial():
         if isinstance(place_beside(engine, replica, siblings), Placement):
             return _plain(job.id, "ready", f"{count}; the next fits: it would start now.")
+    if replica.gang:
+        with engine.trial():
+            engine.release(*bound)
+            rest = _explained_one(engine, job, waiting[0].key)
+        if rest.code == "ready":
+            nodes = f"the {replica.replicas} nodes of another"
+            return _plain(job.id, "wait.partly", f"{count}; there is no place for {nodes} beside them.")
+        return replace(rest, code="wait.partly", sentence=f"{count}. {rest.sentence}")
     roles = tuple(replace(role, min_replicas=0, step=1) for role in job.workload.roles)
     whole = replace(job.workload, kind=Kind.TRAINING_JOB, roles=roles, parallelism=Parallelism())
     with engine.trial():

@@ -10,6 +10,7 @@ import msgspec
 from plenum.control.events import (
     Grant,
     NodeFacts,
+    slot_of,
 )
 from plenum.model.process import Process
 from plenum.model.workload import Workload
@@ -99,12 +100,13 @@ class Node(msgspec.Struct, kw_only=True):
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """One replica of one attempt."""
+    """One replica of one attempt, or one ``part`` of it where it is spread over several nodes."""
 
     id: str
     role: str
     rank: int
     node: str
+    part: int = 0
     gpu_mask: int = 0
     nic_mask: int = 0
     mig_mask: int = 0
@@ -124,8 +126,8 @@ class Run(msgspec.Struct, kw_only=True):
 
     @property
     def slot(self) -> str:
-        """``role-rank``: which replica, over all attempts."""
-        return f"{self.role}-{self.rank}"
+        """``role-rank``: which replica, over all attempts; with ``.part`` on all its nodes but the first."""
+        return slot_of(self.role, self.rank, self.part)
 
 
 class Unit(msgspec.Struct, kw_only=True):

@@ -36,6 +36,7 @@ from plenum.control.units import (
     UIDS_A_LOG,
     assignments_of,
     held_by,
+    outlives,
     restorations,
     unit_id,
 )
@@ -239,19 +240,22 @@ class State(_Stored, kw_only=True, dict=True):
         self.bound[unit_id(job, unit.key)] = (job.uid, unit.attempt)
         self.rebound[unit_id(job, unit.key)] = None
         self._count(job, unit, 1)
-        orders = () if unit.stop else assignments_of(self, job, unit)
+        orders = assignments_of(self, job, unit)
         for run in unit.runs.values():
             self.by_node.setdefault(run.node, {})[run.id] = (job, unit)
             self.held.setdefault(self.agent_of(run.node), {})[run.id] = (job, unit)
             self._note_called_off(job, unit, run)
         for order in orders:
-            if unit.runs[order.run].phase == EXITED:
+            run = unit.runs[order.run]
+            if run.phase == EXITED or (unit.stop and not outlives(unit, run)):
                 continue
             self.orders.setdefault(self.agent_of(order.node), {})[order.run] = order
 
     def unorder(self, job: Job, unit: Unit, position: int) -> None:
-        """Take a unit's runs off what its agents are to run."""
+        """Take a unit's runs off what its agents are to run, but for those that others need to finish."""
         for run in unit.runs.values():
+            if unit.phase == "bound" and outlives(unit, run):
+                continue
             agent = self.agent_of(run.node)
             self.orders.get(agent, {}).pop(run.id, None)
             self.agent_version[agent] = position

@@ -15,8 +15,8 @@ from plenum.control.records import (
     Unit,
 )
 from plenum.model.fleet import CPU, GPU_MILLI, MEMORY
-from plenum.model.workload import Parallelism, Request, Workload
-from plenum.ports.nodes import Assignment
+from plenum.model.workload import Kind, Parallelism, Request, Workload
+from plenum.ports.nodes import RUNNING, STARTING, Assignment
 from plenum.ports.store import TERM_GAP
 
 if TYPE_CHECKING:
@@ -36,13 +36,17 @@ FIRST_PORT, PORTS = 20_000, 10_000
 
 
 def unit_workload(whole: Workload, key: str) -> Workload:
-    """Return what the engine places for a unit: the gang itself, or one replica, named ``name#slot``."""
+    """Return what the engine places for a unit: the gang itself, or one replica, named ``name#slot``; with several nodes that is a gang."""
     if not key:
         return whole
     role = next(r for r in whole.roles if r.name == key.rpartition("-")[0])
+    name = f"{whole.name}#{key}"
+    if role.nodes > 1:
+        nodes = replace(role, replicas=role.nodes, min_replicas=0, step=1, nodes=1)
+        return replace(whole, name=name, kind=Kind.TRAINING_JOB, roles=(nodes,), apart=())
     return replace(
         whole,
-        name=f"{whole.name}#{key}",
+        name=name,
         roles=(replace(role, replicas=1, min_replicas=0, step=1),),
         together=tuple(replace(c, block=0) for c in whole.together if c.role in ("", role.name)),
         apart=tuple(c for c in whole.apart if c.role in ("", role.name)),
@@ -110,11 +114,12 @@ def assignments_of(state: State, job: Job, unit: Unit) -> list[Assignment]:
     workload, process = job.bound_as(unit)
     requests = {role.name: role.request for role in workload.roles}
     order = {role.name: i for i, role in enumerate(workload.roles)}
-    runs = sorted(unit.runs.values(), key=lambda r: (order[r.role], r.rank))
+    runs = sorted(unit.runs.values(), key=lambda r: (order[r.role], r.rank, r.part))
     node_rank = {name: i for i, name in enumerate(dict.fromkeys(r.node for r in runs))}
     on_node = {name: [r.id for r in runs if r.node == name] for name in node_rank}
-    first = state.nodes.get(runs[0].node) if runs else None
-    address = state.fleets[first.fleet].address if first is not None else "127.0.0.1"
+    address = {name: _address_of(state, name) for name in node_rank}
+    # Those of several replicas may be on one host, and begin at the same time.
+    port = FIRST_PORT + (job.uid * 31 + unit.attempt + (runs[0].rank * 1_009 if runs else 0)) % PORTS
     return [
         Assignment(
             run=run.id,
@@ -133,8 +138,9 @@ def assignments_of(state: State, job: Job, unit: Unit) -> list[Assignment]:
             nodes=len(node_rank),
             local_rank=on_node[run.node].index(run.id),
             local_world_size=len(on_node[run.node]),
-            master_addr=address,
-            master_port=FIRST_PORT + (job.uid * 31 + unit.attempt) % PORTS,
+            address=address[run.node],
+            master_addr=address[runs[0].node],
+            master_port=port,
             gpus=members(run.gpu_mask),
             gpu_milli=requests[run.role].gpu_milli if run.gpu_mask else 0,
             numa=members(run.numa_mask),
@@ -145,6 +151,11 @@ def assignments_of(state: State, job: Job, unit: Unit) -> list[Assignment]:
         )
         for i, run in enumerate(runs)
     ]
+
+
+def _address_of(state: State, node: str) -> str:
+    known = state.nodes.get(node)
+    return "127.0.0.1" if known is None else state.fleets[known.fleet].address
 
 
 def members(mask: int) -> tuple[int, ...]:
@@ -162,6 +173,16 @@ def submitted_position(job: Job) -> int:
     return job.uid % UIDS_A_LOG
 
 
+def outlives(unit: Unit, run: Run) -> bool:
+    """Tell whether a run goes on although its unit is to end: what the first node of its replica still answers, needs the others.
+
+    Where anything has gone wrong, all end at once.
+    """
+    first = next((r for r in unit.runs.values() if not r.part), run)
+    in_use = run.part > 0 and first.phase == RUNNING and run.phase in (STARTING, RUNNING)
+    return in_use and unit.stop not in ("failed", "lost", "timeout")
+
+
 def run_name(state: State, job: Job, attempt: int, slot: str) -> str:
     """Return the name of a run: unique for ever, also where attempts of the same number were made after the backup that was restored."""
     restored = restorations(state)
@@ -175,6 +196,7 @@ def run_of(binding: Binding) -> Run:
         id=binding.run,
         role=binding.role,
         rank=binding.rank,
+        part=binding.part,
         node=binding.node,
         gpu_mask=binding.gpu_mask,
         nic_mask=binding.nic_mask,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from plenum.model.errors import FieldError
-from plenum.model.workload import MAX_REPLICAS, Parallelism, Request
+from plenum.model.fleet import level_id
+from plenum.model.workload import MAX_NODES, MAX_REPLICAS, Parallelism, Request
 
 Engine = Literal["llamacpp", "vllm", "sglang", "emulated"]
 ENGINES: tuple[Engine, ...] = ("llamacpp", "vllm", "sglang", "emulated")
@@ -41,7 +42,11 @@ class Pool:
     min_replicas, max_replicas
         What scaling may choose from; ``min_replicas`` 0: none while nobody asks, and the first request wakes one.
     request
-        What one replica takes from its node.
+        What one replica takes from each of its nodes.
+    nodes
+        Over how many nodes a replica is spread: as many processes, of which the first answers. All have a place or none has.
+    within
+        Level of which one domain holds all nodes of a replica, such as ``fabric.leaf``; empty: wherever there is room.
     """
 
     name: str = SERVE
@@ -49,8 +54,28 @@ class Pool:
     max_replicas: int = 1
     request: Request = field(default_factory=Request)
     parallelism: Parallelism = field(default_factory=Parallelism)
+    nodes: int = 1
+    within: str = ""
 
     def __post_init__(self) -> None:
+        if self.within:
+            level_id(self.within, "spec.parallelism.within")
+        _check(
+            self.within not in ("place.numa", "place.pcie"),
+            "spec.parallelism.within",
+            f"is of the inside of a node, {self.within}; name a level that holds several, such as fabric.leaf",
+        )
+        _check(
+            1 <= self.nodes <= MAX_NODES,
+            "spec.parallelism.nodes",
+            f"must be from 1 to {MAX_NODES:,}, not {self.nodes}",
+        )
+        _check(
+            self.nodes == 1 or not self.request.gpus or self.nodes * self.request.gpus == self.parallelism.gpus,
+            "spec.parallelism.nodes",
+            f"{self.nodes} nodes with {self.request.gpus} GPUs each are {self.nodes * self.request.gpus}, and tp x pp x dp takes "
+            f"{self.parallelism.gpus}; make them equal",
+        )
         _check(
             self.name in (SERVE, PREFILL, DECODE),
             "spec.pools",
@@ -61,6 +86,11 @@ class Pool:
             "spec.replicas",
             f"must be 0 <= min <= max with max at least 1, not {self.min_replicas} to {self.max_replicas}",
         )
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica, over all its nodes."""
+        return self.nodes * self.request.gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +230,11 @@ class Endpoint:
             0 <= self.context_tokens <= MAX_CONTEXT_TOKENS,
             "spec.contextLimit",
             f"must be from 0 to {MAX_CONTEXT_TOKENS:,} tokens, not {self.context_tokens}",
+        )
+        _check(
+            self.engine != "llamacpp" or all(pool.nodes == 1 for pool in self.pools),
+            "spec.parallelism",
+            "llama.cpp has no replicas over several nodes; take engine: vllm or sglang, or one node that has all that it needs",
         )
         _check(self.budget_gpus >= 0, "spec.gpuBudget", f"must not be negative, as {self.budget_gpus} is")
         _check(len(self.adapters) <= MAX_ADAPTERS, "spec.adapters", f"at most {MAX_ADAPTERS}, not {len(self.adapters)}")

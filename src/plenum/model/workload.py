@@ -14,6 +14,9 @@ from plenum.model.units import MAX_QUANTITY
 MAX_REPLICAS = 131_072
 """Replicas of one role; a limit so that a typing error cannot ask for the memory of a planet."""
 
+MAX_NODES = 4_096
+"""Nodes of one replica."""
+
 MIG_SLICES = {"1g": 1, "2g": 2, "3g": 4, "4g": 4, "7g": 8}
 """Memory eighths that a MIG profile takes of its GPU (NVIDIA MIG user guide, A100/H100 profiles)."""
 
@@ -152,6 +155,9 @@ class Role:
         How many are wanted.
     min_replicas, step
         Elastic: as few as ``min_replicas`` will do (0: all are needed), the number then being ``min_replicas + k * step``.
+    nodes
+        Of replicas that are independent of one another: the requests that each consists of, which are placed, started, stopped and
+        restarted as one.
     """
 
     name: str = "worker"
@@ -159,12 +165,14 @@ class Role:
     request: Request = field(default_factory=Request)
     min_replicas: int = 0
     step: int = 1
+    nodes: int = 1
 
     def __post_init__(self) -> None:
         _check(bool(self.name), "name", "must not be empty")
         _check_int(self.replicas, "replicas", 1, MAX_REPLICAS)
         _check_int(self.min_replicas, "min_replicas", 0, self.replicas)
         _check_int(self.step, "step", 1, MAX_REPLICAS)
+        _check_int(self.nodes, "nodes", 1, MAX_NODES)
 
     def sizes(self) -> tuple[int, ...]:
         """Return the acceptable replica counts, largest first; at most 64 of them, the smallest always among them."""
@@ -285,6 +293,11 @@ class Workload:
                 f"there is no role {constraint.role!r}; the roles are {', '.join(names)}",
             )
         self._check_blocks(names)
+        _check(
+            not self.gang or all(role.nodes == 1 for role in self.roles),
+            "spec.roles",
+            "a gang's replicas are its nodes; give it as many replicas",
+        )
         gpus = sum(role.replicas * role.request.gpus for role in self.roles)
         _check(
             self.parallelism.gpus == 1 or self.kind is not Kind.TRAINING_JOB or self.parallelism.gpus == gpus,
@@ -325,4 +338,4 @@ class Workload:
     @property
     def total_gpu_milli(self) -> int:
         """Milli-GPU over all replicas."""
-        return sum(role.replicas * role.request.total_gpu_milli for role in self.roles)
+        return sum(role.replicas * role.nodes * role.request.total_gpu_milli for role in self.roles)

@@ -24,10 +24,17 @@ def place_beside(engine: Engine, replica: Workload, others: Rows) -> Placement |
     Parameters
     ----------
     replica
-        A workload of one role and one replica, with the constraints of the whole.
+        A workload of one role and one replica, with the constraints of the whole; or a gang, all nodes of one replica.
     others
         Rows of its siblings, recorded in the engine already.
     """
+    if replica.gang:
+        outcome = engine.place(replica)
+        return (
+            outcome
+            if isinstance(outcome, Placement)
+            else _refused(replica, f" for its {replica.replicas} nodes together now")
+        )
     shape = engine.shape_ids([replica.roles[0].request])
     wishes = sorted((a for a in replica.apart if not a.required), key=lambda a: -a.weight)
     required = tuple(a for a in replica.apart if a.required)
@@ -38,12 +45,15 @@ def place_beside(engine: Engine, replica: Workload, others: Rows) -> Placement |
             engine.keep(replica, rows)
             given_up = tuple(f"preferred apart across {a.level} given up" for a in wishes[kept:])
             return Placement(workload=replica, rows=rows, degraded=given_up)
-    beside = " beside the replicas that run" if len(others) else " now"
+    return _refused(replica, " for it beside the replicas that run" if len(others) else " for it now")
+
+
+def _refused(replica: Workload, what: str) -> Reason:
     return Reason(
         workload=replica.id,
         code="wait.capacity",
         constraint="",
-        sentence=f"{replica.id} waits: no place has room for it{beside}.",
+        sentence=f"{replica.id} waits: no place has room{what}.",
     )
 
 

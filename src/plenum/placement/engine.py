@@ -372,5 +372,5 @@ def frequencies_of(workloads: Iterable[Workload]) -> tuple[tuple[Request, int], 
     count: dict[Request, int] = {}
     for workload in workloads:
         for role in workload.roles:
-            count[role.request] = count.get(role.request, 0) + role.replicas
+            count[role.request] = count.get(role.request, 0) + role.replicas * role.nodes
     return tuple(count.items())

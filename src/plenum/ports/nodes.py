@@ -52,6 +52,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         Rank within the role.
     global_rank, world_size, node_rank, nodes, local_rank, local_world_size
         Of a gang, over all its roles: for rendezvous. One process is one rank.
+    address
+        Of its node's host; empty: as ``master_addr``.
     master_addr, master_port
         Where rank 0 listens.
     gpus
@@ -82,6 +84,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 1
     local_rank: int = 0
     local_world_size: int = 1
+    address: str = ""
     master_addr: str = "127.0.0.1"
     master_port: int = 0
     gpus: tuple[int, ...] = ()

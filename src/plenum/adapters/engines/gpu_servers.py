@@ -11,13 +11,35 @@ import os
 import shlex
 import socket
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from plenum.adapters.engines import leash
 from plenum.adapters.engines.server import Command
 from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
+from plenum.model.errors import FieldError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Where a process is among the nodes of its replica.
+
+    Parameters
+    ----------
+    rank
+        The first, 0, answers; the others only work for it.
+    address, port
+        Of the first: where they meet.
+    """
+
+    rank: int = 0
+    nodes: int = 1
+    address: str = "127.0.0.1"
+    port: int = 0
+
+
+ALONE = Spread()
 
 READY_S = 3_600.0
 """Loading a large model from a slow disk, and compiling for it, takes long."""
@@ -30,11 +52,24 @@ _SGLANG = (
 """SGLang takes its key as an argument only; given inside of the process, nobody sees it in the list of processes."""
 
 
-def vllm_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, port: int, key: str) -> Command:
-    """Return what starts vLLM for a replica."""
+def vllm_command(
+    endpoint: Endpoint, pool: str, weights: Path, *, host: str, port: int, key: str, spread: Spread = ALONE
+) -> Command:
+    """Return what starts vLLM for a replica, or on one of its nodes.
+
+    Raises
+    ------
+    FieldError
+        The program of this node starts no servers without an API, and this is to be one.
+    """
     from plenum.planning.serving.launch import vllm_words
 
     program = shlex.split(os.environ.get("PLENUM_VLLM", "vllm serve"))
+    if spread.nodes > 1 and program[-1] != "serve":
+        raise FieldError(
+            "PLENUM_VLLM",
+            f"must end in serve, as 'vllm serve' does, for a replica over several nodes; not {program[-1]!r}",
+        )
     given = _filled(vllm_words(*_planned(endpoint, pool, weights)), weights, port)
     # The module behind ``vllm serve``, which is all that some builds have, wants the model named; unnamed, it serves another.
     words = [*program, *([] if program[-1] == "serve" else ["--model"]), *given]
@@ -42,7 +77,12 @@ def vllm_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, por
     words += ["--host", host, "--served-model-name", endpoint.model_name, "--enable-prompt-tokens-details"]
     if endpoint.adapters:
         words += ["--enable-lora", "--lora-modules", *(f"{name}={source}" for name, source in endpoint.adapters)]
+    words += _spread("vllm", spread)
     env = _environment()
+    if spread.nodes > 1:
+        env["VLLM_HOST_IP"] = host  # else it takes the address by which it would reach the internet
+        if _pool_of(endpoint, pool).parallelism.dp > 1:  # the default is one number for all replicas of a host
+            words += ["--data-parallel-rpc-port", str(spread.port + 1)]
     if key:
         env["VLLM_API_KEY"] = key
     if pool in (PREFILL, DECODE):
@@ -50,14 +90,17 @@ def vllm_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, por
     return Command(words=_tied([*words, *endpoint.arguments]), env=env, ready_s=READY_S)
 
 
-def sglang_command(endpoint: Endpoint, pool: str, weights: Path, *, host: str, port: int, key: str) -> Command:
-    """Return what starts SGLang for a replica."""
+def sglang_command(
+    endpoint: Endpoint, pool: str, weights: Path, *, host: str, port: int, key: str, spread: Spread = ALONE
+) -> Command:
+    """Return what starts SGLang for a replica, or on one of its nodes."""
     from plenum.planning.serving.launch import sglang_words
 
     program = shlex.split(os.environ.get("PLENUM_SGLANG", "")) or ["python", "-c", _SGLANG]
     given = _filled(sglang_words(*_planned(endpoint, pool, weights)), weights, port)
     given[given.index("--host") + 1] = host
     words = [*program, *given, "--served-model-name", endpoint.model_name, "--enable-metrics", "--enable-cache-report"]
+    words += _spread("sglang", spread)
     if endpoint.adapters:
         words += ["--lora-paths", *(f"{name}={source}" for name, source in endpoint.adapters)]
     if pool == PREFILL:
@@ -73,8 +116,7 @@ def _planned(endpoint: Endpoint, pool: str, weights: Path) -> tuple[Any, str, in
     from plenum.serving.formats import Precision
     from plenum.serving.instance import EngineSettings, Instance, Parallelism
 
-    own: Pool = next(each for each in endpoint.pools if each.name == pool)
-    spread = own.parallelism
+    spread = _pool_of(endpoint, pool).parallelism
     model = read_architecture(weights)
     precision = Precision(weights=endpoint.weights_format or model.weights_format, experts=model.experts_format)
     if endpoint.cache_format:
@@ -89,6 +131,24 @@ def _planned(endpoint: Endpoint, pool: str, weights: Path) -> tuple[Any, str, in
     )
     role = pool if pool in (PREFILL, DECODE) else "both"
     return instance, role, endpoint.context_tokens or model.max_context
+
+
+def _pool_of(endpoint: Endpoint, name: str) -> Pool:
+    return next(pool for pool in endpoint.pools if pool.name == name)
+
+
+def _spread(engine: str, spread: Spread) -> list[str]:
+    """Return the words by which a server finds the others of its replica."""
+    from plenum.planning.serving.launch import servers_words
+
+    if spread.nodes == 1:
+        return []
+    address = f"[{spread.address}]" if ":" in spread.address and engine == "sglang" else spread.address
+    meant = {"$NODE_RANK": str(spread.rank), "$HEAD": address, "$HEAD:5000": f"{address}:{spread.port}"}
+    words = [meant.get(word, word) for word in servers_words(engine, spread.nodes) if word != "$@"]
+    if engine == "vllm":
+        words += ["--master-port", str(spread.port), *(["--headless"] if spread.rank else [])]
+    return words
 
 
 def _filled(words: list[str], weights: Path, port: int) -> list[str]:

@@ -251,5 +251,19 @@ class HttpEngine:
         return not (metrics.running > 0 or metrics.waiting > 0)
 
 
+class Follower(HttpEngine):
+    """What runs on all nodes of a replica but the first: it answers nobody, so it does well as long as it has not ended."""
+
+    kind = "follower"
+
+    async def health(self) -> Health:
+        """Return that nothing is known against it."""
+        return Health(ready=True)
+
+    async def metrics(self) -> EngineMetrics:
+        """Return none: what it works on, the first node knows."""
+        return EngineMetrics()
+
+
 def _start(body: bytes) -> str:
     return body[:200].decode("utf-8", "replace")

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from plenum.adapters.authorities import OwnCertificate, sha256_of
 from plenum.adapters.engines.emulated import Emulated, emulated_settings, launch_emulated
-from plenum.adapters.engines.gpu_servers import sglang_command, vllm_command
-from plenum.adapters.engines.http import HttpEngine
+from plenum.adapters.engines.gpu_servers import ALONE, Spread, sglang_command, vllm_command
+from plenum.adapters.engines.http import Follower, HttpEngine
 from plenum.adapters.engines.llamacpp import LlamaCpp, launch_llamacpp, llamacpp_settings
 from plenum.adapters.engines.server import Command, Server, url_of
 from plenum.adapters.engines.sglang import Sglang
@@ -36,6 +36,8 @@ class Start:
         Folder of its own for caches that it hands over.
     certificate
         That it is to speak TLS with; None: it speaks plain HTTP, as on loopback.
+    spread
+        Of a replica over several nodes, which this is.
     """
 
     endpoint: Endpoint
@@ -47,6 +49,7 @@ class Start:
     key: str = field(default="", repr=False)
     caches: Path | None = None
     certificate: OwnCertificate | None = None
+    spread: Spread = ALONE
 
     @property
     def url(self) -> str:
@@ -91,6 +94,8 @@ def _llamacpp(start: Start) -> HttpEngine:
 
 
 def _emulated(start: Start) -> HttpEngine:
+    if start.spread.rank:
+        return Follower(start.url)  # the first keeps the time of them all
     settings = emulated_settings(
         start.endpoint, start.pool, host=start.host, port=start.port, key=start.key, certificate=start.certificate
     )
@@ -107,12 +112,22 @@ def _sglang(start: Start) -> HttpEngine:
 
 def _gpu_server(kind: Callable[..., HttpEngine], made_by: Callable[..., Command], start: Start) -> HttpEngine:
     server = Server(lambda: command_of(made_by, start))
+    if start.spread.rank:
+        return Follower(start.url, server=server)
     return kind(start.url, key=start.key, certificate_sha256=sha256_of(start.certificate), server=server)
 
 
 def command_of(made_by: Callable[..., Command], start: Start) -> Command:
     """Return what starts vLLM or SGLang, made by the one or the other of :mod:`plenum.adapters.engines.gpu_servers`."""
-    command = made_by(start.endpoint, start.pool, start.weights, host=start.host, port=start.port, key=start.key)
+    command = made_by(
+        start.endpoint,
+        start.pool,
+        start.weights,
+        host=start.host,
+        port=start.port,
+        key=start.key,
+        spread=start.spread,
+    )
     own = start.certificate
     if own is None:
         return command

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, RootModel, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from plenum.adapters.manifests.fields import Manifest, Name, Seconds, Strict
+from plenum.adapters.manifests.fields import Level, Manifest, Name, Seconds, Strict
 from plenum.adapters.manifests.workload_types import (
     MAX_ARGUMENT,
     MAX_ARGUMENTS,
@@ -17,7 +17,7 @@ from plenum.adapters.manifests.workload_types import (
     Resources,
 )
 from plenum.model.endpoint import MAX_ADAPTERS, MAX_CONTEXT_TOKENS
-from plenum.model.workload import MAX_REPLICAS
+from plenum.model.workload import MAX_NODES, MAX_REPLICAS
 
 MAX_SLOTS = 4_096
 MAX_URLS = 256
@@ -108,13 +108,23 @@ Replicas = Annotated[
 ]
 
 
+class SpreadSpec(ParallelismSpec):
+    """How a replica's model is split over GPUs; beyond those of one node (``resources.gpu``) it takes several, all or none.
+
+    ``nodes`` is how many; it follows from the GPUs where these are given. ``within`` is the level of which one domain holds them all.
+    """
+
+    nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] | None = None
+    within: Level | None = None
+
+
 class PoolSpec(Strict):
-    """Equal replicas; ``replicas`` is a number, or ``{min, max}`` to scale between."""
+    """Equal replicas; ``replicas`` is a number, or ``{min, max}`` to scale between; each takes ``resources`` of each of its nodes."""
 
     replicas: Replicas = Field(default_factory=ReplicasSpec)
     resources: Resources = Field(default_factory=Resources)
     gpu_models: list[Name] = Field(default_factory=list)
-    parallelism: ParallelismSpec = Field(default_factory=ParallelismSpec)
+    parallelism: SpreadSpec = Field(default_factory=SpreadSpec)
 
 
 class PoolsSpec(Strict):

@@ -164,14 +164,30 @@ def _pool(document: Document, path: tuple[str, ...], name: str, pool: PoolSpec, 
         if not asked:
             request = replace(SMALL[spec.engine], extra=request.extra, traits=request.traits)
         given = pool.parallelism
+        parallelism = Parallelism(tp=given.tp, pp=given.pp, dp=given.dp, ep=given.ep)
         return Pool(
             name=name,
             min_replicas=pool.replicas.min,
             max_replicas=pool.replicas.max,
             request=request,
-            parallelism=Parallelism(tp=given.tp, pp=given.pp, dp=given.dp, ep=given.ep),
+            parallelism=parallelism,
+            nodes=given.nodes or _nodes(parallelism, request),
+            within=given.within or "",
         )
     except FieldError as error:
         field_name = error.where.field.removeprefix("spec.")
         steps = ("resources",) if field_name in ("gpus", "gpu_milli", "mig", "nics") else tuple(field_name.split("."))
         raise document.wrong((*path, *steps), error.sentence) from None
+
+
+def _nodes(parallelism: Parallelism, request: Request) -> int:
+    """Return over how many nodes a replica is spread that takes so much of each."""
+    devices, each = parallelism.gpus, request.gpus
+    if not each or devices <= each:
+        return 1
+    if devices % each:
+        raise FieldError(
+            "parallelism",
+            f"tp x pp x dp takes {devices} GPUs, and nodes give {each} each (resources.gpu); give a part of {devices}",
+        )
+    return devices // each

@@ -298,7 +298,8 @@ class LocalDriver:
         notified: dict[str, str] = {}
         port = 0
         if assignment.process.notify:
-            port = free_port(assignment.master_addr, {known.launch.port for known in self._live.values()})
+            address = assignment.address or assignment.master_addr
+            port = free_port(address, {known.launch.port for known in self._live.values()})
             # Of all that runs here only what the control plane itself starts says when it is ready; it stages weights.
             notified = {
                 **{name: os.environ[name] for name in ENGINE_PROGRAMS if name in os.environ},
@@ -306,6 +307,7 @@ class LocalDriver:
                 "PLENUM_CACHE": str(self._folder / "cache"),
                 "PLENUM_GRACE_S": str(max(assignment.process.grace_s - 2.0, assignment.process.grace_s / 2)),
                 "PLENUM_STATUS_FILE": str(self._runs_folder / assignment.run / STATUS),
+                "PLENUM_HOST": address,
                 "PLENUM_PORT": str(port),
                 "PLENUM_ENGINE_KEY": assignment.secret,
                 "PLENUM_WEIGHTS_DIGEST": assignment.weights_digest,

@@ -70,7 +70,7 @@ class Notice:
         if report.phase == RUNNING and not said.ready:
             return msgspec.structs.replace(report, phase=STARTING, message=said.message)
         if report.phase == RUNNING:
-            own = not self._port or _port_of(said.url) == self._port
+            own = not self._port or not said.url or _port_of(said.url) == self._port
             message = said.message if own else f"it answers at another port than {self._port}, which it was given"
             url = said.url if own else ""
             return msgspec.structs.replace(

@@ -85,11 +85,11 @@ def _check(spec: Endpoint, state: State) -> None:
 def _check_budget(spec: Endpoint) -> None:
     if not spec.budget_gpus or spec.attached:
         return
-    if not spec.apart or not all(pool.request.gpus for pool in spec.pools):
+    if not spec.apart or not all(pool.gpus for pool in spec.pools):
         raise FieldError(
             "spec.gpuBudget", "is shared by prefill and decode: give it with pools whose replicas take whole GPUs"
         )
-    least = sum(max(pool.min_replicas, 1) * pool.request.gpus for pool in spec.pools)
+    least = sum(max(pool.min_replicas, 1) * pool.gpus for pool in spec.pools)
     if spec.budget_gpus < least:
         raise FieldError(
             "spec.gpuBudget", f"must hold the fewest replicas of both, {least} GPUs; not {spec.budget_gpus}"

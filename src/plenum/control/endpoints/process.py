@@ -9,7 +9,7 @@ import msgspec
 from plenum.control.endpoints.revisions import child_name
 from plenum.model.endpoint import Endpoint, Pool
 from plenum.model.process import Process
-from plenum.model.workload import Kind, Role, Workload
+from plenum.model.workload import Kind, Parallelism, Role, Together, Workload
 
 COMMAND = ("python", "-m", "plenum.bootstrap.engine")
 """The engine host; ``python`` is the node's own interpreter."""
@@ -39,10 +39,13 @@ def engine_process(spec: Endpoint, pool: Pool) -> Process:
 
 def child_workload(spec: Endpoint, pool: Pool, revision: int, replicas: int) -> Workload:
     """Return the job that holds a revision's replicas of a pool."""
+    spread = pool.nodes > 1
     return Workload(
         name=child_name(spec.name, revision, pool.name),
         kind=Kind.ENDPOINT,
         tenant=spec.tenant,
         priority=spec.priority,
-        roles=(Role(name=pool.name, replicas=replicas, request=pool.request),),
+        roles=(Role(name=pool.name, replicas=replicas, request=pool.request, nodes=pool.nodes),),
+        together=(Together(level=pool.within),) if spread and pool.within else (),
+        parallelism=pool.parallelism if spread and pool.request.gpus else Parallelism(),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from plenum.control.endpoints.state import ACTIVE, EndpointRecord, Revision
-from plenum.control.records import ENDED, Job
+from plenum.control.records import ENDED, Job, Run, Unit
 from plenum.control.state import State
 from plenum.model.endpoint import Pool
 from plenum.ports.gateway import Replica
@@ -63,22 +63,27 @@ def replicas_of(state: State, found: EndpointRecord, revision: Revision, pool: P
     for unit in sorted(job.units.values(), key=lambda unit: int(unit.key.rpartition("-")[2])):
         if unit.phase != "bound":
             continue
-        for run in unit.runs.values():
-            going = bool(unit.stop or job.stop) or run.rank >= wanted
-            phase = DRAINING if going else READY if run.phase == RUNNING else STARTING
-            if run.phase == EXITED or (going and run.phase != RUNNING):
-                continue
-            yield _replica(
-                revision,
-                pool,
-                run=run.id,
-                url=run.url,
-                phase=phase,
-                node=run.node,
-                weights_digest=run.weights_digest,
-                certificate_sha256=run.certificate_sha256,
-                since=max(lowered_at, run.started_at) if going else run.started_at,
-            )
+        run = first_of(unit)
+        phases = {part.phase for part in unit.runs.values()}
+        going = bool(unit.stop or job.stop) or run.rank >= wanted
+        if EXITED in phases or (going and run.phase != RUNNING):
+            continue  # without one of its nodes a replica can answer nothing
+        yield _replica(
+            revision,
+            pool,
+            run=run.id,
+            url=run.url,
+            phase=DRAINING if going else READY if phases == {RUNNING} else STARTING,
+            node=run.node,
+            weights_digest=run.weights_digest,
+            certificate_sha256=run.certificate_sha256,
+            since=max(lowered_at, run.started_at) if going else run.started_at,
+        )
+
+
+def first_of(unit: Unit) -> Run:
+    """Return the run of a bound replica that answers: the one on the first of its nodes."""
+    return min(unit.runs.values(), key=lambda run: run.part)
 
 
 def count(state: State, found: EndpointRecord, revision: Revision, pool: Pool) -> Count:

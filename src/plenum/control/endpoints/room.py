@@ -28,7 +28,7 @@ def in_place_of(pool: Pool, beside: Iterable[Pool], others: Iterable[tuple[Pool,
 
 
 def _size(pool: Pool) -> int:
-    return pool.request.total_gpu_milli or pool.request.cpu_milli or 1
+    return pool.nodes * (pool.request.total_gpu_milli or pool.request.cpu_milli or 1)
 
 
 def scarce(state: State, found: EndpointRecord, serving: Revision) -> dict[str, int]:
@@ -137,7 +137,7 @@ def _amounts(pools: Iterable[Pool]) -> dict[str, int]:
     total: dict[str, int] = {}
     for pool in pools:
         for resource, amount in amounts_of(pool.request):
-            total[resource] = total.get(resource, 0) + amount
+            total[resource] = total.get(resource, 0) + pool.nodes * amount
     return total
 
 

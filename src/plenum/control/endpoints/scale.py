@@ -96,7 +96,7 @@ def limited(found: EndpointRecord) -> Iterator[str]:
     for pool in most if not spec.attached else ():
         if pool.min_replicas < pool.max_replicas:
             yield f"{pool.name} has the {pool.max_replicas} replicas that it may have at most (replicas.max)"
-    held, gpus = _held_gpus(spec, found.wanted), [pool.request.gpus for pool in spec.pools if pool not in most]
+    held, gpus = _held_gpus(spec, found.wanted), [pool.gpus for pool in spec.pools if pool not in most]
     if spec.budget_gpus and spec.apart and gpus and held + min(gpus) > spec.budget_gpus:
         yield f"prefill and decode have {held} of the {spec.budget_gpus} GPUs that they may have together (gpuBudget)"
 
@@ -142,7 +142,7 @@ def _that_fit(wants: list[Want], targets: list[int], budget: int) -> list[int]:
     if len(wants) < 2:
         return targets
     after = [min(want.current, target) for want, target in zip(wants, targets, strict=True)]
-    gpus = [max(want.pool.request.gpus, 1) for want in wants]
+    gpus = [max(want.pool.gpus, 1) for want in wants]
     for i in sorted(range(len(wants)), key=lambda i: after[i] / max(wants[i].replicas, 1e-9)):
         left = budget - sum(n * g for n, g in zip(after, gpus, strict=True))
         after[i] += min(max(targets[i] - after[i], 0), max(left, 0) // gpus[i])
@@ -184,7 +184,7 @@ def _shared(spec: Endpoint, wants: list[Want], budget: int) -> list[Want]:
     """Divide the GPUs that there are for both pools between them, so that neither is short while the other has some to spare."""
     if len(wants) < 2:
         return wants
-    need = sum(max(math.ceil(w.replicas - 1e-9), 1) * max(w.pool.request.gpus, 1) for w in wants)
+    need = sum(max(math.ceil(w.replicas - 1e-9), 1) * max(w.pool.gpus, 1) for w in wants)
     if need <= budget:
         return wants
     shares = _shares(spec, [want.replicas for want in wants], budget)
@@ -201,23 +201,21 @@ def _shares(spec: Endpoint, wants: list[float], budget: int) -> tuple[int, int]:
     """
     first, second = spec.pools
     least = (max(first.min_replicas, 1), max(second.min_replicas, 1))
-    shares = scaling.share_budget(
-        wants[0], wants[1], max(first.request.gpus, 1), max(second.request.gpus, 1), budget, least
-    )
+    shares = scaling.share_budget(wants[0], wants[1], max(first.gpus, 1), max(second.gpus, 1), budget, least)
     return shares if any(shares) else least
 
 
 def _held_gpus(spec: Endpoint, current: dict[str, int]) -> int:
-    return sum(current.get(pool.name, 0) * pool.request.gpus for pool in spec.pools)
+    return sum(current.get(pool.name, 0) * pool.gpus for pool in spec.pools)
 
 
 def _budget_gpus(state: State, spec: Endpoint, current: dict[str, int]) -> int:
     """Return the GPUs that an endpoint's pools may have together: by its budget, their limits, and what is left of the tenant's quota."""
-    most = sum(pool.max_replicas * max(pool.request.gpus, 1) for pool in spec.pools)
+    most = sum(pool.max_replicas * max(pool.gpus, 1) for pool in spec.pools)
     most = min(most, spec.budget_gpus or most)
     tenant = state.tenants.get(spec.tenant)
     quota = tenant.quota.get(GPU_MILLI) if tenant is not None else None
-    if quota is None or not any(pool.request.gpus for pool in spec.pools):
+    if quota is None or not any(pool.gpus for pool in spec.pools):
         return most
     held = state.usage.get(spec.tenant, {}).get(GPU_MILLI, 0) // GPU
     return max(min(most, quota // GPU - max(held - _held_gpus(spec, current), 0)), 0)

@@ -200,19 +200,19 @@ def _pool_lines(engine: str, question: Question, pool: PoolChoice, context: int)
             f"# spread over {servers} servers: run it on each, NODE_RANK from 0, HEAD the address of the first"
         )
         lines += headless_lines(engine)
-        words += servers_words(engine, instance)
+        words += servers_words(engine, servers)
     if engine == "vllm" and pool.role != "both":
         before = 'exec env VLLM_NIXL_SIDE_CHANNEL_HOST="$(hostname -i)" '
     lines += (before + shell_line(words)).split("\n")
     return lines
 
 
-def servers_words(engine: str, instance: Instance) -> list[str]:
-    """Return the arguments with which an instance is spread over servers, data parallel ranks among them.
+def servers_words(engine: str, servers: int) -> list[str]:
+    """Return the arguments with which an instance is spread over servers, data parallel ranks among them; words of the shell as above.
 
     Not ``--data-parallel-start-rank``: given to the first server, vLLM takes it that each has an API and balances only its own ranks.
     """
-    words = ["--nnodes", str(servers_of(instance)), "--node-rank", "$NODE_RANK"]
+    words = ["--nnodes", str(servers), "--node-rank", "$NODE_RANK"]
     return words + (["--dist-init-addr", "$HEAD:5000"] if engine == "sglang" else ["--master-addr", "$HEAD", "$@"])
 
 

@@ -283,7 +283,7 @@ def _command(question: Question, pool: PoolChoice, engine: str, port: str = str(
     servers = servers_of(pool.option.instance)
     before = ""
     if servers > 1 and engine != "trtllm":
-        words += servers_words(engine, pool.option.instance)
+        words += servers_words(engine, servers)
         before = "".join(f"{line}; " for line in headless_lines(engine))
     if engine == "trtllm":
         text = "\\n".join(trtllm_options(pool))

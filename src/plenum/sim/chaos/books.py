@@ -228,7 +228,7 @@ class Books:
             e.job,
             job.uid,
             e.unit,
-            workload.gang,
+            len(e.bindings) > 1,
             {b.run: b for b in e.bindings},
             {b.run: requests[b.role] for b in e.bindings},
             now_s,
@@ -298,8 +298,10 @@ class Books:
     def _check_whole(self, workload: Workload, e: ev.UnitBound) -> None:
         """Raise Violation unless a binding is of a whole gang, or of the one replica that it says."""
         if not workload.gang:
-            slots = [f"{b.role}-{b.rank}" for b in e.bindings]
-            must(slots == [e.unit], "split", f"{e.job} {e.unit} is bound as {slots}")
+            slots = [b.slot for b in e.bindings]
+            role = next(r for r in workload.roles if r.name == e.unit.rpartition("-")[0])
+            whole = [e.unit, *(f"{e.unit}.{part}" for part in range(1, role.nodes))]
+            must(slots == whole, "split", f"{e.job} {e.unit} is bound as {slots}")
             return
         for role in workload.roles:
             ranks = sorted(b.rank for b in e.bindings if b.role == role.name)

@@ -16,9 +16,9 @@ from plenum.model import process
 from plenum.model.endpoint import DECODE, PREFILL, SERVE, Endpoint, Pool, Rollout
 from plenum.model.errors import PlenumError
 from plenum.model.process import Simulated
-from plenum.model.workload import Request
+from plenum.model.workload import Parallelism, Request
 from plenum.ports.gateway import LoadReport, PoolLoad, Table, Usage, UsageBatch
-from plenum.sim.chaos.books import must
+from plenum.sim.chaos.books import FULL, must
 from plenum.sim.chaos.clients import Client
 from plenum.sim.chaos.network import Network
 from plenum.sim.chaos.replica import Replica
@@ -42,11 +42,17 @@ def any_endpoint(s: Schedule) -> Endpoint:
     low = (0, 1, 1, 2)[s.below(4)]
     high = max(low, 1) + s.below(3)
     names = (PREFILL, DECODE) if s.chance(0.25) else (SERVE,)
+    name = NAMES[s.below(len(NAMES))]
+    nodes = 2 if name == "search" and request.gpu_milli == FULL else 1
+    spread = Parallelism(tp=nodes)
     return Endpoint(
-        name=NAMES[s.below(len(NAMES))],
+        name=name,
         tenant=TENANTS[s.below(len(TENANTS))],
         model="imagined",
-        pools=tuple(Pool(name=name, min_replicas=low, max_replicas=high, request=request) for name in names),
+        pools=tuple(
+            Pool(name=pool, min_replicas=low, max_replicas=high, request=request, parallelism=spread, nodes=nodes)
+            for pool in names
+        ),
         priority=s.below(4),
         idle_s=10.0 + s.about(20.0),
         arguments=("--more",) * s.below(3),

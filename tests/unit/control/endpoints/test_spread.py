@@ -1,0 +1,177 @@
+"""Replicas over several nodes: placed, shown, drained and restarted whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.control.cloud import imitation, job
+from tests.unit.control.endpoints.city import CHAT, City, chat
+
+from plenum.control import commands as c
+from plenum.control.endpoints import commands as ec
+from plenum.control.questions import explained
+from plenum.control.records import Run
+from plenum.control.state import State
+from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
+from plenum.model.errors import FieldError
+from plenum.model.workload import Apart, Parallelism, Request
+
+JOB = "red/chat-r1"
+
+
+def wide(low: int = 1, high: int = 1, nodes: int = 2, within: str = "", **more: object) -> Endpoint:
+    """Return an endpoint whose replicas take several whole nodes of the city."""
+    pool = Pool(
+        min_replicas=low,
+        max_replicas=high,
+        request=Request(gpus=8),
+        parallelism=Parallelism(tp=8, pp=nodes),
+        nodes=nodes,
+        within=within,
+    )
+    return replace(chat(**more), engine="vllm", pools=(pool,))  # type: ignore[arg-type]
+
+
+def runs(city: City) -> dict[str, Run]:
+    """Return the runs of the first revision by slot."""
+    return {run.slot: run for run in city.state.jobs[JOB].runs()}
+
+
+def test_all_nodes_of_a_replica_meet_and_one_answers():
+    city = City(2)
+    city.apply(wide())
+    city.run(10)
+
+    first, second = runs(city)["serve-0"], runs(city)["serve-0.1"]
+    assert {first.node, second.node} == {"n0", "n1"}
+    (replica,) = city.replicas()
+    assert (replica.run, replica.node) == (first.id, first.node)
+    orders = [city.state.orders["a"][run.id] for run in (first, second)]
+    assert [(order.global_rank, order.world_size) for order in orders] == [(0, 2), (1, 2)]
+    assert len({(order.master_addr, order.master_port) for order in orders}) == 1
+    assert city.state.usage["red"]["gpu_milli"] == 16_000
+
+
+def test_without_room_for_all_nodes_none_is_taken():
+    city = City(2)
+    other = city.submit(job("other", gpus=1))
+    city.run(5)
+    city.apply(wide())
+    city.run(5)
+
+    assert runs(city) == {}
+    assert city.state.usage["red"]["gpu_milli"] == 1_000
+    reason = explained(city.state, city.controller.decider, JOB, city.clock.now())
+    assert reason.code == "wait.gpus", reason
+    assert "2 nodes" in reason.sentence, reason
+    assert "chat-r1#" not in reason.sentence
+    city.execute(c.delete_job(other))
+    city.run(10)
+    assert len(city.replicas()) == 1
+
+
+@pytest.mark.parametrize(("within", "ready"), [("place.rack", 0), ("", 1)])
+def test_all_nodes_of_a_replica_are_within_one_domain_where_that_is_asked(within: str, ready: int):
+    city = City(4)  # two nodes a rack, of which each has one taken
+    city.submit(job("other", replicas=2, gpus=8, apart=(Apart(level="place.rack"),)))
+    city.run(5)
+    city.apply(wide(within=within))
+    city.run(10)
+
+    assert len(city.replicas()) == ready
+
+
+@pytest.mark.parametrize("slot", ["serve-0", "serve-0.1"])
+def test_when_one_node_dies_the_whole_replica_is_gone_at_once_and_starts_anew(slot: str):
+    city = City(2)
+    city.apply(wide())
+    city.run(10)
+    lost = runs(city)[slot]
+
+    city.driver.crash(lost.node)
+    city.driver.reboot(lost.node)
+    city.sync()
+    assert city.served().replicas == ()
+    city.run(20)
+
+    assert len(city.replicas()) == 1
+    assert {run.id.split("-")[1] for run in runs(city).values()} == {"2"}
+
+
+def test_a_replica_drains_from_its_first_node_on():
+    city = City(2)
+    city.apply(wide())
+    city.run(10)
+    first, second = runs(city)["serve-0"], runs(city)["serve-0.1"]
+
+    city.execute(c.cordon(second.node, True, drain=True))
+    city.controller.lead(10.0)
+    while city.controller.step():
+        pass
+
+    assert [replica.phase for replica in city.served().replicas] == ["draining"]
+    assert set(city.state.orders["a"]) == {second.id}, "what the first still answers needs the second"
+    again = State.from_snapshot(city.state.snapshot())
+    assert {agent: set(orders) for agent, orders in again.orders.items()} == {"a": {second.id}}
+    city.run(20)
+    assert city.alive() == []
+    assert first.id not in city.state.orders["a"]
+
+
+def test_scaling_counts_replicas_not_nodes():
+    city = City(4)
+    city.apply(wide(2, 2))
+    city.run(10)
+    assert len(city.replicas()) == 2
+    assert sorted(runs(city)) == ["serve-0", "serve-0.1", "serve-1", "serve-1.1"]
+
+    city.apply(wide(1, 1))
+    city.run(30)
+
+    assert sorted(runs(city)) == ["serve-0", "serve-0.1"]
+    assert len(city.replicas()) == 1
+
+
+def test_work_that_may_yield_makes_room_for_a_whole_replica():
+    city = City(2)
+    for name in "xy":
+        city.submit(job(name, gpus=8, preemptible=True), imitation())
+    city.run(10)
+    city.apply(replace(wide(), priority=5))
+    city.run(30)
+
+    assert len(city.replicas()) == 1
+    assert {city.state.jobs[f"red/{name}"].phase for name in "xy"} == {"Pending"}
+
+
+def test_a_budget_counts_the_gpus_of_all_nodes():
+    pools = (
+        Pool(name=PREFILL, request=Request(gpus=8)),
+        Pool(name=DECODE, request=Request(gpus=8), parallelism=Parallelism(tp=16), nodes=2),
+    )
+    spec = replace(wide(), pools=pools, budget_gpus=23)
+
+    with pytest.raises(FieldError, match="24 GPUs"):
+        City(1).apply(spec)
+
+
+def test_llamacpp_stays_on_one_node():
+    with pytest.raises(FieldError, match=r"llama\.cpp"):
+        replace(wide(), engine="llamacpp")
+
+
+def test_gpus_of_all_nodes_are_what_the_model_is_split_over():
+    with pytest.raises(FieldError, match="make them equal"):
+        Pool(request=Request(gpus=8), parallelism=Parallelism(tp=8), nodes=2)
+
+
+def test_a_deleted_endpoint_takes_all_nodes_along():
+    city = City(2)
+    city.apply(wide())
+    city.run(10)
+    city.execute(ec.delete_endpoint(CHAT))
+    city.run(30)
+
+    assert city.alive() == []
+    assert CHAT not in city.state.endpoints
