@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.control.cloud import TTL_S, Cloud, read_fleet
@@ -23,8 +26,16 @@ roles = st.builds(
     request=st.builds(Request, gpus=st.sampled_from((0, 1, 1, 2, 8)), cpu_milli=st.sampled_from((0, 4000))),
     min_replicas=st.sampled_from((0, 0, 1)),
 )
+
+
+def workload(*, kind: Kind, roles: tuple[Role, ...], nodes: int, **more: Any) -> Workload:
+    """Replicas that are independent may have several nodes each."""
+    each = 1 if kind is Kind.TRAINING_JOB else nodes
+    return Workload(kind=kind, roles=tuple(replace(role, nodes=each) for role in roles), **more)
+
+
 workloads = st.builds(
-    Workload,
+    workload,
     name=names,
     kind=st.sampled_from(Kind),
     tenant=st.just("red"),
@@ -32,6 +43,7 @@ workloads = st.builds(
     roles=st.lists(roles, min_size=1, max_size=2, unique_by=lambda role: role.name).map(tuple),
     together=st.sampled_from(((), (), (Together(level="place.rack"),))),
     apart=st.lists(st.builds(Apart, level=levels, max_per_domain=st.integers(1, 3)), max_size=1).map(tuple),
+    nodes=st.sampled_from((1, 1, 2)),
 )
 processes = st.builds(
     lambda duration_s, exit_code, restarts: Process(

@@ -139,6 +139,16 @@ def test_where_others_can_listen_in_it_speaks_tls(address, speaks):
     assert (host.tls is not None) == speaks
 
 
+def test_all_nodes_but_the_first_have_no_address(host):
+    it = host(**EMULATED, env={"RANK": "1", "WORLD_SIZE": "2"})
+    it.ready()
+
+    assert it.status["url"] == ""
+    assert it.children() == []
+    it.process.send_signal(signal.SIGTERM)
+    assert it.ended()[0] == 0
+
+
 def test_told_to_stop_it_lets_streams_finish(host):
     it = host(**EMULATED, arguments=("--scale", "0.5"))
     it.ready()
@@ -290,6 +300,7 @@ def test_a_cache_that_cannot_be_written_is_said(host, tmp_path):
         ({"PLENUM_ENDPOINT": "{}"}, "PLENUM_ENDPOINT"),
         ({"PLENUM_ENDPOINT": ""}, "PLENUM_ENDPOINT"),
         ({"PLENUM_PORT": ""}, "PLENUM_PORT"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK"),
         ({"PLENUM_GRACE_S": "soon"}, "PLENUM_GRACE_S"),
     ],
 )

@@ -11,9 +11,10 @@ import pytest
 from tests.engines import LLAMA
 
 from plenum.adapters.authorities import OwnCertificate
-from plenum.adapters.engines.gpu_servers import sglang_command, vllm_command
+from plenum.adapters.engines.gpu_servers import Spread, sglang_command, vllm_command
 from plenum.adapters.engines.table import Start, command_of, engine_to_start
 from plenum.model.endpoint import Endpoint, Pool
+from plenum.model.errors import FieldError
 from plenum.model.workload import Parallelism
 
 KEY = "a-secret"
@@ -61,6 +62,39 @@ def test_vllm_gets_the_replicas_own(weights, monkeypatch):
     assert not [name for name in command.env if name.startswith("PLENUM_")]
     assert KEY not in " ".join(words)
     assert "--kv-transfer-config" not in words
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_vllm_on_each_node_of_a_replica_knows_where_the_first_is(weights, monkeypatch, rank):
+    monkeypatch.setenv("PLENUM_VLLM", "vllm serve")
+    endpoint = _endpoint(Pool(parallelism=Parallelism(tp=8, pp=2), nodes=2))
+    spread = Spread(rank=rank, nodes=2, address="10.0.0.1", port=20_077)
+
+    command = vllm_command(endpoint, "serve", weights, host="10.0.0.9", port=8123, key="", spread=spread)
+
+    words = list(command.words)
+    assert (_after(words, "--nnodes"), _after(words, "--node-rank")) == ("2", str(rank))
+    assert (_after(words, "--master-addr"), _after(words, "--master-port")) == ("10.0.0.1", "20077")
+    assert ("--headless" in words) == bool(rank)
+    assert command.env["VLLM_HOST_IP"] == "10.0.0.9"
+    assert not [word for word in words if "$" in word]
+
+
+def test_vllms_module_has_no_servers_without_an_api(weights, monkeypatch):
+    monkeypatch.setenv("PLENUM_VLLM", "python -m vllm.entrypoints.openai.api_server")
+
+    with pytest.raises(FieldError, match="must end in serve"):
+        vllm_command(_endpoint(), "serve", weights, host="127.0.0.1", port=1, key="", spread=Spread(nodes=2))
+
+
+def test_sglang_on_each_node_of_a_replica_knows_where_the_first_is(weights):
+    endpoint = _endpoint(Pool(parallelism=Parallelism(tp=16), nodes=2))
+    spread = Spread(rank=1, nodes=2, address="fd00::1", port=20_077)
+
+    words = list(sglang_command(endpoint, "serve", weights, host="fd00::2", port=8123, key="", spread=spread).words)
+
+    assert (_after(words, "--nnodes"), _after(words, "--node-rank")) == ("2", "1")
+    assert _after(words, "--dist-init-addr") == "[fd00::1]:20077"
 
 
 def test_vllms_module_wants_the_model_named(weights, monkeypatch):

@@ -142,7 +142,29 @@ WRONG = [
     ("model: x\n  slo: fast", "spec.slo", "must be a mapping with ttft, tpot, quantile, not 'fast'"),
     ("model: x\n  gpuModels: H100", "spec.gpuModels", "must be a list such as [H100], not 'H100'"),
     ("model: x\n  idle: soon", "spec.idle", "is not a duration"),
+    (
+        "model: /x\n  engine: vllm\n  resources: {gpu: 8}\n  parallelism: {tp: 12}",
+        "spec.parallelism",
+        "12 GPUs, and nodes give 8 each",
+    ),
+    (
+        "model: /x\n  engine: vllm\n  resources: {gpu: 4}\n  parallelism: {tp: 8, nodes: 4}",
+        "spec.parallelism.nodes",
+        "make them equal",
+    ),
+    (
+        "model: smollm2\n  resources: {gpu: 1}\n  parallelism: {tp: 2}",
+        "spec.parallelism",
+        "llama.cpp has no replicas over several nodes",
+    ),
 ]
+
+
+def test_more_gpus_than_a_node_gives_are_of_several_nodes():
+    spread = "  resources: {gpu: 8}\n  parallelism: {tp: 8, pp: 2, within: fabric.leaf}"
+    (pool,) = endpoint(f"  model: /models/x\n  engine: vllm\n{spread}").pools
+
+    assert (pool.nodes, pool.within, pool.gpus) == (2, "fabric.leaf", 16)
 
 
 @pytest.mark.parametrize(("spec", "where", "sentence"), WRONG)

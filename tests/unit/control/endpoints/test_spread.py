@@ -9,6 +9,7 @@ from tests.unit.control.cloud import imitation, job
 from tests.unit.control.endpoints.city import CHAT, City, chat
 
 from plenum.control import commands as c
+from plenum.control import events as ev
 from plenum.control.endpoints import commands as ec
 from plenum.control.questions import explained
 from plenum.control.records import Run
@@ -16,6 +17,7 @@ from plenum.control.state import State
 from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
 from plenum.model.errors import FieldError
 from plenum.model.workload import Apart, Parallelism, Request
+from plenum.ports.nodes import RUNNING
 
 JOB = "red/chat-r1"
 
@@ -51,6 +53,18 @@ def test_all_nodes_of_a_replica_meet_and_one_answers():
     assert [(order.global_rank, order.world_size) for order in orders] == [(0, 2), (1, 2)]
     assert len({(order.master_addr, order.master_port) for order in orders}) == 1
     assert city.state.usage["red"]["gpu_milli"] == 16_000
+
+
+def test_a_replica_is_ready_once_all_its_nodes_are():
+    city = City(2)
+    city.run(2)
+    city.apply(wide())
+    city.run(2, agent=False)
+    for part, phase in enumerate(("starting", "ready")):
+        run = runs(city)["serve-0.1" if part else "serve-0"]
+        said = ev.RunReported(job=JOB, unit="serve-0", run=run.id, node=run.node, phase=RUNNING)
+        city.controller.append([ev.record_of(said, city.clock.now(), "test")])
+        assert [replica.phase for replica in city.served().replicas] == [phase]
 
 
 def test_without_room_for_all_nodes_none_is_taken():
