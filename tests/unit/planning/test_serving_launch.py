@@ -12,7 +12,8 @@ import pytest
 import yaml
 from tests.unit.planning.serving_cases import predict, question
 
-from plenum.adapters.manifests.workloads import parse_jobs
+from plenum.adapters.manifests.endpoints import ServedResource
+from plenum.adapters.manifests.resources import JobManifest, parse_manifests
 from plenum.planning.serving.launch import PROGRAMS, launch_script, pool_name, servers_of, vllm_arguments
 from plenum.planning.serving.manifests import endpoints_of, kubernetes_of
 from plenum.planning.serving.plan import ServingPlan, plan_serving
@@ -39,9 +40,17 @@ PLANS = ("together", "apart", "experts", "wide", "stages")
 def test_manifests_are_what_apply_takes(name: str, engine: str) -> None:
     plan = plan_for(name)
     text = yaml.safe_dump_all(endpoints_of(plan.question, plan.recommended, engine=engine, model_folder="/models/m"))
-    jobs = parse_jobs(text)
+    found = parse_manifests(text)
     pools = plan.recommended.layout.pools
     spread = [servers_of(pool.option.instance) > 1 for pool in pools]
+    if any(spread) and engine != "trtllm":
+        (served,) = found
+        assert isinstance(served, ServedResource)
+        asked = [(pool.max_replicas, pool.gpus, pool.nodes) for pool in served.endpoint.pools]
+        instances = [(pool.count, pool.option.instance) for pool in sorted(pools, key=lambda p: p.role, reverse=True)]
+        assert asked == [(count, instance.devices, servers_of(instance)) for count, instance in instances]
+        return
+    jobs = [job for job in found if isinstance(job, JobManifest)]
     assert {job.kind for job in jobs} == {"TrainingJob" if wide else "Endpoint" for wide in spread}
     assert len(jobs) == sum(pool.count if wide else 1 for pool, wide in zip(pools, spread, strict=True))
     gpus = sum(role.replicas * role.request.gpus for job in jobs for role in job.workload.roles)
@@ -234,15 +243,13 @@ def test_instances_that_share_a_host_take_ports_of_their_own() -> None:
 
 
 def test_servers_of_one_instance_know_each_other() -> None:
-    """Each instance is a gang: Plenum tells its replicas their ranks and the address of the first; the others have no API."""
+    """Pods of one instance know their ranks and the first of them by their names; the others have no API."""
     plan = plan_for("stages")
-    (pool,) = plan.recommended.layout.pools
-    documents = endpoints_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
-    assert len(documents) == pool.count
-    assert len({each["metadata"]["name"] for each in documents}) == pool.count
+    sets = kubernetes_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
+    command = sets[0]["spec"]["template"]["spec"]["containers"][0]["command"]
     for rank in ("0", "1"):
-        words = run_by_hand(documents[0]["spec"]["run"]["command"], NODE_RANK=rank, MASTER_ADDR="10.0.0.7")
-        assert words[words.index("--master-addr") + 1] == "10.0.0.7"
+        words = run_by_hand(command, HOSTNAME=f"llama-0-{rank}")
+        assert words[words.index("--master-addr") + 1].startswith("llama-0-0.")
         assert words[words.index("--node-rank") + 1] == rank
         assert ("--headless" in words) == (rank != "0")
         assert "" not in words
@@ -254,12 +261,13 @@ def test_ranks_of_attention_are_dealt_out_over_servers() -> None:
     plan = plan_for("wide")
     (pool,) = [pool for pool in plan.recommended.layout.pools if pool.role == "decode"]
     ranks = pool.option.instance.parallelism.dp
-    documents = endpoints_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
-    (document,) = [each for each in documents if each["metadata"]["labels"]["role"] == "decode"]
-    servers = document["spec"]["replicas"]
+    objects = kubernetes_of(plan.question, plan.recommended, engine="vllm", model_folder="/models/m")
+    (pods,) = [each for each in objects if each["metadata"].get("labels", {}).get("plenum.dev/role") == "decode"]
+    servers = pods["spec"]["replicas"]
     assert servers * 8 == ranks
     for rank in range(servers):
-        words = run_by_hand(document["spec"]["run"]["command"], NODE_RANK=str(rank), MASTER_ADDR="10.0.0.7")
+        command = pods["spec"]["template"]["spec"]["containers"][0]["command"]
+        words = run_by_hand(command, HOSTNAME=f"decode-0-{rank}")
         assert "--data-parallel-start-rank" not in words
         assert words[words.index("--nnodes") + 1] == str(servers)
         assert words[words.index("--node-rank") + 1] == str(rank)

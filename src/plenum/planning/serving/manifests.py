@@ -21,6 +21,7 @@ from plenum.planning.serving.layout import PoolChoice
 from plenum.planning.serving.points import Point
 from plenum.planning.serving.question import Question
 from plenum.planning.serving.routers import SUPPLY, router_objects
+from plenum.planning.serving.spread import is_spread, served_endpoint
 from plenum.serving.instance import RUNTIME_FRACTION, Instance
 
 IMAGES = {
@@ -68,12 +69,17 @@ _HEAD = 'export HEAD="$MASTER_ADDR"; '
 
 
 def endpoints_of(question: Question, point: Point, *, engine: str, model_folder: str) -> list[dict[str, Any]]:
-    """Return one ``Endpoint`` manifest for each pool, as plain values.
+    """Return one ``Endpoint`` manifest for each pool, as plain values; one with all pools where instances span servers.
 
-    Instances over several servers are gangs, whose replicas must find each other: each is a ``TrainingJob`` within a leaf of the fabric.
+    An engine that Plenum has no driver for is a gang over its servers: each instance is a ``TrainingJob`` within a leaf of the fabric.
     """
+    pools = point.layout.pools
+    if is_spread(pools, engine):
+        name = _name(question, pools[0]) if len(pools) == 1 else _label(question.model.name)
+        given = {"engine": engine, "model_folder": model_folder, "resources_of": _resources}
+        return [served_endpoint(name, question, pools, **given)]
     documents: list[dict[str, Any]] = []
-    for pool in point.layout.pools:
+    for pool in pools:
         document = _endpoint(question, pool, engine, model_folder)
         servers = servers_of(pool.option.instance)
         documents += [document] if servers == 1 else [_gang(document, servers, index) for index in range(pool.count)]
@@ -96,11 +102,7 @@ def _endpoint(question: Question, pool: PoolChoice, engine: str, model_folder: s
     spread = instance.parallelism
     spec: dict[str, Any] = {
         "replicas": pool.count * servers,
-        "resources": {
-            "gpu": instance.devices // servers,
-            "cpu": _cores(instance),
-            "memory": f"{_host_gib(instance)}GiB",
-        },
+        "resources": _resources(pool),
         "gpuModels": [instance.hardware.name],
         "parallelism": {"tp": spread.tp, "pp": spread.pp, "dp": spread.dp, "ep": spread.ep},
         "run": {
@@ -115,7 +117,7 @@ def _endpoint(question: Question, pool: PoolChoice, engine: str, model_folder: s
         },
     }
     if instance.hardware.is_host:
-        del spec["gpuModels"], spec["resources"]["gpu"]
+        del spec["gpuModels"]
     return {
         "apiVersion": "plenum.dev/v1alpha1",
         "kind": "Endpoint",
@@ -125,6 +127,13 @@ def _endpoint(question: Question, pool: PoolChoice, engine: str, model_folder: s
         },
         "spec": spec,
     }
+
+
+def _resources(pool: PoolChoice) -> dict[str, Any]:
+    """Return what an instance takes of each of its servers."""
+    instance = pool.option.instance
+    host = {"cpu": _cores(instance), "memory": f"{_host_gib(instance)}GiB"}
+    return host if instance.hardware.is_host else {"gpu": instance.devices // servers_of(instance), **host}
 
 
 def kubernetes_of(question: Question, point: Point, *, engine: str, model_folder: str) -> list[dict[str, Any]]:
