@@ -82,7 +82,33 @@ def test_a_gang_over_two_nodes_goes_on_from_its_checkpoint_when_a_rank_dies(clou
     # Which of the two is heard of first is up to their agents; the first makes the gang stop, the last makes it free.
     ends = ("UnitStopped", {"attempt": 1, "why": "failed"}), ("UnitReleased", {"attempt": 1})
     in_order(story, ("RunReported", {"phase": "exited"}), *ends)
-    in_order(story, ("RunReported", {"run": of_0, "phase": "exited", "exit_code": 1}), ends[1])
+    in_order(story, ("RunReported", {"run": of_0, "phase": "exited"}), ends[1])
+
+
+def test_a_replica_over_two_nodes_is_started_anew_when_one_dies(cloud: Cloud) -> None:
+    spec = {
+        "model": "llama",
+        "engine": "emulated",
+        "timing": {"model": "llama-3.1-8b", "hardware": "H100"},
+        "resources": {"cpu": 0.6},
+        "parallelism": {"tp": 2, "nodes": 2},
+    }
+    cloud.apply("wide", spec, kind="Endpoint")
+    cloud.comes_to("wide", "Ready", kind="Endpoint")
+    (replica,) = cloud.job("wide", "Endpoint")["runs"]
+    assert (replica["slot"], set(replica["nodes"])) == ("serve-0", {"a", "b"})
+    ranks(cloud)["serve-0.1"].send_signal(signal.SIGKILL)
+
+    again = until(lambda: whole(cloud, attempt=2), "the replica to be back")
+    assert set(again["nodes"]) == {"a", "b"}
+    cloud.do("DELETE", "/tenants/default/endpoints/wide")
+    until(lambda: not (cloud.processes("a") or cloud.processes("b")), "all of it to be gone")
+
+
+def whole(cloud: Cloud, attempt: int) -> dict[str, Any] | None:
+    """Return the endpoint's replica if it is ready in an attempt."""
+    runs = cloud.job("wide", "Endpoint").get("runs", [])
+    return next((run for run in runs if (run.get("replica"), run.get("attempt")) == ("ready", attempt)), None)
 
 
 def test_neither_agents_nor_the_control_plane_take_what_runs_with_them(cloud: Cloud) -> None:
