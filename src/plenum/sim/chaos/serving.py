@@ -49,6 +49,7 @@ def any_endpoint(s: Schedule) -> Endpoint:
         name=name,
         tenant=TENANTS[s.below(len(TENANTS))],
         model="imagined",
+        engine="llamacpp" if nodes == 1 else "vllm",
         pools=tuple(
             Pool(name=pool, min_replicas=low, max_replicas=high, request=request, parallelism=spread, nodes=nodes)
             for pool in names
