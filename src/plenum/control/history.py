@@ -161,8 +161,16 @@ def why(store: EventStore, decider: Decider, job: str, at: float | None, positio
         then=_sentence(event, job),
         again=_sentence(bound_again, job) if bound_again else _reason_sentence(again, job),
         agrees=agrees,
-        places=tuple((b.slot, b.node) for b in event.bindings) if isinstance(event, ev.UnitBound) else (),
+        places=_places(event) if isinstance(event, ev.UnitBound) else (),
     )
+
+
+def _places(event: ev.UnitBound) -> tuple[tuple[str, str], ...]:
+    """Return each replica with its node, or all of its nodes."""
+    nodes: dict[str, list[str]] = {}
+    for b in event.bindings:
+        nodes.setdefault(ev.slot_of(b.role, b.rank), []).append(b.node)
+    return tuple((slot, ", ".join(names)) for slot, names in nodes.items())
 
 
 def _last_said(store: EventStore, job: str, at: float | None, position: int | None) -> Record:

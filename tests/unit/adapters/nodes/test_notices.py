@@ -29,7 +29,7 @@ if "--fail" in sys.argv:
     sys.exit(70)
 while not os.path.exists("go"):
     time.sleep(0.01)
-url, key = "https://127.0.0.1:" + os.environ["PLENUM_PORT"], os.environ["PLENUM_ENGINE_KEY"]
+url, key = f"https://{os.environ['PLENUM_HOST']}:{os.environ['PLENUM_PORT']}", os.environ["PLENUM_ENGINE_KEY"]
 say(ready=True, url=url, weights_digest=key, certificate_sha256="0f")
 time.sleep(600)
 """
@@ -49,6 +49,8 @@ def order(run: str = "r1", *more: str) -> Assignment:
         rank=0,
         process=process,
         secret="its-own",
+        address="127.0.0.1",
+        master_addr="192.0.2.1",  # of another node of the same replica
     )
 
 
@@ -153,3 +155,11 @@ def test_the_last_words_of_what_ended_are_told_however_soon_they_came(tmp_path: 
     report = notice.told(Report(run="r", phase=EXITED, exit_code=64))
 
     assert report.message == "the model does not fit"
+
+
+def test_a_run_that_answers_nobody_is_ready_without_an_address(tmp_path: Path):
+    notice = Notice(tmp_path, lambda: 0.0, port=30_001)
+    write(tmp_path, msgspec.json.encode(Status(ready=True, message="ready")))
+    assert notice.look()
+    told = notice.told(Report(run="r1", phase="running"))
+    assert (told.phase, told.url, told.message) == ("running", "", "ready")

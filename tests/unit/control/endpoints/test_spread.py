@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.unit.control.cloud import imitation, job
+from tests.unit.control.cloud import imitation, job, read_fleet
 from tests.unit.control.endpoints.city import CHAT, City, chat
 
 from plenum.control import commands as c
 from plenum.control import events as ev
+from plenum.control.decider import Decider
 from plenum.control.endpoints import commands as ec
+from plenum.control.history import why
 from plenum.control.questions import explained
 from plenum.control.records import Run
 from plenum.control.state import State
@@ -53,6 +55,17 @@ def test_all_nodes_of_a_replica_meet_and_one_answers():
     assert [(order.global_rank, order.world_size) for order in orders] == [(0, 2), (1, 2)]
     assert len({(order.master_addr, order.master_port) for order in orders}) == 1
     assert city.state.usage["red"]["gpu_milli"] == 16_000
+
+
+def test_why_names_a_replica_with_all_its_nodes():
+    city = City(2)
+    city.apply(wide())
+    city.run(10)
+
+    told = why(city.store, Decider(read_fleet), JOB, None, None)
+
+    assert told.places == (("serve-0", "n0, n1"),)
+    assert told.then == f"{JOB} serve-0 gets 1 place on n0, n1"
 
 
 def test_a_replica_is_ready_once_all_its_nodes_are():
