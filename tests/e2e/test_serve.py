@@ -212,11 +212,12 @@ def test_a_gateway_of_its_own_serves_what_runs_on_another_node(tmp_path: Path):
         )
         url = gateway.says(r"asked at (http\S+)")[1]
         timing = {"model": "llama-3.1-8b", "hardware": "H100"}
-        spec = {"model": "llama", "engine": "emulated", "timing": timing, "servedAs": MODEL}
+        spread = {"tp": 2, "nodes": 2}  # two processes, which this node has room for
+        spec = {"model": "llama", "engine": "emulated", "timing": timing, "servedAs": MODEL, "parallelism": spread}
         cloud.apply("chat", spec, kind="Endpoint")
         cloud.comes_to("chat", "Ready", kind="Endpoint")
         key = cloud.do("POST", "/tenants/default/keys", {})["secret"]
         assert Served(cloud, url, key, server).answers()
-        assert [run["node"] for run in cloud.job("chat", "Endpoint")["runs"]] == ["far"]
+        assert [run["nodes"] for run in cloud.job("chat", "Endpoint")["runs"]] == [["far", "far"]]
         assert gateway.end() == 0
         assert cloud.ask("/usage")["items"][0]["requests"] == {"done": 1}, "the bill was sent on the way out"
