@@ -29,6 +29,7 @@ SHOWN = {
     "timing": "timing",
     "adapters": "adapters",
     "resources": "resources",
+    "parallelism": "split",
     "arguments": "arguments",
 }
 """Field of the spec to what it is called here; of those that were written."""

@@ -14,6 +14,9 @@ from tests.unit.planning.serving_cases import predict, question
 
 from plenum.adapters.manifests.endpoints import ServedResource
 from plenum.adapters.manifests.resources import JobManifest, parse_manifests
+from plenum.control.endpoints.commands import apply_endpoint
+from plenum.control.records import Tenant
+from plenum.control.state import State
 from plenum.planning.serving.launch import PROGRAMS, launch_script, pool_name, servers_of, vllm_arguments
 from plenum.planning.serving.manifests import endpoints_of, kubernetes_of
 from plenum.planning.serving.plan import ServingPlan, plan_serving
@@ -49,6 +52,9 @@ def test_manifests_are_what_apply_takes(name: str, engine: str) -> None:
         asked = [(pool.max_replicas, pool.gpus, pool.nodes) for pool in served.endpoint.pools]
         instances = [(pool.count, pool.option.instance) for pool in sorted(pools, key=lambda p: p.role, reverse=True)]
         assert asked == [(count, instance.devices, servers_of(instance)) for count, instance in instances]
+        state = State()
+        state.tenants["default"] = Tenant(name="default", version=1, created_at=0.0)
+        assert apply_endpoint(served.endpoint, served.manifest).decide(state, 1.0)
         return
     jobs = [job for job in found if isinstance(job, JobManifest)]
     assert {job.kind for job in jobs} == {"TrainingJob" if wide else "Endpoint" for wide in spread}

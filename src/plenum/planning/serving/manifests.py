@@ -75,9 +75,8 @@ def endpoints_of(question: Question, point: Point, *, engine: str, model_folder:
     """
     pools = point.layout.pools
     if is_spread(pools, engine):
-        name = _name(question, pools[0]) if len(pools) == 1 else _label(question.model.name)
         given = {"engine": engine, "model_folder": model_folder, "resources_of": _resources}
-        return [served_endpoint(name, question, pools, **given)]
+        return [served_endpoint(_label(question.model.name), question, pools, **given)]
     documents: list[dict[str, Any]] = []
     for pool in pools:
         document = _endpoint(question, pool, engine, model_folder)

@@ -17,6 +17,9 @@ ENGINES = ("vllm", "sglang")
 WITHIN = "fabric.leaf"
 """Level of which one domain holds all servers of an instance."""
 
+MAX_SLOTS = 4_096
+"""What a manifest may say."""
+
 _BATCHED = {"vllm": "--max-num-batched-tokens", "sglang": "--chunked-prefill-size"}
 
 
@@ -56,7 +59,7 @@ def served_endpoint(
         "engine": engine,
         "servedAs": question.model.name,
         "contextLimit": context_tokens(question),
-        "slots": max(pool.option.instance.settings.max_sequences for pool in pools),
+        "slots": min(max(pool.option.instance.settings.max_sequences for pool in pools), MAX_SLOTS),
         "arguments": [_BATCHED[engine], str(_batched_tokens(engine, first))],
     }
     if precision.weights != instance.model.weights_format:
