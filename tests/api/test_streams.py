@@ -303,6 +303,7 @@ def test_tricks_with_paths_are_refused_and_noted(lab: Lab, path: str) -> None:
 
 def test_a_replica_that_never_was(lab: Lab, written: Written) -> None:
     assert lab.ask("GET", f"{LOGS}?slot=worker-9", "max").status_code == 404
+    assert lab.ask("GET", f"{LOGS}?slot=worker-0.1", "max").status_code == 404
     assert lab.ask("GET", f"{LOGS}?attempt=7", "max").status_code == 404
 
 

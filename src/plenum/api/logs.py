@@ -26,8 +26,8 @@ PAGES = 40
 
 SLOT = Parameter(
     name="slot",
-    about="Which replica; else the first.",
-    pattern=r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?-[0-9]{1,6}",
+    about="Which replica; else the first. Of one over several nodes, ``serve-0`` is the first and ``serve-0.1`` the second.",
+    pattern=r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?-[0-9]{1,6}(\.[0-9]{1,4})?",
     example="worker-0",
 )
 ATTEMPT = Parameter(name="attempt", about="Which attempt; else the present one.", kind="integer", low=1, high=10**6)

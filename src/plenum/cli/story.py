@@ -79,7 +79,7 @@ def _bound(body: Body, actor: str) -> str:
     gpus = sum(b.get("gpu_mask", 0).bit_count() for b in bindings)
     what = body.get("unit") or ("the gang" if len(bindings) > 1 else _slot(bindings))
     parts = [f"{what} placed on {_some(nodes)}"]
-    if len(bindings) > 1:
+    if len(bindings) > 1 and not body.get("unit"):
         parts.append(counted(len(bindings), "replica"))
     if gpus:
         parts.append(counted(gpus, "GPU"))

@@ -29,6 +29,14 @@ def test_the_table_of_revisions_fits_eighty_characters(monkeypatch) -> None:
     assert any("replaced" in line and "123 988 ms" in line for line in lines)
 
 
+def test_a_replica_over_several_nodes_is_one_line_that_names_them() -> None:
+    run = {"id": "1-1-serve-0", "slot": "serve-0", "node": "n0", "nodes": ["n0", "n1"], "phase": "running"}
+    status = {"runs": [run | {"replica": "ready", "revision": 1, "pool": "serve"}]}
+    endpoint = {"metadata": {"name": "chat", "tenant": "default"}, "spec": {"model": "smollm2"}, "status": status}
+    lines = [click.unstyle(line) for line in endpoint_lines(endpoint, 0.0, _field, _flat)]
+    assert [line.split()[:4] for line in lines if line.startswith("serve-0")] == [["serve-0", "1", "n0,", "n1"]]
+
+
 def test_a_promise_is_shown_with_its_unit() -> None:
     spec = {"model": "smollm2", "slo": {"ttft": "500", "tpot": "40ms", "quantile": 0.95}, "idle": 600}
     endpoint = {"metadata": {"name": "chat", "tenant": "default"}, "spec": spec}
