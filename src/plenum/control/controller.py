@@ -23,6 +23,7 @@ from plenum.control.endpoints.process import ProcessOf, engine_process
 from plenum.control.endpoints.reconcile import tend_endpoints
 from plenum.control.endpoints.table import table_of
 from plenum.control.hardware import node_facts
+from plenum.control.history import started
 from plenum.control.protocol import (
     LEASE_GRACE_S,
     LEASE_MARGIN_S,
@@ -191,8 +192,8 @@ class Controller:
     # -- the log -----------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Start from the newest snapshot and the records after it."""
-        self.state = State.from_snapshot(self.store.snapshot())
+        """Start from the newest snapshot that this code made, and the records after it."""
+        self.state = started(self.store)
         self._snapshot_at = self.state.position
         self.decider.reset()
         self.catch_up()

@@ -7,7 +7,7 @@ import msgspec
 from plenum.control import events as ev
 from plenum.control.commands import AbsentError
 from plenum.control.decider import Decider, Decision
-from plenum.control.state import State
+from plenum.control.state import State, is_outdated
 from plenum.model.units import counted
 from plenum.ports.store import EventStore, Record, Snapshot
 
@@ -72,7 +72,7 @@ def state_at(store: EventStore, position: int, *, from_zero: bool = False) -> St
     base = store.base()
     if position < base:
         raise AbsentError(f"the log was compacted up to {base}; what led to position {position} is gone")
-    state = State.from_snapshot(store.snapshot(base if from_zero else position) if base or not from_zero else None)
+    state = started(store, base if from_zero else position)
     while state.position < position:
         records = store.read(state.position, min(READ_AT_ONCE, position - state.position))
         if not records:
@@ -80,6 +80,18 @@ def state_at(store: EventStore, position: int, *, from_zero: bool = False) -> St
         for record in records:
             state.apply(record)
     return state
+
+
+def started(store: EventStore, at_most: int | None = None) -> State:
+    """Return the state that reading the log on goes out from: the newest snapshot, or the newest at or below a position.
+
+    One that earlier code made is passed over for the log's beginning, or for what compaction rests on: what is in use is then always what
+    the code of now makes of the records that there are.
+    """
+    found, base = store.snapshot(at_most), store.base()
+    if found is not None and found.position > base and is_outdated(found):
+        found = store.snapshot(base) if base else None
+    return State.from_snapshot(found)
 
 
 def verify(store: EventStore, here: Snapshot) -> Verification:

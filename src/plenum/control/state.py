@@ -52,8 +52,20 @@ class DamagedError(PlenumError):
     code = "store.damaged"
 
 
-FORMAT = 1
-"""Of snapshots; another one whenever the same records come to mean another state."""
+FORMAT = 2
+"""Of snapshots; a higher one whenever the same records come to mean another state: what code before made of them is then passed over."""
+
+
+class _Written(msgspec.Struct):
+    format: int = FORMAT
+
+
+def is_outdated(snapshot: Snapshot) -> bool:
+    """Tell whether a snapshot says what earlier code made of the records, which the code of now may read otherwise."""
+    try:
+        return msgspec.json.decode(snapshot.data, type=_Written).format < FORMAT
+    except msgspec.MsgspecError:
+        return False  # not a snapshot at all: reading it says so
 
 
 def _foreign(snapshot: Snapshot, why: str) -> DamagedError:
@@ -154,7 +166,7 @@ class State(_Stored, kw_only=True, dict=True):
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot | None) -> State:
-        """Return the state of a snapshot; of none, the empty state.
+        """Return the state of a snapshot; of none, the empty state. One of an earlier format is good enough where its records are gone.
 
         Raises
         ------
@@ -172,8 +184,9 @@ class State(_Stored, kw_only=True, dict=True):
             stored = _DECODER.decode(snapshot.data)
         except msgspec.MsgspecError as error:
             raise _foreign(snapshot, str(error)) from None
-        if stored.format != FORMAT:
-            raise _foreign(snapshot, f"its format is {stored.format}, not {FORMAT}")
+        if stored.format > FORMAT:
+            raise _foreign(snapshot, f"its format is {stored.format}, and this one knows those up to {FORMAT}")
+        stored.format = FORMAT
         return cls(**{name: getattr(stored, name) for name in _Stored.__struct_fields__})
 
     def snapshot(self) -> Snapshot:

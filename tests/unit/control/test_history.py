@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
+import msgspec
 import pytest
 from tests.unit.control.cloud import Cloud, imitation, job, read_fleet
 
@@ -12,6 +14,7 @@ from plenum.control.decider import Decider
 from plenum.control.history import state_at, verify, why
 from plenum.model import Kind
 from plenum.placement import POLICIES
+from plenum.ports.store import Snapshot
 
 
 @pytest.fixture
@@ -115,3 +118,31 @@ def test_the_state_at_any_position_is_the_same_with_and_without_snapshots(cloud:
     with pytest.raises(AbsentError, match="ends at"):
         state_at(cloud.store, cloud.store.head() + 1)
     assert isinstance(ev.event_of(cloud.store.read(0, 1)[0]), ev.LeaderChanged)
+
+
+def made_before(found: Snapshot) -> Snapshot:
+    """Return a snapshot as code made it that did not know yet when runs became ready."""
+    whole = msgspec.json.decode(found.data) | {"format": 1}
+    for known in whole["jobs"].values():
+        for unit in known["units"].values():
+            unit["runs"] = {
+                name: {k: v for k, v in run.items() if k != "ready_at"} for name, run in unit["runs"].items()
+            }
+    data = msgspec.json.encode(whole, order="deterministic")
+    return Snapshot(position=found.position, digest=hashlib.sha256(data).hexdigest(), data=data)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_what_is_in_use_after_an_upgrade_is_what_the_records_say_now(cloud: Cloud, compacted: bool) -> None:
+    cloud.submit(job(), imitation(notify=True))
+    if compacted:
+        cloud.store.save_snapshot(made_before(cloud.state.snapshot()))
+        cloud.store.compact(cloud.state.position)
+    cloud.run(4)
+    (run,) = cloud.state.jobs["red/j"].runs()
+    assert run.ready_at > 0
+    cloud.store.save_snapshot(made_before(cloud.state.snapshot()))
+    later = cloud.replica("c1")
+    later.load()
+    assert later.state.snapshot() == cloud.state.snapshot()
+    assert verify(cloud.store, later.state.snapshot()).same

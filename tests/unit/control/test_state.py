@@ -243,7 +243,7 @@ def test_units_of_a_job() -> None:
 
 def test_a_snapshot_of_another_format_is_refused_with_what_to_do() -> None:
     found = State().snapshot()
-    for data in (found.data.replace(b'"format":1', b'"format":2'), b'{"position":"seven"}'):
+    for data in (found.data.replace(b'"format":2', b'"format":3'), b'{"position":"seven"}'):
         foreign = Snapshot(position=0, digest=hashlib.sha256(data).hexdigest(), data=data)
         with pytest.raises(DamagedError, match="plenum rebuild"):
             State.from_snapshot(foreign)
