@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,10 +12,12 @@ from plenum.control import events as ev
 from plenum.control.endpoints import events as ep
 from plenum.control.endpoints.loads import Loads
 from plenum.control.endpoints.scale import EVERY_S, scaled
+from plenum.control.endpoints.sustained import Sustained
 from plenum.control.state import State
 from plenum.model.endpoint import DECODE, PREFILL, SERVE, Endpoint, Pool, Promise
 from plenum.model.workload import Request
 from plenum.ports.gateway import LoadReport, PoolLoad
+from plenum.serving import scaling
 
 
 class Scaled:
@@ -129,3 +133,33 @@ def test_pools_never_have_more_than_their_budget_together_and_settle_under_const
     settled = len(it.changes)
     it.run(1800, loads[:2])
     assert len(it.changes) == settled
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(2, 12),
+    st.floats(0.5, 5.0),
+    st.floats(1.0, 30.0),
+    st.sampled_from([0.0, 0.3, 0.8, 1.2, 4.0]),
+    st.integers(0, 999),
+)
+def test_what_is_measured_may_be_noisy_and_constant_load_settles_all_the_same(
+    most: int, bears_rps: float, rate_rps: float, model: float, seed: int
+) -> None:
+    limit, noise = scaling.limits(1, most, window_s=120.0, max_step=8), Random(seed)
+    history, seen, current, direction, turns = scaling.history_of(limit), Sustained(basis=None), 1, 0, 0
+    for tick in range(300):
+        now_s, each = 30.0 * tick, rate_rps / current
+        late = each > bears_rps * noise.uniform(0.8, 1.2)
+        seen.note(now_s, min(each, bears_rps) * noise.uniform(0.8, 1.2), model * bears_rps, late=late)
+        rps = seen.bears(now_s, model * bears_rps).rps
+        wanted = scaling.wanted_for_slo(rate_rps, rps, 0.0, 10.0) if rps else 0.0
+        wanted = max(wanted, current * 1.25, current + 1.0) if late else wanted
+        after = scaling.desired(limit, history, now_s, current, wanted, rate_rps, 0.0)
+        turns += after > current and direction < 0
+        direction = direction if after == current else 1 if after > current else -1
+        current = after
+        if model and rps:
+            assert 0.5 <= rps / (model * bears_rps) <= 2.0
+    assert turns <= most
+    assert current == most or rate_rps / current <= 1.2 * bears_rps

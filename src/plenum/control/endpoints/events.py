@@ -53,6 +53,8 @@ class EndpointScaled(_OfEndpoint, frozen=True, kw_only=True):
         ``load``, ``promise``, ``forecast``, ``idle``, ``woken``, ``limits``, ``budget``: what the number follows from; and a sentence.
     signals
         The figures that it was decided on.
+    source
+        Who says what one replica serves, where the number rests on that: the performance ``model``, or what was ``measured``.
     """
 
     pool: str
@@ -61,6 +63,7 @@ class EndpointScaled(_OfEndpoint, frozen=True, kw_only=True):
     why: str
     sentence: str = ""
     signals: dict[str, float] = msgspec.field(default_factory=dict)
+    source: str = ""
 
 
 class RevisionStarted(_OfEndpoint, frozen=True, kw_only=True):
@@ -71,12 +74,25 @@ class RevisionStarted(_OfEndpoint, frozen=True, kw_only=True):
     canary
         It proves itself on a part of the requests first; False: it takes over as its replicas come up.
     room
-        Pool to the replicas that had found room, where more were wanted.
+        Pool to the replicas that the rollout reckons with: as were wanted, or as had found room.
     """
 
     revision: int
     canary: bool = False
     why: str = ""
+    room: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class RoomReckoned(_OfEndpoint, frozen=True, kw_only=True):
+    """A rollout reckons with more replicas of what it replaces, as these have places now; or with fewer, as no more are wanted.
+
+    Parameters
+    ----------
+    room
+        Pool to replicas, as of :class:`RevisionStarted`.
+    """
+
+    revision: int
     room: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -176,7 +192,7 @@ class UsageRecorded(Event, frozen=True, kw_only=True):
 
 ALL: tuple[type[Event], ...] = (
     EndpointApplied, EndpointStopRequested, EndpointDeleted, EndpointScaled,
-    RevisionStarted, RevisionSized, CanaryStarted, RevisionPromoted, RevisionRolledBack, RevisionRetired,
+    RevisionStarted, RoomReckoned, RevisionSized, CanaryStarted, RevisionPromoted, RevisionRolledBack, RevisionRetired,
     KeyIssued, KeyRevoked, UsageRecorded,
 )  # fmt: skip
 """For the table of all events."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 import msgspec
 
+from plenum.control.endpoints.sustained import Sustained
 from plenum.model.endpoint import Promise
 from plenum.ports.gateway import LoadReport, Peer, PoolLoad
 from plenum.serving.calibration import Calibration
@@ -103,8 +105,9 @@ class _Window(msgspec.Struct, kw_only=True):
     bins: deque[list[float]] = msgspec.field(default_factory=lambda: deque(maxlen=MAX_BINS))
     """Number of the bin, and what arrived in it."""
     seen: deque[_Seen] = msgspec.field(default_factory=lambda: deque(maxlen=MAX_SEEN))
-    ttft_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
-    tpot_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
+    ttft_s: deque[tuple[float, float]] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
+    tpot_s: deque[tuple[float, float]] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
+    """When they were told, and latencies."""
 
 
 class Loads:
@@ -124,6 +127,7 @@ class Loads:
         self._watches: dict[str, Watch] = {}
         self._decided_s: dict[str, float] = {}
         self._histories: dict[tuple[str, str], History] = {}
+        self._sustained: dict[tuple[str, str], Sustained] = {}
 
     def advance(self, now_s: float) -> None:
         """Let time pass."""
@@ -167,12 +171,12 @@ class Loads:
         for name in ("ttft_s", "tpot_s"):
             good = [t for t in getattr(pool, name) if 0 <= t <= MAX_LATENCY_S]
             getattr(tally, name).extend(good)
-            getattr(window, name).extend(good)
+            getattr(window, name).extend((now_s, t) for t in good)
 
     def keep(self, endpoints: Mapping[str, Collection[int]]) -> None:
         """Forget all but some endpoints, and of these all but some revisions."""
         _drop(self._tallies, [key for key in self._tallies if key[1] not in endpoints.get(key[0], ())])
-        for of_pools in (self._windows, self._histories):
+        for of_pools in (self._windows, self._histories, self._sustained):
             _drop(of_pools, [key for key in of_pools if key[0] not in endpoints])
         for of_one in (self._watches, self._decided_s, self.forecast_rps):
             _drop(of_one, [key for key in of_one if key not in endpoints])
@@ -229,8 +233,24 @@ class Loads:
         window = self._windows.get((endpoint, pool))
         if window is None or window.busy_at <= self.now_s - WINDOW_S:
             return 0.0
-        pairs = ((window.ttft_s, promise.ttft_s), (window.tpot_s, promise.tpot_s))
-        return max(sum(t > limit for t in seen) / len(seen) if len(seen) >= ENOUGH else 0.0 for seen, limit in pairs)
+        return max((late / seen for late, seen in _counts(window, promise, float("-inf"))), default=0.0)
+
+    def is_late(self, endpoint: str, pool: str, promise: Promise) -> bool | None:
+        """Return whether more requests of the last :data:`WINDOW_S` were late than chance has where the promise is just kept.
+
+        None: there are too few to tell.
+        """
+        window, part = self._windows.get((endpoint, pool)), 1.0 - promise.quantile
+        counts = [] if window is None else _counts(window, promise, self.now_s - WINDOW_S)
+        surely = [late > seen * part + 2.0 * math.sqrt(seen * part * (1.0 - part)) for late, seen in counts]
+        return any(surely) if surely else None
+
+    def sustained(self, endpoint: str, pool: str, basis: Hashable) -> Sustained:
+        """Return what was seen of a pool's replicas; afresh where they have become others."""
+        known = self._sustained.get((endpoint, pool))
+        if known is None or known.basis != basis:
+            known = self._sustained[endpoint, pool] = Sustained(basis=basis)
+        return known
 
     def is_due(self, endpoint: str, every_s: float) -> bool:
         """Tell whether it is time to decide on an endpoint again, and note that it is done."""
@@ -272,6 +292,13 @@ class Loads:
 
     def _fresh(self) -> list[_Gateway]:
         return [gateway for gateway in self._gateways.values() if gateway.at > self.now_s - STALE_S]
+
+
+def _counts(window: _Window, promise: Promise, since_s: float) -> list[tuple[int, int]]:
+    """Return how many latencies told since then are above what is promised, and of how many; of each kind that there are enough of."""
+    pairs = ((window.ttft_s, promise.ttft_s), (window.tpot_s, promise.tpot_s))
+    told = [[t > limit for at, t in latencies if at > since_s] for latencies, limit in pairs]
+    return [(sum(late), len(late)) for late in told if len(late) >= ENOUGH]
 
 
 def _drop(known: dict[Any, Any], keys: list[Any]) -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 
 from plenum.control.endpoints import events as ep
 from plenum.control.endpoints.capacity import replica_rps
+from plenum.control.endpoints.loads import WINDOW_S as LOADS_WINDOW_S
 from plenum.control.endpoints.loads import Loads, PoolNow
 from plenum.control.endpoints.replicas import READY, replicas_of
 from plenum.control.endpoints.revisions import kept_up
 from plenum.control.endpoints.room import asked_of
 from plenum.control.endpoints.state import EndpointRecord
+from plenum.control.endpoints.sustained import MEASURED, MODEL, Bears
 from plenum.control.fact import Event
 from plenum.control.state import State
 from plenum.model.endpoint import Endpoint, Pool
@@ -54,6 +56,7 @@ class Want:
     why: str
     now: PoolNow
     signals: dict[str, float]
+    source: str = ""
 
 
 def scaled(state: State, found: EndpointRecord, loads: Loads) -> Iterator[Event]:
@@ -86,7 +89,8 @@ def scaled(state: State, found: EndpointRecord, loads: Loads) -> Iterator[Event]
             signals = {**want.signals, "rate_rps": rate_rps, "quiet_s": min(quiet_s, 1e9)}
             if why == BUDGET:
                 signals = {"right": want.replicas, **signals, "budget_gpus": float(budget)}
-            yield _event(found, want.pool, want.current, after, why, signals)
+            source = want.source if why == want.why else ""
+            yield _event(found, want.pool, want.current, after, why, signals, source)
 
 
 def limited(found: EndpointRecord) -> Iterator[str]:
@@ -164,9 +168,10 @@ def _want(state: State, found: EndpointRecord, pool: Pool, current: int, loads: 
     wanted = {LOAD: scaling.wanted_for_load(len(ready), float(now.waiting + now.running), target, now.cache_used, BUSY)}
     device = next((state.nodes[r.node].facts.gpu_model for r in ready if r.node in state.nodes), "")
     lengths = now.prompt_tokens, now.output_tokens
-    rps = replica_rps(spec, pool, device, *lengths, loads.calibration) if now.finished_rps else 0.0
+    model_rps = replica_rps(spec, pool, device, *lengths, loads.calibration) if now.finished_rps else 0.0
+    rps, source = _borne(found, pool, device, len(ready), model_rps, now, loads)
     if rps > 0:
-        signals["replica_rps"] = rps
+        signals |= {"replica_rps": rps} | ({"model_rps": model_rps} if model_rps else {})
         wanted[PROMISE] = scaling.wanted_for_slo(now.rate_rps, rps, float(now.waiting), DRAIN_S)
     expected_rps = loads.forecast_rps.get(found.id, 0.0)
     if expected_rps > now.rate_rps > 0:
@@ -177,7 +182,22 @@ def _want(state: State, found: EndpointRecord, pool: Pool, current: int, loads: 
         signals["late"] = late
         wanted[LATE] = max(len(ready) + 1.0, len(ready) * LATE_STEP)
     why = max(wanted, key=lambda name: wanted[name])
-    return Want(pool, current, float(wanted[why]), why, now, signals)
+    return Want(pool, current, float(wanted[why]), why, now, signals, source if why in (PROMISE, FORECAST) else "")
+
+
+def _borne(
+    found: EndpointRecord, pool: Pool, device: str, ready: int, model_rps: float, now: PoolNow, loads: Loads
+) -> Bears:
+    """Return what a replica bears by the performance model and by what was seen; sees to it that more is seen."""
+    promise = found.spec.promise
+    if not now.finished_rps or len(found.active()) > 1:  # of two revisions nobody knows which bore what
+        return Bears(model_rps, MODEL if model_rps else "")
+    seen = loads.sustained(found.id, pool.name, (found.serving, device, promise, model_rps > 0))
+    if seen.is_over(ready, loads.now_s, LOADS_WINDOW_S):
+        late = loads.is_late(found.id, pool.name, promise)
+        if late is not None:
+            seen.note(loads.now_s, now.finished_rps / ready, model_rps, late=late)
+    return seen.bears(loads.now_s, model_rps)
 
 
 def _shared(spec: Endpoint, wants: list[Want], budget: int) -> list[Want]:
@@ -234,9 +254,14 @@ _SENTENCES = {
 
 
 def _event(
-    found: EndpointRecord, pool: Pool, before: int, after: int, why: str, signals: dict[str, float]
+    found: EndpointRecord, pool: Pool, before: int, after: int, why: str, signals: dict[str, float], source: str = ""
 ) -> ep.EndpointScaled:
     because = _SENTENCES[why].format(**signals)
+    if source == MEASURED:
+        because += (
+            ", as measured" if why == PROMISE else f", and a replica serves {signals['replica_rps']:.3g} as measured"
+        )
+        because += f" where the performance model says {signals['model_rps']:.3g}" if "model_rps" in signals else ""
     return ep.EndpointScaled(
         endpoint=found.id,
         pool=pool.name,
@@ -245,4 +270,5 @@ def _event(
         why=why,
         sentence=f"{pool.name}: {before} → {after} replicas: {because}",
         signals=signals,
+        source=source,
     )

@@ -15,6 +15,7 @@ from plenum.control.endpoints.capacity import replica_rps
 from plenum.control.endpoints.loads import Loads
 from plenum.control.endpoints.scale import scaled
 from plenum.control.endpoints.status import status_of
+from plenum.control.endpoints.sustained import Sustained
 from plenum.model.endpoint import Pool, Promise
 from plenum.model.workload import Request
 from plenum.ports.gateway import LoadReport, PoolLoad
@@ -241,3 +242,46 @@ def test_what_was_seen_of_revisions_that_are_gone_is_forgotten() -> None:
     loads.take(LoadReport(gateway="g", seconds=1.0, table=1, pools=pools), 1.0)
     loads.keep({CHAT: (2,)})
     assert [loads.tally(CHAT, n, "serve").finished for n in (1, 2)] == [0, 1]
+
+
+def test_what_replicas_were_seen_to_bear_counts_where_no_model_knows_and_the_decision_says_so() -> None:
+    city, promised = City(2), Promise(ttft_s=0.5)
+    city.apply(chat(0, 1, promise=promised, slots=64))
+    city.see(0, arrived=1, waiting=1)
+    city.run(6)
+    city.see(0)
+    for most, seconds in ((1, 0.9), (2, 0.1)):  # 4 requests a second are too many for one replica, and not for two
+        city.see(1, arrived=4, finished=4, running=2, ttft_s=(0.9,) * 4)
+        city.apply(chat(0, most, promise=promised, slots=64))
+        city.run(12)
+        city.see(1, arrived=4, finished=4, running=2, ttft_s=(seconds,) * 4)
+        city.run(140)
+        assert len(city.replicas()) == most
+    city.apply(chat(0, 8, promise=promised, slots=64))
+    city.see(1, arrived=12, finished=4, running=2, ttft_s=(0.1,) * 4)
+    city.run(40)
+    event = city.said(ep.EndpointScaled)[-1]
+    assert isinstance(event, ep.EndpointScaled)
+    assert (event.why, event.source) == ("promise", "measured")
+    assert event.sentence.endswith("within the promise, as measured")
+    assert 2.0 <= event.signals["replica_rps"] <= 3.3
+
+
+def test_what_was_measured_moves_what_the_model_says_by_a_factor_of_two_at_most() -> None:
+    def seen(*windows: tuple[float, bool], model_rps: float = 1.0) -> Sustained:
+        it = Sustained(basis=None)
+        for i, (rps, late) in enumerate(windows):
+            it.note(float(i), rps, model_rps, late=late)
+        return it
+
+    assert seen().bears(0.0, 3.0) == (3.0, "model")
+    assert seen().bears(0.0, 0.0) == (0.0, "")
+    assert seen(*[(0.9, False)] * 9).bears(0.0, 3.0) == (3.0, "model"), "that little was borne contradicts nobody"
+    assert seen(*[(0.9, False)] * 9).bears(0.0, 0.0) == (0.0, ""), "and says nothing of how much can be"
+    assert seen(*[(1.4, False)] * 9).bears(0.0, 3.0) == (pytest.approx(4.2), "measured")
+    assert seen(*[(7.0, False)] * 9).bears(0.0, 3.0) == (6.0, "measured")
+    assert seen(*[(0.7, True)] * 9).bears(0.0, 3.0) == (pytest.approx(2.1), "measured")
+    assert seen(*[(0.1, True)] * 9).bears(0.0, 3.0) == (1.5, "measured")
+    assert seen(*[(0.2, True)] * 3, *[(0.9, False)] * 9).bears(0.0, 3.0) == (3.0, "model"), "three late by accident"
+    assert seen(*[(2.0, True)] * 9, *[(1.8, False)] * 9).bears(0.0, 0.0) == (1.8, "measured")
+    assert seen(*[(2.0, True)] * 9).bears(9_999.0, 3.0) == (3.0, "model"), "long ago"
