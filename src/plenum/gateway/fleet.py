@@ -117,7 +117,10 @@ class Fleet:
             self._update_targets(group, [replica for replica in served.replicas if replica.revision == revision])
         for revision in groups.keys() - wanted:
             self._dissolve(groups.pop(revision))
+        ready = next((group for group in groups.values() if group.ready()), None)
         for group in groups.values():
+            if ready is not None and not group.ready():
+                group.send_elsewhere(dict(ready.spec.adapters))  # what made way for another has nobody to wait for
             group.pump()
 
     def _update_targets(self, group: Group, replicas: list[Replica]) -> None:

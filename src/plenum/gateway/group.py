@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from plenum.gateway.admitting import Outlook, Pressure, Verdict, judge
 from plenum.gateway.choosing import choose, hits_of, policy_of, predicted_ttft_s
@@ -250,7 +250,14 @@ class Group:
     def dissolve(self) -> None:
         """Send those that wait elsewhere: this revision is gone."""
         self.targets = []
+        self.send_elsewhere()
+
+    def send_elsewhere(self, adapters: Collection[str] | None = None) -> None:
+        """Have those that wait choose a revision anew; given adapters, those that ask for one of ours that is not among them stay."""
+        stay = () if adapters is None else dict(self.spec.adapters).keys() - set(adapters)
         for ticket in self.queue.everyone():
+            if ticket.ask.model in stay:
+                continue
             self.queue.leave(ticket)
             if ticket.seat is not None and not ticket.seat.done():
                 ticket.seat.set_exception(MovedError())

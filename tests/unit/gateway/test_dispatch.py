@@ -152,6 +152,23 @@ def test_the_first_request_waits_for_a_replica_to_wake_and_no_longer_than_told()
     run(work())
 
 
+def test_requests_that_wait_for_a_revision_that_made_way_go_to_its_successor():
+    async def work():
+        spec = Endpoint(name="m", model="m", engine="emulated", wake_wait_s=20)
+        async with stage({"old": Script(), "new": Script()}, spec) as on:
+            specs = {1: spec, 2: spec}
+            on.replicas(replica("old", phase="draining"), specs=specs)
+            sending = asyncio.ensure_future(on.take(on.ask()))
+            await asyncio.sleep(10)
+            on.replicas(replica("new", revision=2, phase="starting"), specs=specs)
+            await asyncio.sleep(5)
+            assert not sending.done()
+            on.replicas(replica("new", revision=2), specs=specs)
+            assert (await sending)[0] == "new"
+
+    run(work())
+
+
 def test_a_draining_replica_finishes_what_it_has_and_gets_nothing_new():
     async def work():
         async with stage({"a": Script(tokens=100), "b": Script()}) as on:
