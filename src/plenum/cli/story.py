@@ -216,6 +216,11 @@ def _sized(body: Body, actor: str) -> str:
     return f"revision {body['revision']} is to have {counted(body['replicas'], 'replica')} ({body['pool']})"
 
 
+def _room(body: Body, actor: str) -> str:
+    room = " and ".join(f"{counted(count, 'replica')} ({pool})" for pool, count in sorted(body["room"].items()))
+    return f"revision {body['revision']} comes into use in the room of {room}"
+
+
 def _canary(body: Body, actor: str) -> str:
     return f"revision {body['revision']} gets {100 * body['part']:.3g} % of the requests, as a canary"
 
@@ -236,6 +241,7 @@ _TELL |= {
     "EndpointDeleted": lambda body, actor: "gone",
     "EndpointScaled": _scaled,
     "RevisionStarted": _revision("begins"),
+    "RoomReckoned": _room,
     "RevisionSized": _sized,
     "CanaryStarted": _canary,
     "RevisionPromoted": _revision("serves"),

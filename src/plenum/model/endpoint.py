@@ -133,7 +133,10 @@ class Rollout:
         It goes back if so much more of its requests (as a part of all) surely fail.
     max_unavailable
         Replicas of each pool by which the old revision may go short where the new one finds no room beside it; it
-        never goes to fewer than ``min_replicas`` less these, nor to none.
+        never goes to fewer than ``min_replicas`` less these, nor to none unless ``may_pause``.
+    may_pause
+        Whether the last replica may be among these where nothing else makes room: then nobody serves until its successor is ready,
+        and requests wait as for one that wakes.
     """
 
     canary: float = 0.1
@@ -141,6 +144,7 @@ class Rollout:
     max_latency_ratio: float = 1.5
     max_error_ratio: float = 0.05
     max_unavailable: int = 1
+    may_pause: bool = False
 
     def __post_init__(self) -> None:
         _check(

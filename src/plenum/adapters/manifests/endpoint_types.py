@@ -154,14 +154,15 @@ class RolloutSpec(Strict):
 
     ``canary`` is the part of the requests that goes to the new revision while it is watched for ``hold``. It goes back by itself if its
     latency is surely more than ``maxLatencyRatio`` times the old one's, or ``maxErrorRatio`` more of its requests surely fail. Where there
-    is no room for it beside the old one, up to ``maxUnavailable`` replicas of each pool make way first.
+    is no room for it beside the old one, up to ``maxUnavailable`` replicas of each pool make way first. Unsaid it is 1, and a last replica
+    stays; said, and at least 1, it holds for a last one too: until its successor is ready, requests wait for at most ``wakeWait``.
     """
 
     canary: Annotated[float, Field(ge=0, le=1)] = 0.1
     hold: Seconds = 30.0
     max_latency_ratio: Annotated[float, Field(gt=1, le=100)] = 1.5
     max_error_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
-    max_unavailable: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
+    max_unavailable: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] | None = None
 
 
 class TimingSpec(Strict):

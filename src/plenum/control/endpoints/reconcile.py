@@ -19,7 +19,17 @@ from plenum.control.endpoints.passing import has_passed
 from plenum.control.endpoints.process import DRAIN_S, ProcessOf, child_workload, engine_process
 from plenum.control.endpoints.replicas import count, job_of, ready_of
 from plenum.control.endpoints.revisions import started_as
-from plenum.control.endpoints.room import in_place_of, lent, most_lent, scarce, unplaced, wanted_of
+from plenum.control.endpoints.room import (
+    asked_of,
+    at_once,
+    found_since,
+    held,
+    in_place_of,
+    lent,
+    most_lent,
+    unplaced,
+    wanted_of,
+)
 from plenum.control.endpoints.scale import scaled
 from plenum.control.endpoints.state import CANARY, REPLACED, SERVING, EndpointRecord, Revision
 from plenum.control.fact import Event
@@ -97,7 +107,7 @@ def _start(t: _Tending, found: EndpointRecord) -> Iterator[Event]:
     why = "" if serving is None else "changed"
     room: dict[str, int] = {}
     if serving is not None and proves and not serving.spec.attached:
-        room = scarce(t.state, found, serving)
+        room = held(t.state, found, serving)
         yield from _reshaped(found, serving, {**found.wanted, **room})
     yield ep.RevisionStarted(endpoint=found.id, revision=found.last + 1, canary=canary, why=why, room=room)
 
@@ -133,9 +143,10 @@ def _judged(t: _Tending, found: EndpointRecord, canary: Revision) -> Iterator[Ev
         if ready and not found.spec.rollout.canary:
             yield ep.RevisionPromoted(endpoint=found.id, revision=canary.number, why="no proof is asked of it any more")
         elif ready:
-            # One that found room for few of its replicas gets no more than these can bear.
+            # One that found room for few of its replicas gets no more than these can bear; all, where the one before made way for it.
             fair = ready / (ready + ready_of(t.state, found, old))
-            yield ep.CanaryStarted(endpoint=found.id, revision=canary.number, part=min(found.spec.rollout.canary, fair))
+            part = fair if fair == 1.0 else min(found.spec.rollout.canary, fair)
+            yield ep.CanaryStarted(endpoint=found.id, revision=canary.number, part=part)
     else:
         verdict = watched(found.spec, old, canary, t.loads, t.now)
         if verdict.bad:
@@ -160,6 +171,17 @@ def _trouble(t: _Tending, found: EndpointRecord, revision: Revision, ready: int)
         return "crashed", f"a replica of it failed {failures} time{'s' * (failures > 1)}{last}"
     if not ready and has_passed(t.now, _placed_at(t, found, revision), START_LIMIT_S):
         return "not-ready", f"no replica of it was ready within {START_LIMIT_S:.0f} s"
+    return None
+
+
+def _stalled(t: _Tending, found: EndpointRecord, revision: Revision, ready: int) -> tuple[str, str] | None:
+    """Return why a revision does not come to replace those before it, as a word and a sentence: others may have taken what was let go."""
+    lowered = [pool.lowered_at for old in found.active() if old is not revision for pool in old.pools.values()]
+    jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
+    came = [max(run.started_at, run.ready_at) for job in jobs if job for run in job.runs() if run.phase == RUNNING]
+    # Not as where nothing is ready: a clock that is set back must not end what goes well.
+    if t.now >= max([revision.started_at, *lowered, *came]) + START_LIMIT_S:
+        return "not-ready", f"{ready} of its replicas are ready, and no other has been for {START_LIMIT_S:.0f} s"
     return None
 
 
@@ -197,7 +219,7 @@ def _replacing(t: _Tending, found: EndpointRecord, active: list[Revision]) -> It
         done = empty and (ready or not any(found.wanted.values()))
         if done or not _has_served(t, found, old):
             yield ep.RevisionRetired(endpoint=found.id, revision=old.number)
-        elif problem := _trouble(t, found, serving, ready):
+        elif problem := _trouble(t, found, serving, ready) or _stalled(t, found, serving, ready):
             yield _back(found, serving, *problem)
             return
 
@@ -207,7 +229,12 @@ def _replacing(t: _Tending, found: EndpointRecord, active: list[Revision]) -> It
 
 def _sizes(t: _Tending, found: EndpointRecord) -> Iterator[Event]:
     """Yield how many replicas each revision is to have, where that is not what it has."""
-    for revision in found.active():
+    active = found.active()
+    room = found_since(t.state, found) if len(active) > 1 else {}
+    if room and room != active[-1].room and not any(revision.spec.attached for revision in active):
+        yield ep.RoomReckoned(endpoint=found.id, revision=active[-1].number, room=room)
+        return
+    for revision in active:
         if revision.spec.attached:
             continue
         for pool in revision.spec.pools:
@@ -217,31 +244,34 @@ def _sizes(t: _Tending, found: EndpointRecord) -> Iterator[Event]:
 
 
 def _size(t: _Tending, found: EndpointRecord, revision: Revision, pool: Pool) -> int:
-    wanted = wanted_of(found, revision, pool)
+    wanted, asked = wanted_of(found, revision, pool), asked_of(found, revision, pool)
     if revision.phase == CANARY:
-        return max(1, math.ceil(found.spec.rollout.canary * wanted - 1e-9))
+        size = max(1, math.ceil(found.spec.rollout.canary * wanted - 1e-9))
+        return min(size, at_once(t.state, found, revision, pool))
     if revision.phase == REPLACED:
         return _left(t, found, revision, pool, wanted)
-    if wanted and any(r.phase == REPLACED for r in found.active()):
-        step = max(1, int(SURGE * wanted))
-        present = revision.pools[pool.name].replicas
-        wanted = min(wanted, max(present, count(t.state, found, revision, pool).ready + step))
+    if asked and any(r.phase == REPLACED for r in found.active()):
+        # All pools go on together: one that ran ahead could take the room that another needs, without which nothing more is replaced.
+        there, step = int(wanted * _progress(t, found, revision) + 1e-9), max(1, int(SURGE * asked))
+        asked = min(asked, max(revision.pools[pool.name].replicas, there + step))
+        asked = min(asked, at_once(t.state, found, revision, pool))
     canary = next((r for r in found.active() if r.phase == CANARY), None)
-    return wanted if canary is None else _beside(t, found, revision, canary, pool, wanted)
+    return asked if canary is None else _beside(t, found, revision, canary, pool, asked)
 
 
-def _beside(t: _Tending, found: EndpointRecord, revision: Revision, canary: Revision, pool: Pool, wanted: int) -> int:
+def _beside(t: _Tending, found: EndpointRecord, revision: Revision, canary: Revision, pool: Pool, asked: int) -> int:
     """Return the size of the pool of a revision with a canary beside it, for which it may have to make room."""
-    size, sized = wanted - lent(t.state, found, revision, canary, pool), revision.pools[pool.name]
+    lends, sized = lent(t.state, found, revision, canary, pool), revision.pools[pool.name]
+    size = min(asked, wanted_of(found, revision, pool)) - lends if lends else asked
     if sized.lowered_at >= canary.started_at:  # what has made room for it takes none of it back
-        size = min(size, max(sized.replicas, wanted - most_lent(found, revision, canary, pool)))
+        size = min(size, max(sized.replicas, asked - most_lent(found, revision, canary, pool)))
     return max(size, 0)
 
 
 def _left(t: _Tending, found: EndpointRecord, revision: Revision, pool: Pool, wanted: int) -> int:
     """Return how many replicas of a revision that another replaces are still to go on."""
     serving = found.revisions[found.serving]
-    left = math.ceil(wanted * (1.0 - _progress(t, found, serving)) - 1e-9)
+    left = math.ceil(wanted * (1.0 - min(_progress(t, found, serving), 1.0)) - 1e-9)
     left -= lent(t.state, found, revision, serving, pool)
     later = [r for r in found.active() if r.phase == REPLACED and r.number > revision.number and pool.name in r.pools]
     return max(0, min(revision.pools[pool.name].replicas, left - sum(r.pools[pool.name].replicas for r in later)))
@@ -252,7 +282,7 @@ def _progress(t: _Tending, found: EndpointRecord, serving: Revision) -> float:
     if serving.spec.attached:  # there are as many servers as there are, whatever was wanted of those before
         return 1.0
     parts = [
-        min(count(t.state, found, serving, pool).ready / wanted, 1.0)
+        count(t.state, found, serving, pool).ready / wanted
         for pool in serving.spec.pools
         if (wanted := wanted_of(found, serving, pool))
     ]

@@ -31,20 +31,47 @@ def _size(pool: Pool) -> int:
     return pool.nodes * (pool.request.total_gpu_milli or pool.request.cpu_milli or 1)
 
 
-def scarce(state: State, found: EndpointRecord, serving: Revision) -> dict[str, int]:
-    """Return how many replicas have found room of each pool of which more are wanted; no fewer than it is to have at least.
+def held(state: State, found: EndpointRecord, serving: Revision) -> dict[str, int]:
+    """Return how many replicas of each pool a rollout begins with: as are wanted or, where some wait for room, as have found it.
 
-    A revision could not make way for another with replicas that nobody has.
+    A revision could not make way for another with replicas that nobody has. No fewer than a pool is to have at least.
     """
     least = {pool.name: pool.min_replicas for pool in found.spec.pools}
-    fits: dict[str, int] = {}
-    for pool, job in _jobs(state, found, serving):
-        jobs = (job_of(state, found, revision, pool.name) for revision in found.active())
-        placed = sum(unit.phase == "bound" for each in jobs if each is not None for unit in each.units.values())
-        room = max(placed, least.get(pool.name, pool.min_replicas), 1)
-        if _is_for_room(job) and room < found.wanted.get(pool.name, 0):
-            fits[pool.name] = room
-    return fits
+    room: dict[str, int] = {}
+    for pool in serving.spec.pools:
+        asked, job = asked_of(found, serving, pool), job_of(state, found, serving, pool.name)
+        placed = max(_placed(state, found, pool), least.get(pool.name, pool.min_replicas), 1)
+        room[pool.name] = min(asked, placed) if job is not None and _is_for_room(job) else asked
+    return room
+
+
+def found_since(state: State, found: EndpointRecord) -> dict[str, int]:
+    """Return how many replicas of each pool are reckoned with from now on while a rollout lasts.
+
+    What was reckoned with, and more once as many have places at the same time: load that rises while the fleet is full must not have the
+    revision before give way less than the next one needs. Fewer once fewer are wanted: their places may be others' by now.
+    """
+    *before, newest = found.active()
+    room: dict[str, int] = {}
+    for old in before:
+        for pool in old.spec.pools:
+            asked = asked_of(found, old, pool)
+            placed = max(_placed(state, found, pool), 1)
+            room[pool.name] = min(asked, max(newest.room.get(pool.name, asked), placed))
+    return room
+
+
+def _placed(state: State, found: EndpointRecord, pool: Pool) -> int:
+    """Return how many replicas of a pool have places, over all revisions; those that are larger or smaller count as what they take."""
+    taken = 0
+    for revision in found.active():
+        for other in revision.spec.pools:
+            job = job_of(state, found, revision, other.name) if other.name == pool.name else None
+            units = () if job is None else job.units.values()
+            stays = revision.pools[other.name].replicas
+            here = (u.phase == "bound" and not u.stop and int(u.key.rpartition("-")[2]) < stays for u in units)
+            taken += sum(here) * _size(other)
+    return taken // _size(pool)
 
 
 def waits(state: State, found: EndpointRecord, revision: Revision) -> list[Pool]:
@@ -65,9 +92,19 @@ def _is_for_room(job: Job) -> bool:
 
 
 def wanted_of(found: EndpointRecord, revision: Revision, pool: Pool) -> int:
-    """Return how many replicas of a revision's pool there are to be: while another replaces it, no more than there was room for before."""
+    """Return how many replicas of a revision's pool there are to be: while another replaces it, no more than are reckoned with."""
     asked, active = asked_of(found, revision, pool), found.active()
-    return min(asked, active[-1].room.get(pool.name, asked)) if len(active) > 1 else asked
+    if len(active) < 2:
+        return asked
+    room = active[-1].room
+    if revision is not active[-1]:
+        return min(asked, room.get(pool.name, asked))
+    before = {old.name: old for each in active[:-1] for old in each.spec.pools}
+    if pool.name in before and _size(before[pool.name]) == _size(pool):
+        return min(asked, room.get(pool.name, asked))
+    together = [pool] if pool.name in before else revision.spec.pools
+    others = [before[each.name] for each in together if each.name in before] or before.values()
+    return min(asked, in_place_of(pool, together, [(old, room.get(old.name, asked)) for old in others]))
 
 
 def asked_of(found: EndpointRecord, revision: Revision, pool: Pool) -> int:
@@ -82,21 +119,36 @@ def asked_of(found: EndpointRecord, revision: Revision, pool: Pool) -> int:
 def lent(state: State, found: EndpointRecord, old: Revision, newer: Revision, pool: Pool) -> int:
     """Return how many replicas of a pool the old revision is to go short of, so that a newer one finds room.
 
-    As many as make room for ``max_unavailable`` replicas of each pool that waits; none where that would leave too few to serve and the
-    newer one does not serve either: what is let go has to suffice for it to come up.
+    As many as make room for ``max_unavailable`` replicas of each pool that waits, and of several the last one stays; none where that
+    would not do for a newer one that does not serve either: what is let go has to suffice for it to come up.
     """
     missing = unplaced(state, found, newer)
     waiting = missing or waits(state, found, newer)
     if not waiting or old.spec.attached or newer.spec.attached:
         return 0
-    lends = _lends(found, old, waiting)
-    enough = all(lends <= _spare(found, old, other) for other in old.spec.pools)
-    return lends if enough else 0 if missing else min(lends, _spare(found, old, pool))
+    if missing and not _may_suffice(found, old, waiting):
+        return 0
+    return _most(found, old, pool, waiting)
+
+
+def at_once(state: State, found: EndpointRecord, newer: Revision, pool: Pool) -> int:
+    """Return how many replicas of a pool a newer revision may ask for while it waits for room: as many as may come next.
+
+    Else one pool would take what was let go for all of them, and the other wait for ever.
+    """
+    if not waits(state, found, newer):
+        return max(asked_of(found, newer, pool), 1)
+    parts = [
+        sum(unit.phase == "bound" for unit in job.units.values()) / max(wanted_of(found, newer, other), 1)
+        for other, job in _jobs(state, found, newer)
+    ]
+    there = int(min(parts, default=0.0) * wanted_of(found, newer, pool) + 1e-9)
+    return there + max(found.spec.rollout.max_unavailable, 1)
 
 
 def most_lent(found: EndpointRecord, old: Revision, newer: Revision, pool: Pool) -> int:
     """Return how many replicas of a pool may be gone for a newer revision, once they are."""
-    return min(_lends(found, old, newer.spec.pools), _spare(found, old, pool))
+    return _most(found, old, pool, newer.spec.pools)
 
 
 def held_up(state: State, found: EndpointRecord) -> Iterator[str]:
@@ -108,8 +160,8 @@ def held_up(state: State, found: EndpointRecord) -> Iterator[str]:
             told = (job.waiting.sentence for pool, job in _jobs(state, found, newer) if pool in waiting and job.waiting)
             yield (
                 f"revision {newer.number} waits for room for {needs}, and the one before has no replica to spare for it: free as "
-                f"much, give the endpoint more replicas or a larger rollout.maxUnavailable, or let it be without any for a moment "
-                f"(replicas.min 0 and rollout.canary 0). {next(told, '')}"
+                f"much, give the endpoint more replicas or a larger rollout.maxUnavailable, or let it be without any for a moment: write "
+                f"rollout.maxUnavailable: {max(found.spec.rollout.max_unavailable, 1)}, and requests wait meanwhile. {next(told, '')}"
             ).rstrip()
 
 
@@ -120,17 +172,30 @@ def _is_kept_waiting(state: State, found: EndpointRecord, newer: Revision) -> bo
     return bool(before) and not spared and bool(unplaced(state, found, newer))
 
 
-def _lends(found: EndpointRecord, old: Revision, waiting: Iterable[Pool]) -> int:
-    """Return how many replicas of each of its pools make room for those that may come at once."""
+def _most(found: EndpointRecord, old: Revision, pool: Pool, waiting: Iterable[Pool]) -> int:
+    each = _in_place_of_one(old, waiting)
+    return min(found.spec.rollout.max_unavailable * each, _spare(found, old, pool, each))
+
+
+def _may_suffice(found: EndpointRecord, old: Revision, waiting: Iterable[Pool]) -> bool:
+    each = _in_place_of_one(old, waiting)
+    return all(_most(found, old, pool, waiting) >= each for pool in old.spec.pools)
+
+
+def _in_place_of_one(old: Revision, waiting: Iterable[Pool]) -> int:
+    """Return how many replicas of each of its pools make room for one of each pool that waits."""
     has, needs = (_amounts(pools) for pools in (old.spec.pools, waiting))
     ratios = [needs[name] / has[name] for name in needs if name in has]
-    return found.spec.rollout.max_unavailable * math.ceil(max(ratios, default=1.0) - 1e-9)
+    return math.ceil(max(ratios, default=1.0) - 1e-9)
 
 
-def _spare(found: EndpointRecord, old: Revision, pool: Pool) -> int:
-    """Return how many replicas of a pool may be gone: of several the last one stays, unless the endpoint may be without any."""
-    may_be_none = not (found.spec.rollout.canary or any(each.min_replicas for each in found.spec.pools))
-    return max(wanted_of(found, old, pool) - (not may_be_none), 0)
+def _spare(found: EndpointRecord, old: Revision, pool: Pool, each: int) -> int:
+    """Return how many replicas of a pool may be gone: the last one only if the endpoint may be without any and nothing less will do."""
+    rollout, all_of_them = found.spec.rollout, wanted_of(found, old, pool)
+    may_be_none = not (rollout.canary or any(pool.min_replicas for pool in found.spec.pools))
+    if may_be_none or (rollout.may_pause and all_of_them <= each):
+        return all_of_them
+    return max(all_of_them - 1, 0)
 
 
 def _amounts(pools: Iterable[Pool]) -> dict[str, int]:

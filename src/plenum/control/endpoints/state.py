@@ -50,7 +50,7 @@ class Revision(msgspec.Struct, kw_only=True):
     part, watched_at
         Of a canary: its part of the requests, and since when it gets it; 0: not yet.
     room
-        Pool to the most replicas that are reckoned with until it has replaced those before it: there was room for no more when it began.
+        Pool of those before it to the replicas that are reckoned with until it has replaced them: as many have had places at once.
     weights_digest
         Of what its first replica that was ready serves, adapters too: all that follow serve the same, whatever references mean by then.
     """
@@ -247,6 +247,10 @@ def _take_over(found: EndpointRecord, number: int) -> None:
     found.wanted = {name: found.wanted.get(name, least) for name, least in pools.items()}
 
 
+def _reckoned(state: State, event: ep.RoomReckoned, record: Record) -> None:
+    state.endpoints[event.endpoint].revisions[event.revision].room = event.room
+
+
 def _sized(state: State, event: ep.RevisionSized, record: Record) -> None:
     pool = state.endpoints[event.endpoint].revisions[event.revision].pools[event.pool]
     if event.replicas < pool.replicas:
@@ -329,6 +333,7 @@ HANDLERS: dict[type[Event], Callable[[State, Any, Record], None]] = {
     ep.EndpointDeleted: _deleted,
     ep.EndpointScaled: _scaled,
     ep.RevisionStarted: _started,
+    ep.RoomReckoned: _reckoned,
     ep.RevisionSized: _sized,
     ep.CanaryStarted: _canary,
     ep.RevisionPromoted: _promoted,

@@ -77,7 +77,7 @@ def weights_of(state: State, found: EndpointRecord) -> dict[int, float]:
     weights = {revision.number: revision.part for revision in canaries}
     for revision in others:
         weight = ready[revision.number] / whole if whole else float(_is_last(revision))
-        if weight > 0:
+        if weight > 0 and part < 1:
             weights[revision.number] = (1.0 - part) * weight
     return weights
 

@@ -86,7 +86,9 @@ def test_everything_is_read():
         idle_s=300,
         wake_wait_s=30,
         prefill_threshold_tokens=1024,
-        rollout=Rollout(canary=0.2, hold_s=60, max_latency_ratio=2, max_error_ratio=0.01, max_unavailable=2),
+        rollout=Rollout(
+            canary=0.2, hold_s=60, max_latency_ratio=2, max_error_ratio=0.01, max_unavailable=2, may_pause=True
+        ),
         cheaper="small",
         arguments=("--enable-chunked-prefill",),
     )

@@ -9,6 +9,7 @@ from tests.unit.control.cloud import imitation, job
 from tests.unit.control.endpoints.city import CHAT, City, changed, chat
 
 from plenum.control.endpoints import events as ep
+from plenum.control.endpoints import reconcile
 from plenum.control.endpoints.reconcile import START_LIMIT_S
 from plenum.control.endpoints.status import ROLLED_BACK_TOLD_S, status_of
 from plenum.control.endpoints.table import served
@@ -236,6 +237,49 @@ def test_a_last_replica_makes_no_room_and_its_endpoint_says_what_would() -> None
     city.see(1, **latencies(0.1), running=1)
     city.run(40)
     assert [r.revision for r in city.replicas()] == [2]
+
+
+@pytest.mark.parametrize("canary", [0.0, 0.1])
+def test_a_last_replica_makes_way_where_that_is_asked_for_and_requests_wait(canary: float) -> None:
+    rollout = Rollout(canary=canary, max_unavailable=1, may_pause=True)
+    city = serving(1, nodes=1, gpus=8, rollout=rollout)
+    city.gateway.open = {city.replicas()[0].run: 1}
+    city.apply(changed(chat(1, 2, gpus=8, rollout=rollout)))
+    city.run(10)
+    assert len(city.alive()) == 1, "what streams is let finish"
+    city.gateway.open = {}
+    for _ in range(8):
+        city.run(1)
+        assert city.served().woken
+    assert [r.revision for r in city.replicas()] == [2]
+    assert city.served().revisions == {2: 1.0}
+    city.run(60)
+    assert [r.phase for r in city.endpoint().listed()] == ["retired", "serving"]
+    assert status_of(city.state, city.endpoint()).phase == "Ready"
+
+
+def test_a_last_replica_comes_back_where_its_successor_does_not_come_up() -> None:
+    rollout = Rollout(max_unavailable=1, may_pause=True)
+    city = serving(1, nodes=1, gpus=8, rollout=rollout)
+    city.apply(changed(chat(1, 1, gpus=8, rollout=rollout), "broken"))
+    city.run(60)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["crashed"]
+    assert [r.revision for r in city.replicas()] == [1]
+
+
+def test_a_rollout_that_others_took_the_room_of_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "START_LIMIT_S", 120.0)
+    rollout = Rollout(canary=0.0)
+    city = serving(4, nodes=1, gpus=2, rollout=rollout)
+    city.apply(changed(chat(4, 4, gpus=2, rollout=rollout)))
+    while not city.replicas(revision=2):
+        city.run(1)
+    city.submit(job("rival", priority=100, gpus=2), imitation())
+    city.run(100)
+    assert len(city.endpoint().active()) == 2
+    city.run(60)
+    assert [e.why for e in city.said(ep.RevisionRolledBack)] == ["not-ready"]
+    assert [r.revision for r in city.replicas()] == [1, 1, 1]
 
 
 def test_one_whose_room_others_take_is_rolled_back() -> None:
