@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,10 @@ LAYOUTS = {
 
 @given(st.data(), traffic(most=24), engines(), CACHES, st.sampled_from(sorted(LAYOUTS)), st.integers(1, 9))
 def test_the_books_are_right_at_every_moment(data, requests, engine, cache_tokens, layout, every):
+    drafted = data.draw(st.sampled_from((0, 0, 1, 7)))
+    if drafted:
+        chance = data.draw(st.sampled_from((0.3, 1.0)))
+        engine = replace(engine, speculative_tokens=drafted, acceptance=chance, block_tokens=8)
     tiers = {"dram_tokens": data.draw(st.sampled_from((0, 64))), "nvme_tokens": data.draw(st.sampled_from((0, 128)))}
     pools = [
         pool_of(engine, steps_of(), count, role=role, site=site, cache_tokens=cache_tokens, **tiers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -97,8 +98,7 @@ def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def described_by(options: dict[str, Any]) -> Described:
     """Return the instance that a command's options describe; what the command has no option for keeps its usual value."""
-    names = ("model", "hardware", "tp", "pp", "dp", "ep", "engine", "weights", "kv_cache", "max_sequences", "chunk")
-    return Described(**{name: options[name] for name in names if name in options})
+    return Described(**{field.name: options[field.name] for field in fields(Described) if field.name in options})
 
 
 def _added(command: Callable[..., Any], options: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:

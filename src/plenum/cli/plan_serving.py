@@ -270,13 +270,13 @@ def _traffic(options: dict[str, Any], requests: Requests | None, stocks: tuple[S
         )
     if requests is None:
         requests = _invented(options, options["rps"] or 1.0, LEAST_REQUESTS)
-        if options["cached"] >= (mean := requests.prompt_tokens.mean()):
-            raise FieldError("--cached", f"must be fewer tokens than a prompt has, {mean:,.0f}")
         traffic = replace(traffic_of(requests, found_tokens=options["cached"]), burst2=1.0, rps=0.0)
     else:
         traffic = traffic_of(requests, found_tokens=options["cached"])
         if counted and not options["rps"]:
             traffic = replace(traffic, rps=0.0)
+    if options["cached"] >= traffic.prompt_tokens:
+        raise FieldError("--cached", f"must be fewer tokens than a prompt has, {traffic.prompt_tokens:,.0f}")
     return replace(traffic, rps=options["rps"]) if options["rps"] else traffic
 
 
@@ -335,7 +335,18 @@ class _watched:  # noqa: N801 - used as a function
 def simulated_requests(
     question: Question, requests: Requests | None, rate_rps: float, options: dict[str, Any]
 ) -> Requests:
-    """Return traffic for one run: a trace made denser or thinner, or Poisson arrivals long enough to fill the batches."""
+    """Return traffic for one run: a trace made denser or thinner, or Poisson arrivals long enough to fill the batches.
+
+    What a cache is said to hold of prompts, and no trace tells where, is the same beginning of all of them.
+    """
+    from plenum.sim.serving import slices
+
+    made = _scaled(question, requests, rate_rps, options)
+    cached = options["cached"] and not len(made.block_id)
+    return slices.with_prefix(made, options["cached"]) if cached else made
+
+
+def _scaled(question: Question, requests: Requests | None, rate_rps: float, options: dict[str, Any]) -> Requests:
     from plenum.sim.serving import slices
 
     if requests is not None:

@@ -43,6 +43,8 @@ class Described:
     chunk: int = 8192
     prefix_caching: bool = True
     block_tokens: int = 16
+    draft: int = 0
+    acceptance: float = 0.7
 
 
 def instance_of(described: Described, *, checked: bool = True) -> Instance:
@@ -85,6 +87,8 @@ def instance_of(described: Described, *, checked: bool = True) -> Instance:
             max_batched_tokens=described.chunk,
             prefix_caching=described.prefix_caching,
             block_tokens=described.block_tokens,
+            speculative_tokens=described.draft,
+            acceptance=described.acceptance,
         ),
     )
     if checked:

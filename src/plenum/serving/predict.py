@@ -22,7 +22,7 @@ from plenum.serving.calibration import (
 )
 from plenum.serving.instance import Instance, cache_capacity_tokens, tokens_per_step, transfer_s
 from plenum.serving.loads import AT_LOAD, AT_OUT, LOAD_FIELDS, solve
-from plenum.serving.peaks import least_times
+from plenum.serving.peaks import BANDWIDTH_MOST, COMPUTE_MOST, least_times
 from plenum.serving.roofline import EFFICIENCY_FIELDS, coefficients, efficiency_array, work_of_many
 
 
@@ -318,6 +318,9 @@ def _predictions(
     ttft = np.maximum(column("ttft_s") * np.exp(of_ttft.mean * closed), least[:, 1])
     held_back = np.maximum(np.abs(of_ttft.mean) - MOST_PREFILL, 0.0) * ~closed
     half_tpot, half_ttft = of_tpot.half, of_ttft.half + held_back
+    # However little is known, nothing is quicker than the data sheet.
+    low_tpot = np.maximum(tpot * np.exp(-half_tpot), BANDWIDTH_MOST * least[:, 0])
+    low_ttft = np.maximum(ttft * np.exp(-half_ttft), COMPUTE_MOST * least[:, 1])
     e2e = ttft + tpot * (load("osl") - 1.0)
     physical = column("ttft_s") + column("tpot_s") * (load("osl") - 1.0)
     # In a closed loop what is in flight over its time is the throughput: it changes as the times do. Of what does not fit at once
@@ -328,13 +331,13 @@ def _predictions(
     rps = column("rps") / slower
     return Predictions(
         ttft_s=ttft,
-        ttft_low_s=ttft * np.exp(-half_ttft),
+        ttft_low_s=low_ttft,
         ttft_high_s=ttft * np.exp(half_ttft),
         tpot_s=tpot,
-        tpot_low_s=tpot * np.exp(-half_tpot),
+        tpot_low_s=low_tpot,
         tpot_high_s=tpot * np.exp(half_tpot),
         e2e_s=e2e,
-        e2e_low_s=ttft * np.exp(-half_ttft) + tpot * np.exp(-half_tpot) * (load("osl") - 1.0),
+        e2e_low_s=low_ttft + low_tpot * (load("osl") - 1.0),
         e2e_high_s=ttft * np.exp(half_ttft) + tpot * np.exp(half_tpot) * (load("osl") - 1.0),
         requests_rps=rps,
         tokens_per_s=rps * load("osl"),

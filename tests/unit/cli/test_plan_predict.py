@@ -36,12 +36,21 @@ def _table(path, *, slower=2.0, slower_long=None):
     return path
 
 
-def test_a_prediction_lies_in_its_interval_and_above_its_floor():
-    said = json.loads(_run("predict", *ASKED, "--concurrency", "8", "-o", "json"))
+@pytest.mark.parametrize(("isl", "concurrency"), [("1000", "8"), ("120000", "1")])
+def test_a_prediction_lies_in_its_interval_and_above_its_floor(isl, concurrency):
+    said = json.loads(_run("predict", *ASKED, "--isl", isl, "--concurrency", concurrency, "-o", "json"))
     assert said["fits"]
     for name in ("ttft", "tpot"):
-        assert said[f"floor_{name}_s"] < said[f"{name}_low_s"] < said[f"{name}_s"] < said[f"{name}_high_s"]
+        assert said[f"floor_{name}_s"] <= said[f"{name}_low_s"] * (1 + 1e-9)
+        assert said[f"{name}_low_s"] < said[f"{name}_s"] < said[f"{name}_high_s"]
     assert "time per output token" in _run("predict", *ASKED, "--concurrency", "8")
+
+
+def test_drafted_tokens_that_are_accepted_make_tokens_quicker():
+    load = (*ASKED, "--concurrency", "1", "-o", "json")
+    plain, drafted = (json.loads(_run("predict", *load, "--draft", n, "--acceptance", "0.8")) for n in ("0", "4"))
+    assert drafted["tpot_s"] < 0.6 * plain["tpot_s"]
+    assert drafted["floor_tpot_s"] == pytest.approx(plain["floor_tpot_s"] / 5)
 
 
 def test_what_does_not_fit_and_what_is_too_much():

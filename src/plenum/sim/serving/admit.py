@@ -59,8 +59,16 @@ def admit_one(w: World, i: int, now_s: float) -> int:
 @inner
 def fits(w: World, i: int, r: int) -> bool:
     """Whether an instance could ever serve a request alone."""
-    tokens = w.ri[r, f.TARGET] if w.ni[f.ROLE, i] == f.PREFILL else w.ri[r, f.PROMPT] + w.ri[r, f.LIMIT] - 1
-    return blocks_for(w, i, tokens) <= w.ni[f.BLOCKS, i]
+    if w.ni[f.ROLE, i] == f.PREFILL:
+        return blocks_for(w, i, w.ri[r, f.TARGET]) <= w.ni[f.BLOCKS, i]
+    prompt, more = w.ri[r, f.PROMPT], w.ri[r, f.LIMIT] - 1
+    blocks = blocks_for(w, i, prompt + more)
+    if (
+        w.nf[f.ADVANCE, i] > 1.0 and w.clock[f.RESERVE] == 0.0
+    ):  # drafts: blocks are taken before they are full, lest a step lack one
+        steps = math.ceil(more / w.nf[f.ADVANCE, i])
+        blocks = max(blocks, blocks_for(w, i, prompt) + math.ceil(steps / w.ni[f.PERIOD, i]) + 1)
+    return blocks <= w.ni[f.BLOCKS, i]
 
 
 @inner

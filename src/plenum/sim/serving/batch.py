@@ -87,6 +87,10 @@ def uncount(w: World, i: int, r: int, tokens: int) -> None:
 def join(w: World, i: int, r: int) -> None:
     """Let a request whose cache is filled decode from the next iteration on."""
     steps, filled = w.ni[f.STEPS, i], w.ri[r, f.TARGET]
+    if (
+        w.ni[f.DECODES, i] == 0
+    ):  # blocks may have been granted for a step before which all who would have taken it were preempted
+        w.ni[f.GRANTED, i] = steps
     advance, window = w.nf[f.ADVANCE, i], w.steps[i, _WINDOW]
     w.ri[r, f.STATE], w.ri[r, f.JOINED] = f.DECODING, steps
     w.ri[r, f.UNTIL] = steps + math.ceil((w.ri[r, f.LIMIT] - w.ri[r, f.GENERATED]) / advance - 1e-9)

@@ -29,11 +29,40 @@ MAX_INSTANCES = 10_000
 MAX_CELLS = 200_000_000
 """Instances times sequences of a batch, or times steps of a block."""
 
+MAX_S = 1e9
+"""Seconds of any one time of a policy: thirty years."""
+
 MAX_CLASSES = 64
 """Different priorities."""
 
 _LEAST = np.array([-1.0 if name.startswith("decode_more") else 0.0 for name in FIELDS])
 """Of each coefficient: what a correction of decode takes off under load may be all of it, and no time is negative."""
+
+_LIMITS = (
+    ("policies.max_queue", -1.0, math.inf),
+    ("policies.remote_above_tokens", -1.0, math.inf),
+    ("policies.remote_backlog_s", 0.0, math.inf),
+    ("policies.transfer_latency_s", 0.0, MAX_S),
+    ("policies.nvme_bps", 1.0, math.inf),
+    ("admission.ttft_s", 0.0, math.inf),
+    ("admission.tpot_s", 0.0, math.inf),
+    ("admission.pressure_limit", 1e-6, math.inf),
+    ("admission.class_step", 0.0, math.inf),
+    ("admission.window_s", 1e-6, math.inf),
+    ("admission.output_cap", 0.0, math.inf),
+    ("admission.defer_s", 1e-6, MAX_S),
+    ("admission.defer_most", 0.0, math.inf),
+    ("admission.margin", 1.0, math.inf),
+    ("scaling.every_s", 1e-3, MAX_S),
+    ("scaling.rate_window_s", 1e-3, MAX_S),
+    ("scaling.drain_s", 1e-3, MAX_S),
+    ("scaling.cold_start_s", 0.0, MAX_S),
+    ("scaling.initial", 0.0, math.inf),
+    ("scaling.budget_devices", 0.0, math.inf),
+    ("scaling.target_running", 1e-6, math.inf),
+    ("scaling.target_cache_used", 1e-6, 1.0),
+)
+"""The least and the most that numbers of policies may be."""
 
 _ROLES = {"both": f.BOTH, "prefill": f.PREFILL, "decode": f.DECODE}
 
@@ -54,6 +83,7 @@ def world_of(requests: Requests, serving: Serving, policies: Policies, seed: int
         raise FieldError("pools", f"{len(each):,} instances are too many; at most {MAX_INSTANCES:,}")
     if len(requests) > MAX_REQUESTS:
         raise FieldError("requests", f"{len(requests):,} requests are too many for one run; at most {MAX_REQUESTS:,}")
+    _check_policies(policies)
     ri, rf, models = _requests(requests, each)
     ni, nf = _instances(pools, each, requests, policies)
     classes = int(ri[:, f.RANK].max(initial=0)) + 1
@@ -211,6 +241,9 @@ def _fill_pool(ni: NDArray[np.int64], nf: NDArray[np.float64], pool: Pool, reque
         raise FieldError("settings.block_tokens", sentence)
     drafted, chance = settings.speculative_tokens, settings.acceptance
     advance = float(sum(chance**k for k in range(drafted + 1)))
+    if block < advance:
+        sentence = f"blocks of {block} tokens hold less than the {advance:.3g} of one step with drafts; set {math.ceil(advance)} or more"
+        raise FieldError("settings.block_tokens", sentence)
     groups = max(instance.parallelism.dp, 1)
     ni[f.MODEL], ni[f.ROLE] = pool.model, _ROLES[pool.role]
     ni[f.MOST], ni[f.BUDGET] = settings.max_sequences, settings.max_batched_tokens * groups
@@ -240,6 +273,18 @@ def _coefficients(pool: Pool) -> NDArray[np.float64]:
     if c.shape != (len(FIELDS),) or not np.isfinite(c).all() or (c < _LEAST).any():
         raise FieldError("pools.steps", f"step coefficients must be {len(FIELDS)} finite numbers, no time negative")
     return np.ascontiguousarray(c, np.float64)
+
+
+def _check_policies(policies: Policies) -> None:
+    parts = {"policies": policies, "admission": policies.admission, "scaling": policies.scaling}
+    for name, least, most in _LIMITS:
+        part, _, field = name.partition(".")
+        value = getattr(parts[part], field) if parts[part] else least
+        if not least <= value <= most:
+            span = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
+            raise FieldError(name, f"must be {span}, not {value:g}")
+    if any(not 0 <= failure.at_s <= MAX_S for failure in policies.failures):
+        raise FieldError("policies.failures", f"times must be from 0 to {MAX_S:g} seconds")
 
 
 def _schedule(world: World, policies: Policies, instances: int) -> None:

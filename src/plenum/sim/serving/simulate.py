@@ -151,3 +151,5 @@ def _strand(w: World) -> None:
     w.rf[left, f.FINISHED] = np.where(np.isnan(w.rf[left, f.READY]), np.nan, w.clock[f.NOW])
     w.count[f.OVER] += len(left)
     w.count[f.IN_SYSTEM] = 0
+    if w.count[f.OVER] != len(w.ri):
+        raise InvariantError("the run is over while requests are still being served: nobody wakes whoever serves them")

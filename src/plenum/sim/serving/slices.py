@@ -12,6 +12,9 @@ from plenum.serving.workload import Requests
 
 MAX_FACTOR = 1_000.0
 
+PREFIX_BLOCKS = 64
+"""Blocks that a common prefix is cut into, about: how finely shorter prompts share it."""
+
 
 def scaled(requests: Requests, factor: float) -> Requests:
     """Return the traffic ``factor`` times as dense: 1.3 for 30 % more load than was seen.
@@ -64,6 +67,21 @@ def selected(requests: Requests, keep: NDArray[np.bool_]) -> Requests:
         block_offset=np.concatenate([[0], np.cumsum(counts[keep])]).astype(np.int64),
         block_id=block_id.astype(np.int64),
     )
+
+
+def with_prefix(requests: Requests, tokens: int, unit: int = 16) -> Requests:
+    """Return the requests as if all prompts began with the same ``tokens``, so that a prefix cache finds these; no more than a prompt has.
+
+    Parameters
+    ----------
+    unit
+        Tokens of a KV block, of which blocks of the prefix are a whole number.
+    """
+    block = unit * max(tokens // (unit * PREFIX_BLOCKS), 1)
+    counts = np.minimum(requests.prompt_tokens, tokens).astype(np.int64) // block
+    offset = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    block_id = np.arange(offset[-1]) - np.repeat(offset[:-1], counts)
+    return replace(requests, block_offset=offset, block_id=block_id, block_tokens=block)
 
 
 def _chains(requests: Requests) -> NDArray[np.int64]:

@@ -18,8 +18,8 @@ from plenum.sim.serving import fields as f
 ONE = EngineSettings(block_tokens=4, max_sequences=1, max_batched_tokens=64)
 
 
-def finished_world(simulation: Simulation):
-    while not simulation.advance(3):
+def finished_world(simulation: Simulation, every: int = 3):
+    while not simulation.advance(every):
         check(world_of(simulation))
     return world_of(simulation)
 
@@ -229,3 +229,24 @@ def test_admission_of_pools_apart_looks_at_those_that_decode():
     assert flooded.kept(slo).sum() < 20
     assert guarded.kept(slo).sum() > 35
     assert guarded.kept(slo)[guarded.finished].mean() > 0.9
+
+
+def test_a_block_granted_for_a_step_that_did_not_come_is_not_given_back():
+    """All who decode are preempted by two of a higher class, of whom one finds no block and makes room before its first step."""
+    engine = EngineSettings(block_tokens=4, max_sequences=2, max_batched_tokens=64)
+    rows = asked((0.0, 4, 9), (1.5, 8, 5), (1.5, 8, 5), priority=np.array([0, 1, 1], np.int8))
+    serving = serving_of(pool_of(engine, SECOND, 1, cache_tokens=20))
+    w = finished_world(Simulation(rows, serving, Policies(preempt_lower=True), seed=0), every=1)
+    assert w.ri[:, f.PREEMPTED].tolist() == [2, 0, 1]
+    assert w.ni[f.USED].tolist() == [0]
+
+
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+def test_with_drafts_nobody_is_let_in_who_can_never_end(preemption):
+    """Blocks are taken before they are full, so that a request which just fits token by token may lack the last one for ever."""
+    engine = EngineSettings(block_tokens=4, max_sequences=4, speculative_tokens=1, acceptance=0.3)
+    for prompt in range(118, 134):
+        outcome = run(asked((0.0, prompt, 4)), Policies(preemption=preemption), engine=engine, cache_tokens=136)
+        assert outcome.finished.tolist() == [prompt <= 128]
+        assert reasons(outcome) == ["" if prompt <= 128 else "request.too_long"]
+        assert outcome.preemptions.tolist() == [0]

@@ -383,6 +383,10 @@ def test_requests_that_cannot_be_meant(change, words):
         (Policies(failures=(Failure(at_s=0.0, instance=9),)), "there is no instance 9"),
         (Policies(failures=(Failure(at_s=2.0, instance=0), Failure(at_s=1.0, instance=0))), "ordered by time"),
         (Policies(transfer_overlap=1.5), "from 0 to 1"),
+        (Policies(failures=(Failure(at_s=-1.0, instance=0),)), "from 0 to 1e"),
+        (Policies(transfer_latency_s=float("nan")), r"transfer_latency_s: must be .*, not nan"),
+        (Policies(scaling=Scaling(every_s=0.0)), r"scaling.every_s: must be from 0.001"),
+        (Policies(admission=Admission(defer_s=-5.0)), "admission.defer_s"),
     ],
 )
 def test_policies_that_cannot_be_meant(policies, words):
@@ -397,6 +401,8 @@ def test_set_ups_that_cannot_be_meant():
         run(asked((0.0, 4, 2)), cache_tokens=0)
     with pytest.raises(FieldError, match="no instance"):
         run(asked((0.0, 4, 2)), count=0)
+    with pytest.raises(FieldError, match="set 3 or more"):
+        run(asked((0.0, 4, 2)), engine=EngineSettings(block_tokens=2, speculative_tokens=3))
     with pytest.raises(FieldError, match="divisor"):
         run(with_ids([(0.0, 32, 1)], [[0, 1]]), engine=EngineSettings(block_tokens=16))
     with pytest.raises(SimulationLimitError, match="max_work"):

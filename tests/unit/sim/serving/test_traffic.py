@@ -7,7 +7,7 @@ from plenum.model.errors import FieldError
 from plenum.serving.workload import requests_of
 from plenum.sim.serving import traffic
 from plenum.sim.serving.chats import Chat, chats
-from plenum.sim.serving.slices import first, scaled, selected, window
+from plenum.sim.serving.slices import first, scaled, selected, window, with_prefix
 
 
 def rng(seed: int = 1) -> np.random.Generator:
@@ -150,3 +150,12 @@ def test_less_load_is_fewer_conversations_each_of_them_whole():
     assert thin.arrival_s.max() > 450
     with pytest.raises(FieldError):
         scaled(talk, 0)
+
+
+def test_a_common_prefix_is_one_that_a_cache_finds():
+    made = with_prefix(requests_of(np.zeros(3), np.array([5000, 2100, 10]), np.ones(3)), 4000)
+    assert made.block_tokens == 48
+    assert np.diff(made.block_offset).tolist() == [83, 43, 0]
+    assert made.block_id[:83].tolist() == list(range(83))
+    assert made.block_id[83:].tolist() == list(range(43))
+    assert not len(with_prefix(made, 15).block_id), "less than a block is none"
