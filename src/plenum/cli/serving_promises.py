@@ -40,6 +40,8 @@ def read_promises(text: str | None, option: str = "--slo") -> Slo:
         seconds[what] = parse_duration(value.strip(), option)
         if seconds[what] <= 0:
             raise FieldError(option, f"{what} must be promised within more than 0 s")
+        if match[2] and not float(match[2]):
+            raise FieldError(option, f"p{match[2]} promises nothing to anybody; a promise is such as {EXAMPLE}")
         if match[2]:
             percentiles.add(float(match[2]))
     if len(percentiles) > 1:

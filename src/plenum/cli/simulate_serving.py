@@ -136,6 +136,7 @@ def command(**options: Any) -> None:
     )
     _check_invented(options, cluster.instance)
     serving = cluster.serving(traffic.requests)
+    _check_budget(options, serving)
     outcomes, wall_s = _run(traffic.requests, serving, policies, options["seed"])
     if options["plot"]:
         draw(options["plot"], _title(options, traffic), outcomes)
@@ -295,6 +296,14 @@ def _check_scaling(options: dict[str, Any], slo: Slo) -> None:
             raise FieldError(option, "says how replicas are scaled; add --autoscale MIN-MAX")
     if options["scale_by"] == "slo" and slo.ttft_s == slo.tpot_s == float("inf"):
         raise FieldError("--scale-by", "slo needs a promise of first tokens or of tokens; add --ttft-p99 or --tpot-p99")
+
+
+def _check_budget(options: dict[str, Any], serving: Serving) -> None:
+    if not options["device_budget"]:
+        return
+    least = sum(min(_span(options["autoscale"])[0], pool.count) * pool.instance.devices for pool in serving.pools)
+    if options["device_budget"] < least:
+        raise FieldError("--device-budget", f"must hold the fewest replicas of --autoscale, which take {least} devices")
 
 
 def _failures(texts: Sequence[str], instances: int) -> Any:

@@ -15,6 +15,7 @@ from plenum.planning.serving.options import options_of, spreads_of
 from plenum.planning.serving.plan import ServingPlan, plan_serving
 from plenum.planning.serving.question import Question, steady_traffic
 from plenum.planning.serving.search import Search, chunks_of, search
+from plenum.serving.catalogue.accelerators import accelerator_named
 from plenum.serving.instance import Parallelism, weight_bytes_per_device
 from plenum.serving.pools import Serving
 from plenum.serving.queueing import TPOT_TAIL, TTFT_TAIL
@@ -320,8 +321,11 @@ def test_a_plan_that_no_run_confirms_is_none() -> None:
 # -- what cannot be ------------------------------------------------------------------------------------------------------
 
 
-TOO_MUCH = ("serving.memory", "serving.cache", "serving.context", "serving.stock")
+TOO_MUCH = ("serving.memory", "serving.cache", "serving.context", "serving.stock", "serving.instances")
 """Asked for more than there is; of times and budgets less is asked than there must be."""
+
+
+CHEAPEST_USD = accelerator_named("H200").usd_per_hour
 
 
 @pytest.mark.parametrize(
@@ -338,6 +342,9 @@ TOO_MUCH = ("serving.memory", "serving.cache", "serving.context", "serving.stock
         (question(rps=500.0), "serving.stock", "500 were asked"),
         (question("L40S:1", model="gpt-oss-120b", weights=("bf16",)), "serving.memory", "takes 65.2 GB of weights"),
         (question("H200", rps=20.0, usd_per_hour=20.0), "serving.budget", "$20.00"),
+        (question("H200:8", usd_per_hour=1.0), "serving.budget", f"${CHEAPEST_USD:.2f} an hour"),
+        (question("H200", rps=1e6), "serving.instances", "4,096 instances"),
+        (question("H200:8", osl=1, disaggregated=True), "serving.apart", "comes out of its prefill"),
     ],
 )
 def test_the_impossible_is_answered_with_the_limit_that_binds(asked: Question, code: str, words: str) -> None:
@@ -349,6 +356,18 @@ def test_the_impossible_is_answered_with_the_limit_that_binds(asked: Question, c
         assert limit.asked > limit.bound > 0
     else:
         assert 0 < limit.asked < limit.bound
+
+
+def test_apart_takes_two_instances() -> None:
+    limit = refused(question("H200:1", disaggregated=True))
+    assert (limit.code, limit.asked, limit.bound) == ("serving.apart", 2, 1)
+
+
+def test_short_answers_have_places_for_the_prompts_that_are_computed_at_once() -> None:
+    """Else an engine would take eight prompts an iteration where hundreds come, and the plan bear a part of what is meant."""
+    plan = planned(question("H200:1", isl=100, osl=1))
+    settings = plan.recommended.layout.pools[0].option.instance.settings
+    assert settings.max_sequences > plan.recommended.rate_rps * plan.recommended.ttft_mean_s > 8
 
 
 def test_what_helps_would_help() -> None:

@@ -272,7 +272,10 @@ def limited(layout: Layout, figures: Figures) -> Layout:
     pools = []
     for pool, row in zip(layout.pools, figures.pools, strict=True):
         room = max(pool.option.cache_tokens // 64, 1)
-        slots = _rounded(float(row[BATCH] + SLOTS_Z * math.sqrt(max(row[BATCH], 1.0))))
+        running = float(row[BATCH])
+        if pool.role == "both":  # a prompt that is being computed has a place too
+            running += figures.rate * pool.share / pool.count * float(row[TTFT])
+        slots = _rounded(running + SLOTS_Z * math.sqrt(max(running, 1.0)))
         pools.append(
             replace(pool, option=with_limits(pool.option, sequences=min(max(slots, 8), room), chunk=pool.chunk))
         )

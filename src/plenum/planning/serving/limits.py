@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from plenum.planning.serving.layout import Layout, PoolChoice
 from plenum.planning.serving.options import MAX_DEVICES, Option, Predictor, instances_of, options_of
 from plenum.planning.serving.question import Question, Stock
-from plenum.planning.serving.search import Search, search
+from plenum.planning.serving.search import MAX_SERVERS, Search, search
 from plenum.planning.serving.words import duration, figure
 from plenum.serving.fit import model_bytes
 from plenum.serving.floors import floor_tpot_s, floor_ttft_s
@@ -36,7 +36,7 @@ class Limit:
     code
         Permanent: ``serving.context``, ``serving.format``, ``serving.memory``, ``serving.cache``, ``serving.ttft-floor``,
         ``serving.tpot-floor``, ``serving.ttft``, ``serving.tpot``, ``serving.e2e``, ``serving.together``, ``serving.stock``,
-        ``serving.budget``. A ``-floor`` is physics: no engine on that hardware will ever do it.
+        ``serving.budget``, ``serving.apart``, ``serving.instances``. A ``-floor`` is physics: no engine on that hardware will ever do it.
     sentence
         For a person, with the numbers; complete on its own.
     asked, bound, unit
@@ -164,12 +164,12 @@ def promise_limit(question: Question, options: Sequence[Option]) -> Limit | None
     ttft, by_ttft = min(((float(f.total[TTFT_TAIL]), o) for f, o in alone), key=lambda pair: pair[0])
     tpot, by_tpot = min(((float(f.total[TPOT_TAIL]), o) for f, o in alone), key=lambda pair: pair[0])
     if slo.ttft_s < ttft:
-        return _unloaded(question, "ttft", "time to first token", slo.ttft_s, ttft, by_ttft, prompt_floor[0])
+        return _unloaded(question, "ttft", "A time to first token", slo.ttft_s, ttft, by_ttft, prompt_floor[0])
     if slo.tpot_s < tpot:
-        return _unloaded(question, "tpot", "time per output token", slo.tpot_s, tpot, by_tpot, token_floor[1])
+        return _unloaded(question, "tpot", "A time per output token", slo.tpot_s, tpot, by_tpot, token_floor[1])
     answer = max(question.traffic.output_tail - 1.0, 0.0)
     if slo.e2e_s < ttft + answer * tpot:
-        return _unloaded(question, "e2e", "end-to-end time", slo.e2e_s, ttft + answer * tpot, by_tpot, 0.0)
+        return _unloaded(question, "e2e", "An end-to-end time", slo.e2e_s, ttft + answer * tpot, by_tpot, 0.0)
     return None
 
 
@@ -225,7 +225,7 @@ def _unloaded(
     return Limit(
         code=f"serving.{code}",
         sentence=(
-            f"A {words} of {duration(asked)} is not reached even by one request alone: {question.engine} takes {duration(bound)} on "
+            f"{words} of {duration(asked)} is not reached even by one request alone: {question.engine} takes {duration(bound)} on "
             f"{_number(option.devices)} {option.hardware.name} ({option.instance.parallelism}, {option.instance.precision.weights}), "
             f"the fastest there is to choose.{physics}"
         ),
@@ -245,12 +245,20 @@ def _unloaded(
 
 def size_limit(question: Question, options: Sequence[Option], predict: Predictor) -> Limit:
     """Return why no candidate is left though each promise can be kept alone: together, within the stock, or within the budget."""
+    if question.disaggregated and (limit := _apart_limit(question, options)):
+        return limit
     free = replace(question, usd_per_hour=float("inf"))
-    _, found = search(free, options)
+    state, found = search(free, options)
     if found and question.usd_per_hour < float("inf"):
-        return _budget_limit(question, min(c.layout.usd_per_hour for c in found))
+        alone = (
+            () if question.traffic.rps or question.disaggregated else options
+        )  # of a stock as it is, all would be taken
+        one = [option.usd_per_hour for option in alone if state.capacity(_alone(option)) > 0]
+        return _budget_limit(question, min(one, default=min(c.layout.usd_per_hour for c in found)))
     if not question.traffic.rps:
         return _together_limit(question, options)
+    if not _bounded(question) and not question.disaggregated and (limit := _count_limit(state, options)):
+        return limit
     most = (
         search(replace(question, traffic=replace(question.traffic, rps=0.0)), options)[1] if _bounded(question) else []
     )
@@ -268,6 +276,56 @@ def size_limit(question: Question, options: Sequence[Option], predict: Predictor
         bound=best,
         unit="requests/s",
         helps=tuple(_enough(question, predict)),
+    )
+
+
+def _apart_limit(question: Question, options: Sequence[Option]) -> Limit | None:
+    """Return why there cannot be both kinds of instances at all; None where there can."""
+    if question.traffic.output_tokens <= 1:
+        return Limit(
+            code="serving.apart",
+            sentence="An answer of one token comes out of its prefill: nothing is left for instances that decode.",
+            asked=question.traffic.output_tokens,
+            bound=2.0,
+            unit="tokens",
+            helps=("Choose --mode together.",),
+        )
+    least = {
+        s.hardware.name: min((o.devices for o in options if o.hardware is s.hardware), default=0)
+        for s in question.stocks
+    }
+    room = sum((s.count or MAX_SERVERS) // least[s.hardware.name] for s in question.stocks if least[s.hardware.name])
+    if room > 1:
+        return None
+    name, devices = next((name, devices) for name, devices in least.items() if devices)
+    return Limit(
+        code="serving.apart",
+        sentence=f"Prefill and decode apart take two instances, each of {_number(devices)} {name} at least; there are {_stocks(question)}.",
+        asked=2.0 * devices,
+        bound=float(sum(s.count for s in question.stocks)),
+        unit="devices",
+        helps=("Choose --mode together, or offer more devices.",),
+    )
+
+
+def _count_limit(state: Search, options: Sequence[Option]) -> Limit | None:
+    """Return the limit of the instances that are planned for; None where it is not what binds."""
+    rps = state.question.traffic.rps
+    most, best = max(
+        ((state.rate_of(o, "both", state.best_chunk(o, "both", 1), 1), o) for o in options), key=lambda pair: pair[0]
+    )
+    if not 0 < most * MAX_SERVERS < rps:
+        return None
+    return Limit(
+        code="serving.instances",
+        sentence=(
+            f"At most {MAX_SERVERS:,} instances are planned for at once; so many of {_number(best.devices)} {best.hardware.name} each bear "
+            f"about {figure(most * MAX_SERVERS)} requests a second, and {figure(rps)} were asked for."
+        ),
+        asked=rps,
+        bound=most * MAX_SERVERS,
+        unit="requests/s",
+        helps=("Plan for a part of the traffic, and multiply what it takes.",),
     )
 
 

@@ -146,10 +146,11 @@ def _chosen(
 
 def _unconfirmed(question: Question, candidate: Candidate) -> Limit:
     layout = candidate.layout
+    size = f"{layout.devices} device{'s' * (layout.devices > 1)}"
     return Limit(
         code="serving.unconfirmed",
         sentence=(
-            f"The nearest layout ({layout.devices} devices) bears {figure(candidate.capacity_rps)} requests a second analytically, "
+            f"The nearest layout ({size}) bears {figure(candidate.capacity_rps)} requests a second analytically, "
             "but kept its promises in no simulated run within the stock and the budget."
         ),
         asked=question.traffic.rps,
