@@ -50,6 +50,7 @@ CASES = {
     "experts on one B200": (instance("gpt-oss-120b", "B200", "mxfp4"), 1, 4000, 300),
     "experts of eight groups": (instance("DeepSeek-R1", "B200", dp=8, ep=8), 1, 3000, 500),
     "prompts in two chunks": (instance("Llama-3.1-8B", "H100", chunk=2048), 2, 4000, 200),
+    "answers of one token": (instance("Llama-3.1-8B", "H100"), 1, 200, 1),
 }
 
 
@@ -82,9 +83,10 @@ def simulated(case: str, rate_rps: float) -> tuple[float, float]:
 def test_predictor_and_simulator_agree(case: str, part: float) -> None:
     rate_rps = part * most_rps(case)
     found, (tpot_s, ttft_s) = predicted(case, rate_rps), simulated(case, rate_rps)
-    assert found.tpot_s == pytest.approx(tpot_s, rel=0.10)
+    if CASES[case][3] > 1:
+        assert found.tpot_s == pytest.approx(tpot_s, rel=0.10)
+        assert found.tpot_low_s < tpot_s < found.tpot_high_s
     assert found.ttft_s == pytest.approx(ttft_s, rel=0.20)
-    assert found.tpot_low_s < tpot_s < found.tpot_high_s
     assert found.ttft_low_s < ttft_s < found.ttft_high_s
 
 
@@ -100,4 +102,4 @@ def test_predictor_and_planner_say_the_same(case: str, part: float) -> None:
     layout = Layout(pools=(PoolChoice(option=option, count=count, chunk=chunk),))
     total = figures_at(compiled(layout, isl), load_of(traffic), rate_rps).total
     found = predicted(case, rate_rps)
-    assert (found.tpot_s, found.ttft_s) == pytest.approx((total[TPOT], total[TTFT]), rel=1e-6)
+    assert (found.tpot_s if osl > 1 else 0.0, found.ttft_s) == pytest.approx((total[TPOT], total[TTFT]), rel=1e-6)

@@ -235,8 +235,8 @@ def _aggregated_open(c: NDArray[np.float64], load: NDArray[np.float64], out: NDA
     if steady and batch <= room:
         step_s, joules = _decode_step(c, max(batch, 1e-3), isl, osl)
         watts = found[WATTS] + (1.0 - min(found[BUSY], 1.0)) * c[_IDLE]
-        busy = found[PROMPT_BUSY]
-        _write(out, found[TTFT], found[TPOT], rate, batch, busy, found[WAIT], watts * workers, 0.0, prompt_s, step_s)
+        busy, tpot = found[PROMPT_BUSY], found[TPOT] if osl > 1.0 else step_s
+        _write(out, found[TTFT], tpot, rate, batch, busy, found[WAIT], watts * workers, 0.0, prompt_s, step_s)
     else:  # as many run as there is room for, one prompt for each answer that ends
         step_s, joules = _decode_step(c, room, isl, osl)
         added = _added_by_prompt(c, load, room)
@@ -268,6 +268,7 @@ def _disaggregated_open(
         watts = servers * (first[WATTS] + (1.0 - min(first[BUSY], 1.0)) * p[_IDLE])
         watts += workers * (then[WATTS] + (1.0 - min(then[BUSY], 1.0)) * c[_IDLE])
         step_s, joules = _decode_step(c, max(batch, 1e-3), isl, osl)
+        tpot = tpot if osl > 1.0 else step_s
         _write(out, first[TTFT], tpot, rate, batch, first[PROMPT_BUSY], first[WAIT], watts, 0.0, prompt_s, step_s)
     else:
         batch = min(batch, room) if steady else room

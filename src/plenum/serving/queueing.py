@@ -29,6 +29,9 @@ CACHE_Z = 3.0
 
 MAX_FIXED_POINT = 100
 SETTLED = 1e-4
+MAX_GATHERING = 20
+"""Rounds after which prompts of one iteration are as many as they are: whole pieces may keep them from settling."""
+
 MAX_BATCH = 1e5
 
 SPARED, MET = 1.3, 2.8
@@ -103,7 +106,8 @@ def pool_under(
     batch, before, grown_before = 1.0, 0.0, 0.0
     plain, joules, extra, extra_joules, share, pieces, together = 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0
     iteration, settled = 0.0, False
-    for _ in range(MAX_FIXED_POINT):
+    for k in range(MAX_FIXED_POINT):
+        met_before = together
         plain, joules = step(c, 0.0, 0.0, 0.0, 0.0, batch, batch * context, batch * seen)
         if role == BOTH:
             room = chunk - batch if mixed else chunk
@@ -115,7 +119,7 @@ def pool_under(
             extra, extra_joules = (whole - spared) / together, (whole_joules - spared_joules) / together
             share = own * extra
             if share < 1.0:
-                together = _gate(own, plain, extra, max(room / load.computed, 1.0))[1]
+                together = _gate(own, plain, extra, max(room / load.computed, 1.0), answer > 0.0)[1]
         if share >= 0.99:
             return False
         spared_s = _spared(servers, share) * extra / max(answer, 1.0)
@@ -124,7 +128,8 @@ def pool_under(
         grown = max(own * answer * iteration + min(1.0, 2.0 / servers), 1.0)
         if grown > MAX_BATCH:
             return False
-        if abs(grown - batch) < SETTLED * batch:
+        gathered = k >= MAX_GATHERING or abs(together - met_before) < 0.01 * together
+        if gathered and abs(grown - batch) < SETTLED * batch:
             settled, batch = True, grown
             break
         slope = (grown - grown_before) / (batch - before) if before > 0.0 and batch != before else 0.0
@@ -184,7 +189,8 @@ def _first_token(
     longest, _, _ = _prompts(c, 1.0, load.computed_tail, load.found, room, beside, context)
     # An iteration cannot begin before the one that runs ends, and those who come meanwhile go into it too.
     begun = plain * running
-    rest, _, met = _gate(own, begun, extra, 1e9)
+    answers = load.output > 1.0
+    rest, _, met = _gate(own, begun if answers else plain, extra, 1e9, answers)
     service = extra + plain * load.computed / room if mixed else extra
     busy = own * service
     if busy >= 0.99:
@@ -209,23 +215,28 @@ def _first_token(
 
 
 @inner
-def _gate(own: float, plain: float, extra: float, most: float) -> tuple[float, float, float]:
+def _gate(own: float, plain: float, extra: float, most: float, answers: bool) -> tuple[float, float, float]:
     """Return of a gated queue the mean rest of the iteration that an arrival finds, prompts of an iteration that has any, and of its own.
 
-    An iteration takes ``plain`` and ``extra`` for each prompt that came during the one before it, Poisson at ``own`` a second.
+    An iteration takes ``plain`` and ``extra`` for each prompt that came during the one before it, Poisson at ``own`` a second. Where there
+    are ``answers``, one without prompts follows if none came; else the instance idles until one does.
     """
-    together, mean, rest = 1.0, plain, 0.5 * plain
+    together, rest = 1.0, 0.5 * plain
     for _ in range(12):
         full = plain + together * extra
-        none = np.exp(-own * full) / (1.0 - np.exp(-own * plain) + np.exp(-own * full)) if plain > 0.0 else 0.0
-        if plain <= 0.0:  # nothing decodes: it idles until a prompt comes
-            none = np.exp(-own * full)
-        mean = none * plain + (1.0 - none) * full
-        # The number of prompts that came is Poisson about what the iteration before it took.
-        spread = (1.0 - none) * (together * extra * extra)
-        square = none * plain * plain + (1.0 - none) * full * full + spread
-        rest = 0.5 * square / mean
-        fresh = min(max(own * mean / max(1.0 - none, 1e-12), 1.0), most)
+        none = np.exp(-own * full)
+        square = (
+            full * full + together * extra * extra
+        )  # prompts that came are Poisson about what the iteration before it took
+        if answers and plain > 0.0:
+            none /= 1.0 - np.exp(-own * plain) + none
+            mean = none * plain + (1.0 - none) * full
+            rest = 0.5 * (none * plain * plain + (1.0 - none) * square) / mean
+            fresh = own * mean / max(1.0 - none, 1e-12)
+        else:
+            rest = 0.5 * square / (full + none / own)
+            fresh = own * full + none
+        fresh = min(max(fresh, 1.0), most)
         if abs(fresh - together) < 1e-3 * together:
             together = fresh
             break
