@@ -131,7 +131,8 @@ def _print(
 ) -> None:
     ttft, tpot = _floors(instance, first, options)
     precision = instance.precision
-    formats = f"{precision.weights} weights, {precision.kv_cache} cache"
+    experts = f", {precision.experts} experts" if precision.experts not in ("", precision.weights) else ""
+    formats = f"{precision.weights} weights{experts}, {precision.kv_cache} cache"
     where = f"{instance.model.name} ({formats}) on {devices} x {instance.hardware.name}, {instance.parallelism}"
     write_sentences(f"{where}, {instance.settings.engine}", "")
     columns = [

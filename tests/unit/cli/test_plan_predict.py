@@ -53,6 +53,11 @@ def test_drafted_tokens_that_are_accepted_make_tokens_quicker():
     assert drafted["floor_tpot_s"] == pytest.approx(plain["floor_tpot_s"] / 5)
 
 
+def test_formats_of_experts_are_told_where_they_are_others():
+    words = ("--model", "Mixtral-8x7B", "--hardware", "H200", "--tp", "2", "--weights", "int4", "--concurrency", "1")
+    assert "(bf16 weights, int4 experts, bf16 cache)" in " ".join(_run("predict", *words).split())
+
+
 def test_what_does_not_fit_and_what_is_too_much():
     assert "does not fit" in _run("predict", *ASKED, "--model", "Llama-3.1-70B", "--concurrency", "1", expected=1)
     assert "Saturated" in _run("predict", *ASKED, "--rps", "100000", expected=1)

@@ -75,6 +75,7 @@ def test_a_job_that_fails_faster_than_it_starts_never_ends():
     [
         ({"tokens": 0}, "tokens"),
         ({"tokens": math.inf}, "tokens"),
+        ({"tokens": 512 * QUESTION.sequence - 1}, "tokens"),
         ({"devices": 10**9}, "devices"),
         ({"form": "int4"}, "format"),
         ({"form": "fp8", "hardware": ACCELERATORS["A100"]}, "format"),

@@ -197,7 +197,11 @@ def _check(question: Question) -> None:
     wanted = {"devices": question.devices, "tokens": question.tokens, "seq": question.sequence, "batch": question.batch}
     for name, value in wanted.items():
         if not 1 <= value < 1e18:
-            raise FieldError(name, "must be at least 1")
+            raise FieldError(name, "must be at least 1, and less than 1e18")
+    if question.tokens < (one := question.batch * question.sequence):
+        raise FieldError(
+            "tokens", f"are fewer than one step takes: {question.batch:,} x {question.sequence:,}, {one:,}"
+        )
     if question.devices > DEVICES_LIMIT:
         raise FieldError("devices", f"must be at most {DEVICES_LIMIT:,}")
     if question.form not in ("bf16", "fp16", "fp8"):
