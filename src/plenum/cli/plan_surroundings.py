@@ -11,7 +11,7 @@ from plenum.cli.facts import write_facts
 from plenum.cli.fields import fields_as_options
 from plenum.cli.instance_options import described_by, shape_options
 from plenum.cli.sentences import write_sentences
-from plenum.cli.serving_cluster import MAX_REPLICAS, instance_of
+from plenum.cli.serving_cluster import MAX_REPLICAS, check_lengths, instance_of
 from plenum.cli.tables import Column, write_table
 from plenum.cli.units import BYTES, LONG_SECONDS, WATTS, Number
 
@@ -57,6 +57,7 @@ def command(**options: Any) -> None:
     from plenum.serving.formats import FORMATS
 
     instance = instance_of(described_by(options))
+    check_lengths(instance, options["isl"], options["osl"])
     each = instance.model.cache_values_per_token * FORMATS[instance.precision.kv_cache].bytes
     dram, nvme = (int(options[name] / each) if each else 0 for name in ("dram", "nvme"))
     served = Served(instance=instance, count=options["replicas"], dram_tokens=dram, nvme_tokens=nvme)

@@ -326,8 +326,8 @@ def _predictions(
     # In a closed loop what is in flight over its time is the throughput: it changes as the times do. Of what does not fit at once
     # it changes as the time per token does, which is what all the rest waits for.
     slower = np.ones(len(out))
-    np.divide(e2e, physical, out=slower, where=closed & ~full)
-    np.divide(tpot, column("tpot_s"), out=slower, where=closed & full)
+    np.divide(e2e, physical, out=slower, where=closed & ~(full & (column("tpot_s") > 0)))
+    np.divide(tpot, column("tpot_s"), out=slower, where=closed & full & (column("tpot_s") > 0))
     rps = column("rps") / slower
     return Predictions(
         ttft_s=ttft,

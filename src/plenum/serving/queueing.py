@@ -28,7 +28,9 @@ CACHE_Z = 3.0
 """Standard deviations of the batch that the KV cache must hold before preemption is called unlikely."""
 
 MAX_FIXED_POINT = 100
-SETTLED = 1e-4
+SETTLED, NEAR = 1e-4, 1e-2
+"""Relative change of the batch below which it is called settled: soon, and where whole pieces of prompts make it swing."""
+
 MAX_GATHERING = 20
 """Rounds after which prompts of one iteration are as many as they are: whole pieces may keep them from settling."""
 
@@ -113,6 +115,7 @@ def pool_under(
             room = chunk - batch if mixed else chunk
             if room < 0.125 * chunk:
                 return False
+            together = min(together, max(room / load.computed, 1.0))  # of one iteration as it is now
             beside = batch if mixed else 0.0
             whole, whole_joules, pieces = _prompts(c, together, load.computed, load.found, room, beside, context)
             spared, spared_joules = (pieces * plain, pieces * joules) if mixed else (0.0, 0.0)
@@ -129,7 +132,7 @@ def pool_under(
         if grown > MAX_BATCH:
             return False
         gathered = k >= MAX_GATHERING or abs(together - met_before) < 0.01 * together
-        if gathered and abs(grown - batch) < SETTLED * batch:
+        if gathered and abs(grown - batch) < (SETTLED if k < 0.5 * MAX_FIXED_POINT else NEAR) * batch:
             settled, batch = True, grown
             break
         slope = (grown - grown_before) / (batch - before) if before > 0.0 and batch != before else 0.0

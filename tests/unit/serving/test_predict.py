@@ -337,3 +337,19 @@ def test_constants_that_points_ask_too_much_of_are_named() -> None:
     held = held_at_most(calibrate(measured(hasty), prior=fresh))
     assert "memory" in held["vllm|H200"]
     assert "compute" in held["vllm|H200"]
+
+
+@pytest.mark.parametrize("isl", [1950, 2000, 2046, 4090, 4094])
+def test_prompts_that_almost_fill_an_iteration_saturate_nothing(isl) -> None:
+    """Whether they take one iteration or two may hang on a part of a sequence, and so swing from round to round."""
+    light = replace(instance("Llama-3.1-8B", "H100", tp=1), settings=EngineSettings(max_batched_tokens=2048))
+    found = predict(light, isl=isl, osl=2, rate_rps=5.0)
+    assert not found.saturated
+    assert found.ttft_s == pytest.approx(predict(light, isl=isl - 60, osl=2, rate_rps=5.0).ttft_s, rel=0.25)
+
+
+def test_one_token_answers_beyond_what_fits_have_a_rate_too() -> None:
+    small = replace(instance("Llama-3.1-8B", "H100", tp=1), settings=EngineSettings(max_sequences=8))
+    found = predict(small, isl=500, osl=1, concurrency=64)
+    assert found.saturated
+    assert found.requests_rps > 1
