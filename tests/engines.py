@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 from plenum.adapters.authorities import OwnCertificate
 from plenum.adapters.engines.emulated import Emulated, Faults, Settings, launch_emulated
@@ -37,11 +39,6 @@ LLAMA = {
     "tie_word_embeddings": True,
 }
 """The `config.json` of a small Llama."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def new_llamacpp(
@@ -200,7 +197,7 @@ def _text(choice: dict[str, Any]) -> str:
     return (choice.get("delta") or choice.get("message") or {}).get("content") or choice.get("text") or ""
 
 
-async def until(check: Any, deadline_s: float = 20.0) -> None:
+async def until(check: Any, deadline_s: float = PATIENCE_S) -> None:
     """Wait until an asynchronous check is true."""
     async with asyncio.timeout(deadline_s):
         while not await check():
@@ -212,7 +209,6 @@ __all__ = [
     "MODEL",
     "HttpEngine",
     "chat",
-    "free_port",
     "new_emulated",
     "new_llamacpp",
     "recorded",

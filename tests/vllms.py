@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tests.engines import KEY, MODEL, free_port
+from tests.engines import KEY, MODEL
+from tests.ports import free_port
 
 from plenum.adapters.engines.http import HttpEngine
 from plenum.adapters.engines.table import Start, engine_to_start

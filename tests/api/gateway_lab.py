@@ -17,12 +17,11 @@ from typing import Any
 
 import httpx
 import msgspec
+from tests.patience import PATIENCE_S
 
 from plenum.gateway.settings import GatewaySettings
 from plenum.model.endpoint import Endpoint
 from plenum.ports.gateway import Key, Replica, Served, Table, Usage, UsageBatch
-
-PATIENCE_S = 20.0
 
 CHAT = "/v1/chat/completions"
 

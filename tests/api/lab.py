@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import httpx
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.manifests.fleet import parse_fleet
 from plenum.api import ApiSettings, Rate, create_app, new_secret
@@ -27,9 +28,6 @@ T = TypeVar("T")
 MANY = Rate(per_s=1e6, burst=10**6)
 SETTINGS = ApiSettings(audit_window_s=0.01, audit_most=1000, audit_rate=MANY, failure_rate=MANY)
 """Refusals are tested by the hundred; limits on them have tests of their own."""
-
-PATIENCE_S = 20.0
-"""Longest that a test waits for something that must happen."""
 
 FLEET = """
 apiVersion: plenum.dev/v1alpha1

@@ -16,7 +16,8 @@ import openai
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
-from tests.api.gateway_lab import PATIENCE_S, end, line, spawn, table_of, until
+from tests.api.gateway_lab import end, line, spawn, table_of, until
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.authorities import authority_for
 from plenum.bootstrap.gateway import GatewayConfig, config_text, tls_files
@@ -73,7 +74,7 @@ def test_curl_and_openai_s_client_trust_its_authority_and_others_do_not(served: 
         )
         assert "".join(each.choices[0].delta.content or "" for each in stream if each.choices) == " word" * 3
     curl = ["curl", "-sS", "--cacert", str(files.ca), "-H", "Authorization: Bearer sk-acme", f"{url}/v1/models"]
-    said = subprocess.run(curl, capture_output=True, text=True, timeout=20, check=True).stdout
+    said = subprocess.run(curl, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     assert json.loads(said)["data"][0]["id"] == "m"
     with pytest.raises(httpx.ConnectError, match="certificate"):
         httpx.get(f"{url}/healthz")

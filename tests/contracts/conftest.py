@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from tests.engines import free_port
+from tests.ports import free_port
 from tests.vllms import ON_PROCESSORS, Pair, new_vllm, tiny_model
 
 from plenum.model.endpoint import DECODE, PREFILL

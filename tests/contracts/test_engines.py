@@ -259,7 +259,7 @@ def test_leaving_early_frees_the_slot(loop, live):
         async def idle() -> bool:
             return (await live.one.metrics()).running == 0
 
-        await until(idle, 5.0)
+        await until(idle)
 
     loop.run(leave())
 
@@ -276,7 +276,7 @@ def test_leaving_a_split_request_early_frees_the_slot(loop, live):
         async def idle() -> bool:
             return (await live.two.metrics()).running == 0
 
-        await until(idle, 5.0)
+        await until(idle)
 
     loop.run(leave())
 

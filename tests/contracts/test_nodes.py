@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.nodes.local import LocalDriver
 from plenum.model.process import Process, Simulated
@@ -16,7 +17,6 @@ from plenum.sim.clock import VirtualClock
 from plenum.sim.nodes import Faults, SimulatedDriver
 
 OLD, FENCE, NEW = Fence(term=1, position=9), Fence(term=2, position=3), Fence(term=2, position=4)
-DEADLINE_S = 20.0
 
 
 class SimulatedHost:
@@ -97,7 +97,7 @@ def report(driver: NodeDriver, run: str) -> Report:
 
 
 def await_true(host: Host, happened: Callable[[], bool]) -> None:
-    give_up_s = time.monotonic() + DEADLINE_S
+    give_up_s = time.monotonic() + PATIENCE_S
     while not happened():
         assert time.monotonic() < give_up_s, f"did not happen; seen: {host.driver.observe()}"
         host.pass_time()

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.stores.backups import restore_backup
 from plenum.adapters.stores.faults import BackupError
@@ -19,8 +20,6 @@ from plenum.model.errors import PlenumError
 from plenum.ports.batches import BODY_BYTES_MAX, KEY_CHARACTERS_MAX, RECORDS_MAX, BatchError, SnapshotError
 from plenum.ports.store import CommandKey, ConflictError, EventStore, FencedError, Record, Snapshot
 from plenum.sim.store import MemoryStore
-
-PATIENCE_S = 20.0
 
 
 class SystemClock:

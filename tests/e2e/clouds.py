@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
+from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 from plenum.adapters.client import Client
 from plenum.adapters.contexts import Context
@@ -24,8 +25,6 @@ from plenum.adapters.contexts import Context
 T = TypeVar("T")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE_S = 60.0
-"""Longest that something is waited for which must happen; machines may be slow."""
 
 
 def until(found: Callable[[], T | None], what: str) -> T:
@@ -37,12 +36,6 @@ def until(found: Callable[[], T | None], what: str) -> T:
             return value
         assert time.monotonic() < give_up_s, f"waited for {what}, in vain"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 class Plenum:

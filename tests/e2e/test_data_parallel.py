@@ -2,7 +2,6 @@
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,17 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "data_parallel.py"
 STEPS = 60
-DEADLINE_S = 60
 
 
 @contextmanager
 def gang(checkpoints: Path, *options: str, steps: int = STEPS) -> Iterator[list[subprocess.Popen[str]]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     ranks = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), "--steps", str(steps), *options],
@@ -47,7 +45,7 @@ def gang(checkpoints: Path, *options: str, steps: int = STEPS) -> Iterator[list[
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=DEADLINE_S)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
 
 
@@ -109,7 +107,7 @@ def test_a_request_to_stop_saves_what_was_done(tmp_path) -> None:
 
 def test_one_process_alone_trains_too(tmp_path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--steps", "7"], capture_output=True, text=True, env={}, timeout=DEADLINE_S
+        [sys.executable, str(SCRIPT), "--steps", "7"], capture_output=True, text=True, env={}, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     assert len(losses(done.stdout)) == 7

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from tests.e2e.clouds import Cloud, cloud_in, until
 from tests.e2e.test_serve import plenum
+from tests.patience import PATIENCE_S
 
 FAST, SLOW = "H100", "L40S"
 """Accelerators whose timing is kept; one token takes about four times as long on the second."""
@@ -39,7 +40,7 @@ class Load:
     def _ask(self) -> None:
         body = {"model": "chat", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 16, "stream": True}
         headers = {"authorization": f"Bearer {self.key}"}
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=PATIENCE_S) as client:
             while not self._ended.is_set():
                 answer = client.post(f"{self.url}/chat/completions", json=body, headers=headers)
                 whole = answer.status_code == 200 and answer.text.rstrip().endswith("[DONE]")

@@ -17,6 +17,7 @@ import openai
 import psutil
 import pytest
 from tests.e2e.clouds import EXAMPLES, Cloud, Plenum, cloud_in, until
+from tests.patience import PATIENCE_S
 
 LONG = "Write a long story about a lighthouse keeper, with many details."
 MODEL = "smollm2"
@@ -33,7 +34,7 @@ class Served:
 
     @property
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url, api_key=self.key, max_retries=0, timeout=60)
+        return openai.OpenAI(base_url=self.url, api_key=self.key, max_retries=0, timeout=PATIENCE_S)
 
     def ask(self, text: str = "Say hello.", tokens: int = 8) -> str:
         answer = self.client.chat.completions.create(
@@ -73,7 +74,7 @@ class Served:
 def plenum(folder: Path, *args: str) -> str:
     env = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
     command = [sys.executable, "-m", "plenum", *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -91,7 +92,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def test_plenum_up_with_the_example_prints_one_curl_that_streams_a_sentence(served: Served):
     curl = served.up.says(r"(?s)is ready\. Ask it:\n\n(curl .*?]}')")[1]
     assert max(map(len, curl.splitlines())) <= 80
-    text = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=60, check=True).stdout
+    text = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
     events = [line.removeprefix("data: ") for line in text.splitlines() if line]
     assert events[-1] == "[DONE]"
     words = [json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events[:-1]]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 from tests.e2e.clouds import Cloud, cloud_in, until
+from tests.patience import PATIENCE_S
 
 STREAMS = 100
 TOKENS = 40
@@ -63,7 +64,7 @@ async def streams(url: str, key: str, kill: Callable[[], None]) -> list[int]:
     headers = {"Authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         asking = [asyncio.create_task(one(session, url, began)) for _ in range(STREAMS)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await all_begun.wait()
         await asyncio.to_thread(kill)
         return await asyncio.gather(*asking)

@@ -14,7 +14,8 @@ import termios
 from pathlib import Path
 
 import psutil
-from tests.e2e.clouds import EXAMPLES, Cloud, cloud_in, free_port, in_order, until
+from tests.e2e.clouds import EXAMPLES, Cloud, cloud_in, in_order, until
+from tests.ports import free_port
 
 FIRST = ("-f", str(EXAMPLES / "fleet-lab.yaml"), "-f", str(EXAMPLES / "first-jobs.yaml"))
 

@@ -15,7 +15,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.engines import KEY, LLAMA, MODEL, chat, free_port, new_emulated, new_llamacpp, said
+from tests.engines import KEY, LLAMA, MODEL, chat, new_emulated, new_llamacpp, said
+from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.unit.adapters.weights.stores import Store, hub, served
 
 from plenum.adapters.engines.emulated import Emulated, Faults
@@ -28,7 +30,6 @@ from plenum.model.errors import FieldError
 from plenum.ports.engine import CHAT
 from plenum.ports.gateway import Replica
 
-DEADLINE_S = 30.0
 EMULATED: dict[str, Any] = {"engine": "emulated", "timing_model": "llama-3.1-8b", "timing_hardware": "H100"}
 
 
@@ -58,7 +59,7 @@ class Hosted:
         return json.loads(self.status_file.read_bytes()) if self.status_file.exists() else {}
 
     def wait_for(self, check: Callable[[], bool]) -> None:
-        until = time.monotonic() + DEADLINE_S
+        until = time.monotonic() + PATIENCE_S
         while not check():
             assert time.monotonic() < until, self.status
             time.sleep(0.02)
@@ -68,7 +69,7 @@ class Hosted:
         assert self.process.poll() is None, self.process.communicate()[1]
 
     def ended(self) -> tuple[int, str]:
-        _, errors = self.process.communicate(timeout=DEADLINE_S)
+        _, errors = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, errors
 
     def children(self) -> list[int]:
@@ -232,7 +233,7 @@ def test_an_engine_that_hangs_is_lost(fault):
             await asyncio.sleep(0)
             assert not watch.done()
             await engine.fail(Faults(**fault))
-            return str(await asyncio.wait_for(watch, DEADLINE_S))
+            return str(await asyncio.wait_for(watch, PATIENCE_S))
         finally:
             await engine.stop(0)
             await engine.close()

@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.bootstrap import forecasts
 from plenum.control.endpoints.loads import Loads
@@ -28,7 +29,7 @@ def test_traffic_that_cannot_be_foreseen_ends_no_other_forecast(monkeypatch: pyt
 
     async def run() -> None:
         foreseeing = asyncio.create_task(forecasts.foresee(service, on_error=said.append))  # type: ignore[arg-type]
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(PATIENCE_S):
             while not (loads.forecast_rps or foreseeing.done()):
                 await asyncio.sleep(0.01)
         foreseeing.cancel()

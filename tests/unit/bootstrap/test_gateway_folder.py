@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.calibrations import write_calibration
 from plenum.adapters.clock import SystemClock
@@ -62,7 +63,7 @@ def test_a_disk_without_room_does_not_end_the_looking_after(tmp_path, caplog):
     async def go() -> None:
         keeper = Full(wanting, GatewayConfig(data=tmp_path, servers=("https://127.0.0.1:1",)))
         keeping = asyncio.create_task(keeper.run())
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(PATIENCE_S):
             while caplog.text.count("No space left") < 2:
                 await asyncio.sleep(0.01)
         keeping.cancel()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.clock import SystemClock
 from plenum.adapters.manifests.fleet import parse_fleet
@@ -31,7 +32,6 @@ from plenum.sim.store import AFTER, BEFORE, MemoryStore
 
 T = TypeVar("T")
 
-PATIENCE_S = 20.0
 FLEET = """
 apiVersion: plenum.dev/v1alpha1
 kind: Fleet
@@ -114,7 +114,7 @@ class World:
 
 def run(test: Callable[[World], Coroutine[Any, Any, None]]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(2 * PATIENCE_S):
             await test(World())
 
     asyncio.run(limited())

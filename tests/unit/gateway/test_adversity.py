@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.patience import PATIENCE_S
 from tests.unit.gateway.canned import SECRET, CannedAnswer, CannedDispatch, canned_gateway, completion, table
 from tests.unit.gateway.scripted import Script, ScriptedEngine, replica, run, stage
 
@@ -389,7 +390,7 @@ def test_answers_of_a_batch_that_cannot_be_read_stop_neither_it_nor_others(
             file = (await client.post("/v1/files", **form)).json()["id"]
             said = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
             id = (await client.post("/v1/batches", json=said)).json()["id"]
-            async with asyncio.timeout(20.0):
+            async with asyncio.timeout(PATIENCE_S):
                 while (batch := (await client.get(f"/v1/batches/{id}")).json())["status"] != "completed":
                     await asyncio.sleep(0.02)
             assert batch["request_counts"] == {"total": 2, "completed": 1, "failed": 1}

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import openai
 import pytest
+from tests.patience import PATIENCE_S
 from tests.unit.gateway.canned import (
     RIVAL,
     SECOND,
@@ -36,8 +37,6 @@ from plenum.gateway.journal import Journal
 from plenum.gateway.request import Ask, RefusedError
 from plenum.model.endpoint import Endpoint
 from plenum.ports.gateway import Key, Usage
-
-PATIENCE_S = 30.0
 
 
 def client(url: str, key: str = SECRET) -> openai.AsyncOpenAI:

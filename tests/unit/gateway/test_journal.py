@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.gateway import journal as journals
 from plenum.gateway.journal import Journal
@@ -173,7 +174,9 @@ finish(journal, "again")
 assert [usage.request for usage in drain(journal)] == ["again"]
 print("fine", taken)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["fine", str(2 * MAX_USAGE_ROWS)]
     assert resource.RLIMIT_FSIZE  # the parent keeps its own

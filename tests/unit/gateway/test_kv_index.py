@@ -1,11 +1,12 @@
 """Blocks that engines tell of."""
 
 import asyncio
-import socket
 
 import msgspec
 import zmq
 import zmq.asyncio
+from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.unit.gateway.scripted import Script, replica, stage
 
 from plenum.adapters.engines.kv_events import Cleared, Removed, Stored
@@ -50,9 +51,7 @@ def test_what_an_engine_tells_decides_where_a_prompt_goes():
 
 
 async def _told():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = msgspec.json.encode({"publisher": "zmq", "endpoint": f"tcp://*:{port}"}).decode()
     spec = Endpoint(name="m", model="m", routing="kv-aware", arguments=("--kv-events-config", config))
     text = "the words of a prompt"
@@ -67,7 +66,7 @@ async def _told():
         async with stage(scripts, spec, (replica("a"), replica("127.0.0.1"))) as on:
             group = on.dispatcher._fleet.groups("default/m")[1]
             number = 0
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while not group.kv_index.found("127.0.0.1", tokens):
                     await publisher.send_multipart((b"", number.to_bytes(8, "big"), payload))
                     number += 1

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 from tests.unit.gateway.canned import RIVAL, SECRET, CannedDispatch, canned_gateway
 
 from plenum.gateway.limits import Failures, Limits
@@ -163,7 +164,7 @@ def test_bodies_that_are_open_have_room_for_each_tenant_and_in_all(tmp_path):
 
             announced = [asyncio.create_task(ask(SECRET, 0)) for _ in range(9)]
             waiting = [asyncio.create_task(ask(secret, 100)) for secret in (SECRET, SECRET, RIVAL)]
-            async with asyncio.timeout(30.0):
+            async with asyncio.timeout(PATIENCE_S):
                 while gateway.room.held_bytes < 300:
                     await asyncio.sleep(0)
             assert (await ask(SECRET, 100), await ask(RIVAL, 100)) == ("limit.bytes", "gateway.full")

@@ -11,12 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from aiohttp import web
+from tests.patience import PATIENCE_S
 
 from plenum.gateway import link as links
 from plenum.gateway.link import Link, LinkConfig, keep_table, kept_table
 from plenum.ports.gateway import Key, LoadReport, Peer, Table, Usage, UsageBatch
-
-PATIENCE_S = 20.0
 
 
 class Control:

@@ -14,6 +14,7 @@ import msgspec
 import openai
 import pytest
 from aiohttp import web
+from tests.patience import PATIENCE_S
 from tests.unit.gateway.canned import SECRET, CannedDispatch, canned_gateway, table
 
 from plenum.gateway.moderation import Moderation, objections_of
@@ -168,7 +169,7 @@ def test_an_answer_in_parts_is_read_to_its_end_and_slow_hooks_take_no_connection
             hooks = {name: Hook(url=url, timeout_s=60.0) for name, url in (("a", one), ("b", two), ("c", three))}
             moderation.use(hooks)
             slow = [asyncio.create_task(moderation.check(prompt_of(name, "slow"))) for name in "ab" for _ in range(64)]
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 while len(asked) < 30:
                     await asyncio.sleep(0.01)
                 with pytest.raises(RefusedError) as refused:

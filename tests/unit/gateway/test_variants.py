@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import openai
 import pytest
+from tests.patience import PATIENCE_S
 from tests.unit.gateway.canned import (
     RIVAL,
     SECRET,
@@ -296,7 +297,7 @@ def test_a_judge_scores_answers_after_they_were_sent_and_is_billed_by_itself(tmp
                 "one is with the judge, the rest waits up to a limit"
             )
             free.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while sums()["judged"] + sums()["unjudged"] < MAX_WAITING + 3:
                     await asyncio.sleep(0.01)
             assert sums()["judgement"] == pytest.approx(0.8 * sums()["judged"])

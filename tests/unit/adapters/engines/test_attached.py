@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from tests.engines import KEY, new_emulated
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.engines import http
 from plenum.adapters.engines.emulated import Emulated, Faults
@@ -23,7 +24,7 @@ def test_a_server_that_is_not_ready_yet_is_waited_for():
             await asyncio.wait({waiting}, timeout=0.3)
             assert not waiting.done()
             await engine.fail(Faults())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await waiting
             return attached.capabilities.slots
         finally:
@@ -54,6 +55,8 @@ def test_reaching_engines_needs_no_web_framework():
         "sys.exit(' '.join(name for name in ('aiohttp', 'zmq', 'numba', 'fastapi') if name in sys.modules))"
     )
 
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
     assert done.stderr.strip() == ""

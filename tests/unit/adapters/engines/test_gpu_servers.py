@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.engines import LLAMA
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.authorities import OwnCertificate
 from plenum.adapters.engines.gpu_servers import Spread, sglang_command, vllm_command
@@ -141,7 +142,9 @@ def test_sglangs_key_reaches_it_inside_of_its_process(weights, tmp_path, monkeyp
     command = sglang_command(_endpoint(), "serve", weights, host="127.0.0.1", port=8123, key=KEY)
 
     words = [sys.executable if word == "python" else word for word in command.words]
-    done = subprocess.run(words, input=command.told, env=dict(command.env), capture_output=True, timeout=20, check=True)
+    done = subprocess.run(
+        words, input=command.told, env=dict(command.env), capture_output=True, timeout=PATIENCE_S, check=True
+    )
 
     said = done.stdout.decode()
     assert said.startswith("['sglang.launch_server', '--model-path'")

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import zmq
 import zmq.asyncio
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.engines.kv_events import Cleared, EventError, Removed, Stored, published_at, read_batch, watch
 
@@ -128,7 +129,7 @@ def heard(numbers: list[int], wanted: int, *, kept: bool = True, kept_from: int 
             found: list[Any] = []
             async with aclosing(watch(publisher.address, replay=publisher.replay if kept else "")) as events:
                 first = asyncio.ensure_future(anext(events))
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_S):
                     await publisher.joined()
                     for number in unsaid:
                         publisher.keep(number)

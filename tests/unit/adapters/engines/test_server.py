@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.engines import server as servers
 from plenum.adapters.engines.llamacpp_handoff import Handoffs
@@ -29,7 +30,7 @@ def _gone(pid: int) -> bool:
 
 
 async def _until_gone(pid: int) -> None:
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(PATIENCE_S):
         while not _gone(pid):
             await asyncio.sleep(0.01)
 
@@ -46,7 +47,7 @@ def test_an_engine_ends_with_its_own_children():
 
         await server.start(health)
         child = int(server.tail)
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(PATIENCE_S):
             await server.stop(0.0, idle)
         await _until_gone(child)
 
@@ -62,7 +63,7 @@ def test_an_engine_that_ends_at_once_and_leaves_a_child_is_told_of(monkeypatch):
         async def health():
             return Health(ready=False)
 
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(EngineError, match="ended with 3"):
                 await server.start(health)
         await _until_gone(int(server.tail))

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.authorities import OwnCertificate, showing
 from plenum.adapters.engines import wire as wire_module
@@ -91,7 +92,7 @@ def run(
     *scripts: Script, use: Callable[[Wire, list[bytes]], Awaitable[object]], own: OwnCertificate | None = None
 ) -> object:
     async def go() -> object:
-        async with asyncio.timeout(20), serving(*scripts, own=own) as (wire, heads):
+        async with asyncio.timeout(PATIENCE_S), serving(*scripts, own=own) as (wire, heads):
             return await use(wire, heads)
 
     return asyncio.run(go())

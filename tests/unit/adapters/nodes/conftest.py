@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.nodes.local import LocalDriver
 from plenum.model.process import Process
 from plenum.ports.nodes import Assignment, Fence, Report
-
-DEADLINE_S = 20.0
 
 
 class Node:
@@ -74,7 +73,7 @@ class Node:
 
     @staticmethod
     def until(happened: Callable[[], bool], seen: Callable[[], object] = lambda: "") -> None:
-        give_up_s = time.monotonic() + DEADLINE_S
+        give_up_s = time.monotonic() + PATIENCE_S
         while not happened():
             assert time.monotonic() < give_up_s, f"did not happen; seen: {seen()}"
             time.sleep(0.01)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.nodes import notices
 from plenum.adapters.nodes.local import LocalDriver
@@ -16,7 +17,6 @@ from plenum.model.process import Process
 from plenum.ports.nodes import EXITED, Assignment, Fence, Report, Status
 
 FENCE = Fence(term=1, position=1)
-DEADLINE_S = 20.0
 HOST = """
 import json, os, pathlib, sys, time
 path = pathlib.Path(os.environ["PLENUM_STATUS_FILE"])
@@ -55,7 +55,7 @@ def order(run: str = "r1", *more: str) -> Assignment:
 
 
 def awaited(driver: LocalDriver, test) -> Report:
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         for report in driver.observe():
             if test(report):

@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.stores.opening import open_store
 from plenum.ports.store import Record, StoreError
 
 RECORD = Record(at=0.0, type="tested")
-PATIENCE_S = 20.0
 
 
 @pytest.fixture

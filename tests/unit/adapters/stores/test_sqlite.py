@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.stores.backups import restore_backup
 from plenum.adapters.stores.faults import BackupError, ForeignError, LockedError
@@ -142,7 +143,7 @@ def test_closing_waits_for_the_append_under_way(url):
 
         with ThreadPoolExecutor(1) as pool:
             acknowledged = pool.submit(write)
-            store.wait(first, 20.0)
+            store.wait(first, PATIENCE_S)
             store.close()
             again = open_store(url)
             assert again.head() == acknowledged.result(20.0)

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.patience import PATIENCE_S
 from tests.unit.adapters.weights.stores import COMMIT, Store, hub, registry, served, titled
 
 from plenum.adapters.weights import DigestError, Staged, UnknownWeightsError, WeightsError, stage
@@ -27,7 +28,6 @@ from plenum.adapters.weights.listings import AwayError, BrokenError
 BIG = random.Random(1).randbytes(1 << 20)
 FILES = {"config.json": b"{}", "model.safetensors": BIG, "pytorch_model.bin": b"pickle", ".gitattributes": b"x"}
 REPOSITORY = "org/small"
-PATIENCE_S = 30.0
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.nodes.local import LocalDriver
 from plenum.adapters.weights.variables import CREDENTIALS, forget_credentials, staging_variables
 from plenum.model.process import Process
 from plenum.ports.nodes import Assignment, Fence
 
-DEADLINE_S = 20.0
 TELL = """
 import json, os, sys
 with open(sys.argv[1] + ".new", "w") as file:
@@ -38,7 +38,7 @@ def test_engine_hosts_alone_get_the_nodes_credentials(
     driver = LocalDriver(tmp_path / "node", "n0")
     try:
         driver.start(order, Fence(term=1, position=1))
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         while not told.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         names = json.loads(told.read_bytes())
