@@ -111,11 +111,12 @@ class Cloud:
         self._server = server, options, command
         return server
 
-    def restart(self) -> Plenum:
-        """Kill the control plane and start another like it."""
+    def restart(self, meanwhile: Callable[[], object] = lambda: None) -> Plenum:
+        """Kill the control plane and start another like it; something may happen while there is none."""
         assert self._server is not None
         server, options, command = self._server
         server.end(signal.SIGKILL)
+        meanwhile()
         return self.server(*options, command=command)
 
     def end(self) -> int:

@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tests.patience import PATIENCE_S
 
 from plenum.cli.exits import exit_code
 from plenum.cli.root import root
 from plenum.model.errors import PlenumError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-START_S = 60.0
+PATIENCE = f"{PATIENCE_S:g}s"
 
 TENANTS = """
 apiVersion: plenum.dev/v1alpha1
@@ -105,14 +106,14 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         finally:
             server.send_signal(signal.SIGINT)
             try:
-                server.wait(30)
+                server.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
 
 
 def _address(log: Path, server: subprocess.Popen[bytes]) -> str:
-    end = time.monotonic() + START_S
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end and server.poll() is None:
         if found := re.search(r"Plenum is up at (\S+)", log.read_text()):
             return found[1]
@@ -125,7 +126,7 @@ def test_a_real_job_from_manifest_to_its_last_line(cloud: Cloud) -> None:
         "hello", "{replicas: 2, resources: {cpu: 10m}, run: {command: [sh, -c, 'echo out $RANK; echo err >&2']}}"
     )
     assert cloud.apply(text).out == "task/research/hello created\n"
-    assert cloud.ok("wait", "hello", "--for", "Succeeded", "--timeout", "60s").out.startswith(
+    assert cloud.ok("wait", "hello", "--for", "Succeeded", "--timeout", PATIENCE).out.startswith(
         "research/hello: Succeeded"
     )
     assert cloud.ok("logs", "hello").out.startswith("out ")
@@ -149,7 +150,7 @@ def test_a_followed_log_goes_on_over_restarts_until_the_job_ends(cloud: Cloud) -
         job("twice", f"{{resources: {{cpu: 10m}}, run: {{command: [sh, -c, {script}], restarts: 1, backoff: 100ms}}}}")
     )
     assert cloud.ok("logs", "twice", "-f").out == "attempt\nattempt\n"
-    result = cloud.run("wait", "twice", "--for", "Succeeded", "--timeout", "30s")
+    result = cloud.run("wait", "twice", "--for", "Succeeded", "--timeout", PATIENCE)
     assert (result.code, "Failed" in result.out) == (1, True)
     assert cloud.ok("logs", "twice", "--attempt", "1").out == "attempt\n"
 
@@ -193,7 +194,7 @@ def test_saying_no_changes_nothing(cloud: Cloud) -> None:
 
 def test_lists_in_every_form(cloud: Cloud) -> None:
     cloud.apply(job("listed", "{run: {simulate: {duration: 1h}}, resources: {cpu: 1}}"))
-    cloud.ok("wait", "listed", "--for", "Running", "--timeout", "30s")
+    cloud.ok("wait", "listed", "--for", "Running", "--timeout", PATIENCE)
     assert (
         cloud.ok("get", "tasks", "-o", "name", "-l", "suite=cli", "--phase", "running").out == "task/research/listed\n"
     )
@@ -226,11 +227,11 @@ def test_a_job_that_waits_is_explained_now_and_then(cloud: Cloud) -> None:
 
 def test_nodes_are_emptied_and_take_work_again(cloud: Cloud) -> None:
     cloud.apply(job("moves", "{resources: {gpu: 1}, run: {simulate: {}}}", "Endpoint"))
-    cloud.ok("wait", "moves", "--for", "Running", "--timeout", "30s")
+    cloud.ok("wait", "moves", "--for", "Running", "--timeout", PATIENCE)
     node = cloud.ok("get", "endpoint", "moves", "-o", "json").json["status"]["runs"][0]["node"]
-    assert "is empty" in cloud.ok("drain", node, "--wait", "--why", "a new fan", "--timeout", "30s").out
+    assert "is empty" in cloud.ok("drain", node, "--wait", "--why", "a new fan", "--timeout", PATIENCE).out
     assert "a new fan" in cloud.ok("describe", "node", node).out
-    cloud.ok("wait", "moves", "--for", "Running", "--timeout", "30s")
+    cloud.ok("wait", "moves", "--for", "Running", "--timeout", PATIENCE)
     assert cloud.ok("get", "endpoint", "moves", "-o", "json").json["status"]["runs"][0]["node"] != node
     cloud.ok("uncordon", node)
     cloud.ok("cordon", node)
@@ -310,7 +311,9 @@ def test_mistakes_get_one_sentence_and_their_exit_code(
     assert words in result.out + result.err
 
 
-def test_names_are_completed_from_the_server(cloud: Cloud) -> None:
+def test_names_are_completed_from_the_server(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plenum.cli.complete.TIMEOUT_S", PATIENCE_S)
+
     def completed(words: str) -> list[str]:
         env = {
             "_PLENUM_COMPLETE": "bash_complete",
@@ -335,7 +338,7 @@ def test_nobody_there_ends_the_process_with_3(tmp_path: Path) -> None:
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert found.returncode == 3

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 from tests.e2e.clouds import EXAMPLES, Cloud, cloud_in, in_order, until
+from tests.patience import PATIENCE_S
 from tests.ports import free_port
 
 FIRST = ("-f", str(EXAMPLES / "fleet-lab.yaml"), "-f", str(EXAMPLES / "first-jobs.yaml"))
@@ -62,11 +63,12 @@ def test_first_jobs_end_and_a_second_start_repeats_nothing(tmp_path: Path) -> No
 def test_what_runs_is_taken_up_after_a_crash_and_begun_anew_after_a_clean_end(tmp_path: Path) -> None:
     with cloud_in(tmp_path) as cloud:
         cloud.server("--keep-jobs", command="up")
-        cloud.apply(*task("brief", "sleep 1; echo done"))
+        over = tmp_path / "over"
+        cloud.apply(*task("brief", f"while [ ! -e {over} ]; do sleep 0.05; done; echo done"))
         cloud.apply(*task("long", "exec sleep 600"))
         before = until(lambda: both if len(both := {process.pid for process in runs(cloud)}) == 2 else None, "two runs")
         cloud.comes_to("long", "Running", kind="Task")
-        cloud.restart()
+        cloud.restart(meanwhile=over.touch)
         assert cloud.comes_to("brief", "Succeeded", kind="Task")["attempt"] == 1
         assert cloud.log_of("brief", kind="Task") == "done\n"
         (left,) = runs(cloud)
@@ -79,7 +81,7 @@ def test_what_runs_is_taken_up_after_a_crash_and_begun_anew_after_a_clean_end(tm
         assert cloud.job("long", "Task")["attempt"] == 1
 
         assert cloud.end() == 0
-        left.wait(10)
+        left.wait(PATIENCE_S)
         cloud.server(command="up")
         assert cloud.comes_to("long", "Running", kind="Task")["attempt"] == 2
         story = cloud.story("job/default/long")
@@ -127,6 +129,6 @@ def test_ctrl_c_in_a_terminal_ends_it_once(tmp_path: Path) -> None:
         while data := os.read(ours, 4096):
             said += data
     os.close(ours)
-    assert up.wait(60) == 0, said.decode()
+    assert up.wait(PATIENCE_S) == 0, said.decode()
     assert b"Stopped." in said
     assert b"Traceback" not in said
