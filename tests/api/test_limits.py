@@ -149,8 +149,8 @@ def test_too_many_requests_at_once_are_turned_away() -> None:
 
 @pytest.fixture
 def flooded() -> Iterator[Lab]:
-    settings = ApiSettings(audit_window_s=0.01, audit_most=5, failure_rate=Rate(per_s=1e6, burst=10**6))
-    lab = Lab(settings, simulate=False)
+    # All of a flood falls into one window, however long the machine takes for it.
+    lab = Lab(ApiSettings(audit_window_s=600.0, audit_most=5, failure_rate=MANY), simulate=False)
     yield lab
     lab.close()
 
@@ -163,7 +163,7 @@ def test_equal_refusals_share_a_record(flooded: Lab) -> None:
     flooded.run(many())
     found = [(who, event) for who, event in flooded.refusals() if event.code == "resource.absent"]
     assert sum(event.times for _, event in found) == 200
-    assert len(found) < 50
+    assert len(found) < 5
     assert {who for who, _ in found} == {"user/max"}
     assert {event.source for _, event in found} == {"192.0.2.7"}
 
@@ -209,6 +209,7 @@ def test_one_source_cannot_fill_the_log_over_time() -> None:
 
 
 def test_refusals_wait_while_they_cannot_be_written(flooded: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    flooded.context.refusals._window_s = 0.01
     with caplog.at_level(logging.CRITICAL):
         flooded.store.fault = lambda name: "before" if name == "append" else ""
         flooded.ask("GET", "/whoami", "forged")

@@ -13,7 +13,6 @@ from plenum.ports.nodes import LogChunk
 SETTINGS = ApiSettings(
     watchers=6,
     watchers_each=3,
-    send_timeout_s=0.2,
     follow_pause_s=0.01,
     audit_window_s=0.01,
     failure_rate=Rate(per_s=1e6, burst=10**6),
@@ -134,14 +133,19 @@ def test_there_is_a_limit_on_streams_for_one_token(lab: Lab) -> None:
     lab.run(many())
 
 
-def test_a_reader_who_takes_nothing_is_cut_off(lab: Lab) -> None:
+def test_a_reader_who_takes_nothing_is_cut_off() -> None:
+    hasty = Lab(ApiSettings(send_timeout_s=0.05), simulate=False)
+
     async def slow() -> None:
-        async with Reader(lab.app, "/events?watch=true&after=0", lab.tokens["root"]) as reader:
+        async with Reader(hasty.app, "/events?watch=true&after=0", hasty.tokens["root"]) as reader:
             # Nothing is read: the server's next piece waits, and then it waits no more.
             await until(reader.task.done)
-            assert lab.context.streams == 0
+            assert hasty.context.streams == 0
 
-    lab.run(slow())
+    try:
+        hasty.run(slow())
+    finally:
+        hasty.close()
 
 
 def test_a_watch_ends_when_its_token_is_revoked(lab: Lab) -> None:

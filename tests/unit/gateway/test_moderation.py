@@ -69,7 +69,8 @@ def test_prompts_are_asked_about_before_any_engine_sees_them(tmp_path: Path, fai
     async def go() -> None:
         dispatch = CannedDispatch()
         async with moderator() as (hook, asked):
-            settings = GatewaySettings(moderation=ModerationSettings(url=hook, timeout_s=0.3, fail_open=fail_open))
+            patient = ModerationSettings(url=hook, timeout_s=PATIENCE_S, fail_open=fail_open)
+            settings = GatewaySettings(moderation=patient)
             async with (
                 canned_gateway(tmp_path, dispatch, settings=settings) as (url, gateway),
                 openai.AsyncOpenAI(base_url=url + "/v1", api_key=SECRET, max_retries=0) as asking,
@@ -82,7 +83,8 @@ def test_prompts_are_asked_about_before_any_engine_sees_them(tmp_path: Path, fai
                 assert refused.value.code == "moderation.flagged"
                 assert "violence" in refused.value.message
                 assert len(dispatch.asked) == 1
-                for text in ("nonsense", "slow"):
+                for text, timeout_s in (("nonsense", PATIENCE_S), ("slow", 0.1)):
+                    gateway.inference.moderation._own = msgspec.structs.replace(patient, timeout_s=timeout_s)
                     if fail_open:
                         assert await say(asking, text) == f"echo: {text}"
                         continue
