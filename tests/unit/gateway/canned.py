@@ -148,7 +148,7 @@ async def _serve_until_killed(folder: Path) -> None:
     """Answer each line a little later than the one before, so that a kill always finds some under way."""
 
     async def slowly(ask: Ask) -> CannedAnswer:
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)
         return await echo(ask)
 
     async with canned_gateway(folder, CannedDispatch(slowly)) as (url, _):
