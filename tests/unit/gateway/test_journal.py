@@ -334,7 +334,7 @@ def test_killed_at_any_moment_every_stream_is_billed_exactly_once(tmp_path):
     for life in range(LIVES):
         notes = (tmp_path / f"notes-{life}").read_bytes()
         begun = [_STEP.unpack_from(notes, at) for at in range(0, len(notes), _STEP.size)]
-        begun = begun[: next(number for number, (state, _, _) in enumerate(begun) if not state)]
+        begun = begun[: next((number for number, (state, _, _) in enumerate(begun) if not state), len(begun))]
         for number, (_, sent, ended) in enumerate(begun):
             usage = billed.pop(f"life{life}-{number}", None)
             if usage is None:
