@@ -75,8 +75,8 @@ def test_somebody_in_several_tenants_gets_their_events_in_order(lab: Lab) -> Non
 
 def test_a_watch_resumes_where_it_ended(lab: Lab) -> None:
     async def watch() -> None:
-        start = lab.service.state.position
-        async with Reader(lab.app, f"/events?watch=true&after={start}", lab.tokens["max"]) as reader:
+        path = f"/events?watch=true&after={lab.service.state.position}&type=JobSubmitted"  # what ran before may still tell of itself
+        async with Reader(lab.app, path, lab.tokens["max"]) as reader:
             assert await reader.start() == 200
             assert reader.headers["content-type"].startswith("text/event-stream")
             await lab.send("PUT", "/tenants/research/tasks/watch-1", json={"spec": {}})

@@ -109,8 +109,9 @@ def test_a_stream_brings_text_and_then_usage(loop, engine, path):
 
 
 def test_a_whole_answer_says_what_a_stream_says(loop, engine):
-    whole = loop.run(said(engine.open(CHAT, chat())))
-    streamed = loop.run(said(engine.open(CHAT, chat(stream=True))))
+    # Afresh: llama.cpp going on from what is left in a slot computes slightly other numbers.
+    whole = loop.run(said(engine.open(CHAT, chat(cache_prompt=False))))
+    streamed = loop.run(said(engine.open(CHAT, chat(cache_prompt=False, stream=True))))
 
     assert whole[0] == 200
     assert whole[1] == streamed[1] != ""
@@ -251,7 +252,9 @@ def test_nobody_there_is_an_error_and_not_well(loop, bench):
 
 def test_leaving_early_frees_the_slot(loop, live):
     async def leave() -> None:
-        async with live.one.open(CHAT, chat("Count to a thousand.", stream=True, max_tokens=900)) as answer:
+        # As many as it holds: an engine that imitates is done with a few before anybody can look.
+        tokens = live.one.capabilities.context_tokens - 100
+        async with live.one.open(CHAT, chat("Count to a thousand.", stream=True, max_tokens=tokens)) as answer:
             async for _ in answer.chunks():
                 break
             assert (await live.one.metrics()).running == 1
