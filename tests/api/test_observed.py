@@ -113,7 +113,7 @@ def spans(lab: Lab) -> Iterator:
 def test_spans_follow_a_job_from_submit_to_exit(lab: Lab, spans) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
-    body = {"spec": {"replicas": 2, "run": {"simulate": {"duration": "0.2s"}}}}
+    body = {"spec": {"replicas": 2, "run": {"simulate": {"duration": "1s"}}}}  # or nobody may look while it runs
     lab.ask("PUT", "/tenants/research/trainingjobs/spanned", json=body, headers=headers)
     lab.wait_for_phase("research/spanned", "Succeeded")
     by_name = {span.name: span for span in spans.get_finished_spans()}

@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 from aiohttp import web
+from tests.patience import PATIENCE_S
 from tests.unit.adapters.load.openai_server import TEMPLATE_TOKENS, openai_server, refused
 
 from plenum.adapters.load import Gauge, Target, prompt_of, replay, summarise
@@ -153,7 +154,7 @@ def test_refusals_broken_and_late_answers_are_counted_by_reason_and_keep_no_prom
             arrivals = [0.0, 0.2, 0.4, 0.6, 0.8]
             seen, _ = await replay(Target(url=url, model="m", timeout_s=1.5), requests(arrivals))
             assert list(seen.reasons) == ["admission.saturated", "client.broken", "client.timeout", "engine.lost", ""]
-            figures = summarise(seen, Slo(ttft_s=1.0))
+            figures = summarise(seen, Slo(ttft_s=PATIENCE_S))
             assert figures.slo_attained == pytest.approx(0.2)
             assert figures.refused == dict.fromkeys(seen.reasons[:4], 1)
             assert (figures.said["client.timeout"], figures.said["engine.lost"]) == ("no answer within 1.5s", "gone")
