@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LAB, BIG, JOBS = (str(EXAMPLES / name) for name in ("fleet-lab.yaml", "fleet-100k.yaml", "jobs.yaml"))
@@ -18,7 +19,7 @@ LAB, BIG, JOBS = (str(EXAMPLES / name) for name in ("fleet-lab.yaml", "fleet-100
 def plenum(*args: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "100", "PYTHONUTF8": "1"}
     command = [sys.executable, "-c", "from plenum.cli import main; main()", *args]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=2 * PATIENCE_S, check=False)
 
 
 def test_a_large_fleet_is_drawn_on_one_screen() -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.manifests.fleet import read_fleet
 
@@ -29,7 +30,7 @@ def plenum(*args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from plenum.cli import main; main()", "fleet", "import", *args]
     environment = {**os.environ, "COLUMNS": "100", "PYTHONUTF8": "1"}
     return subprocess.run(
-        command, capture_output=True, text=True, input=stdin, env=environment, timeout=120, check=False
+        command, capture_output=True, text=True, input=stdin, env=environment, timeout=2 * PATIENCE_S, check=False
     )
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 from plenum.adapters.manifests.workloads import read_jobs
 
 QUESTION = ("--model", "Llama-3.1-8B", "--isl", "1000", "--osl", "200", "--ttft-p99", "500ms", "--tpot-p99", "40ms")
@@ -14,7 +16,7 @@ QUESTION = ("--model", "Llama-3.1-8B", "--isl", "1000", "--osl", "200", "--ttft-
 
 def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "plenum", "plan", "serving", *arguments, "--no-simulate"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=5 * PATIENCE_S, check=False)
 
 
 def test_a_plan_is_told_written_and_drawn(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.e2e.clouds import until
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -36,7 +37,7 @@ WAITS = 1
 
 def run(command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "plenum", *shlex.split(command)[1:]]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=env)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=5 * PATIENCE_S, check=False, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         yield env
     finally:
         up.send_signal(signal.SIGINT)
-        up.wait(60)
+        up.wait(PATIENCE_S)
         up.stdout.close()
 
 
@@ -94,7 +95,9 @@ def test_the_client_of_the_readme_works(home: dict[str, str]) -> None:
     headers = {"Authorization": f"Bearer {key}"}
     until(lambda: httpx.get(f"{address}/v1/models", headers=headers).status_code == 200, "the gateway to know the key")
     program = example[1].replace("http://127.0.0.1:8080", address).replace("plk_…", key)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) > 3
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.patience import PATIENCE_S
 
 from plenum.cli.root import root
 from plenum.model.errors import PlenumError
@@ -157,7 +158,7 @@ def test_the_command_exits_with_2_and_without_a_traceback(tmp_path) -> None:
         "--data",
         str(tmp_path / "nowhere"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)
     assert done.returncode == 2
     assert "--data names no folder" in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.patience import PATIENCE_S
 
 from plenum.cli.root import root
 from plenum.model.errors import PlenumError
@@ -164,7 +165,7 @@ def test_promises_are_made_as_in_planning() -> None:
 
 def test_as_a_process() -> None:
     command = [sys.executable, "-m", "plenum", "simulate", "serving", *SMALL, "--trace", "steady:1", "--duration", "5s"]
-    done = subprocess.run([*command, "--no-chart"], capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run([*command, "--no-chart"], capture_output=True, text=True, timeout=5 * PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "5 requests" in done.stdout
 
