@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
+from tests.patience import PATIENCE_S
 from tests.unit.adapters.load.openai_server import openai_server
 
 from plenum.adapters.measurements import Given, read_measurements
@@ -36,7 +37,7 @@ def url() -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE_S)
     yield told["url"]
     loop.call_soon_threadsafe(over.set)
     thread.join()

@@ -146,7 +146,7 @@ def test_closing_waits_for_the_append_under_way(url):
             store.wait(first, PATIENCE_S)
             store.close()
             again = open_store(url)
-            assert again.head() == acknowledged.result(20.0)
+            assert again.head() == acknowledged.result(PATIENCE_S)
             again.close()
 
 

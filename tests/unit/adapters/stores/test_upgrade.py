@@ -8,6 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from tests.patience import PATIENCE_S
 
 from plenum.adapters.stores.backups import restore_backup
 from plenum.adapters.stores.faults import ForeignError, NewerError, OlderError
@@ -107,7 +108,7 @@ def test_servers_that_start_together(postgres_url):
     start = threading.Barrier(4)
 
     def opened(n: int) -> int:
-        start.wait(20)
+        start.wait(PATIENCE_S)
         store = open_store(postgres_url)
         try:
             return store.head()

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.patience import PATIENCE_S
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -80,10 +82,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(part[: store.break_after])
             self.close_connection = True
             return
-        if store.hold is not None:
+        if (hold := store.hold) is not None:
             self.wfile.write(part[: len(part) // 2])
             self.wfile.flush()
-            store.hold.wait(30)
+            hold.wait(PATIENCE_S)
             part = part[len(part) // 2 :]
         try:
             self.wfile.write(part)
