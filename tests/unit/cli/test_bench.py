@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
 from tests.patience import PATIENCE_S
-from tests.unit.adapters.load.openai_server import openai_server
+from tests.unit.adapters.load.openai_server import TEMPLATE_TOKENS, openai_server
 
 from plenum.adapters.measurements import Given, read_measurements
 from plenum.cli.bench import command
@@ -44,10 +44,23 @@ def url() -> Iterator[str]:
     loop.close()
 
 
-async def _deliberate(_: web.Request, body: dict[str, Any]) -> None:
+WHOLE_TOKENS = 7
+"""Who asks for so many gets them in one piece."""
+
+
+async def _deliberate(_: web.Request, body: dict[str, Any]) -> web.StreamResponse | None:
     """Take far longer over long prompts than a busy machine does, and than anybody would predict."""
-    if len(body["messages"][0]["content"]) > 1_000:
+    prompt = body["messages"][0]["content"]
+    if len(prompt) > 1_000:
         await asyncio.sleep(0.5)
+    if body["max_tokens"] != WHOLE_TOKENS:
+        return None
+    usage = {"prompt_tokens": len(prompt.split()) + TEMPLATE_TOKENS, "completion_tokens": WHOLE_TOKENS}
+    word = {"choices": [{"delta": {"content": "w "}}]}
+    said = "".join(
+        f"data: {json.dumps(each)}\n\n" for each in (*[word] * WHOLE_TOKENS, {"choices": [], "usage": usage})
+    )
+    return web.Response(text=said + "data: [DONE]\n\n", content_type="text/event-stream")
 
 
 def bench(url: str, *args: str) -> Result:
@@ -111,6 +124,16 @@ def test_the_prediction_stands_beside_and_the_point_is_one_that_calibrate_reads(
     after = json.loads(again.output)["prediction"]
     measured_s = median(point.ttft_s for point in read_measurements(points, Given()))
     assert abs(after["ttft"]["predicted_s"] - measured_s) < abs(beside["ttft"]["predicted_s"] - measured_s)
+
+
+def test_answers_in_one_piece_tell_nothing_of_the_time_between_tokens(url: str, tmp_path: Path) -> None:
+    points, calibration = tmp_path / "points.csv", tmp_path / "mine.json"
+    asked = ("--rps", "20", "--isl", "400", "--osl", str(WHOLE_TOKENS), "--model", "Llama-3.1-8B", "--hardware", "H100")
+    done = bench(url, *asked, "--measurements", str(points), "--calibrate", str(calibration))
+    assert done.exit_code == 0, done.output
+    (point,) = read_measurements(points, Given())
+    assert (point.ttft_s > 0, point.tpot_s > 0) == (True, False)
+    assert calibration.exists()
 
 
 @pytest.mark.parametrize(
