@@ -19,7 +19,7 @@ tour: $(VENV)/.run ## Without a cloud: replay a production cluster's workload, e
 	@bash tools/tour.sh $(BIN)
 
 test: $(VENV)/.dev ## Run all tests, on up to four cores; ARGS="-k replay" narrows them
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, format, types and import contracts
 	$(BIN)/ruff check .

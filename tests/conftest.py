@@ -4,25 +4,12 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
 _numbers = itertools.count(1)
 
 os.environ.pop("COLUMNS", None)  # or output is folded to the terminal that the tests were started in
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in several processes, give each whole files: what the tests of a file share is started and compiled once.
-
-    In the order of their folders: those that take long come first, and many short ones fill up the end.
-    """
-    from xdist.scheduler import LoadFileScheduling
-
-    config.option.loadscopereorder = False
-    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
