@@ -150,6 +150,8 @@ def _node_lost(state: State, event: NodeLost, record: Record) -> None:
             agent = state.agent_of(event.node)
             state.orders.get(agent, {}).pop(run.id, None)
             state.agent_version[agent] = record.position
+            if unit.stop and len(unit.runs) > 1:
+                state.unorder(job, unit, record.position)
         state.settle(job, record)
 
 

@@ -146,6 +146,25 @@ def test_a_replica_drains_from_its_first_node_on():
     assert first.id not in city.state.orders["a"]
 
 
+def test_a_replica_that_drains_ends_where_its_first_node_is_lost():
+    city = City(2)
+    city.apply(wide())
+    city.run(10)
+    first, second = runs(city)["serve-0"], runs(city)["serve-0.1"]
+    city.execute(c.cordon(second.node, True, drain=True))
+    city.controller.lead(10.0)
+    while city.controller.step():
+        pass
+    assert set(city.state.orders["a"]) == {second.id}
+
+    lost = ev.NodeLost(node=first.node, why="its agent is silent")
+    city.controller.append([ev.record_of(lost, city.clock.now(), "test")])
+
+    assert city.state.orders["a"] == {}, "nobody answers that would need the second"
+    city.run(10)
+    assert runs(city) == {}
+
+
 def test_scaling_counts_replicas_not_nodes():
     city = City(4)
     city.apply(wide(2, 2))
