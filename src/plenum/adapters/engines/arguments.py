@@ -14,6 +14,9 @@ ANY = "*"
 _VALUE = re.compile(r"-?[\d.]+|[\w.,+][\w.,+-]*")
 """Numbers, and names without a slash; what a flag is given so is no place of anything."""
 
+_SHORT = re.compile(r"-(?![\d.]+$)")
+"""What begins a short name; a number below zero does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Harmless:
@@ -56,7 +59,8 @@ def risky_argument(engine: str, words: Iterable[str], allowed: Collection[str] =
     words
         As they would stand on the engine's command line.
     allowed
-        Names, such as ``--tokenizer``, that may be given all the same, with whatever value; ``*``: all.
+        Names, such as ``--tokenizer``, that may be given all the same, with whatever value; ``*``: all. A word that begins with a dash
+        and is no number is no value, but an argument under its short name, such as ``-cc``.
     """
     known = HARMLESS.get(engine)
     if known is None or ANY in allowed:
@@ -88,7 +92,7 @@ def _passes(known: _Harmless, trusted: Collection[str], name: str, values: list[
     if not name.startswith("--"):
         return False
     if plain in trusted:
-        return True
+        return not any(_SHORT.match(value) for value in values)
     if plain.removeprefix("no-") in known.flags:
         return not values
     return plain in known.valued and len(values) == 1 and _VALUE.fullmatch(values[0]) is not None

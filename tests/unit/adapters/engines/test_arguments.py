@@ -52,3 +52,9 @@ def test_an_operator_allows_some_or_all():
     assert risky_argument("vllm", words, ("--tokenizer",)) == ""
     assert risky_argument("vllm", [*words, "--port=1"], ("--tokenizer",)) == "--port"
     assert risky_argument("vllm", [*words, "--port=1"], ("*",)) == ""
+
+
+@pytest.mark.parametrize("short", ["-cc", "-cc.backend=mine", "-q", "-", "-1x"])
+def test_what_an_operator_allows_brings_no_short_names_along(short: str):
+    assert risky_argument("vllm", ["--tokenizer", "/x", short, "y"], ("--tokenizer",)) == "--tokenizer"
+    assert risky_argument("vllm", ["--tokenizer", "-1.5"], ("--tokenizer",)) == ""
