@@ -157,6 +157,8 @@ def test_arguments_that_name_what_is_the_node_s_are_an_operator_s_to_give():
         assert put(lab, "a", **CHAT | {"arguments": ["--max-num-seqs", "8", "--hf-overrides", "{}"]}).status_code == 201
         assert put(lab, "b", "root", **risky).status_code == 201
         assert put(lab, "b", **risky | {"slo": {"ttft": "1s"}}).status_code == 200, "what an operator gave may stay"
+        assert put(lab, "b", **risky | {"model": "hf://mine/own"}).status_code == 403, "for those weights"
+        assert put(lab, "b", **risky | {"adapters": [{"name": "own", "source": "hf://mine/own"}]}).status_code == 403
         timed = {"model": "x", "engine": "emulated", "timing": {"model": "/etc/x", "hardware": "H100"}}
         assert "spec.timing.model" in problem(put(lab, "c", **timed))["detail"]
         assert put(lab, "b", **risky | {"arguments": [*risky["arguments"], "--port=1"]}).status_code == 403

@@ -125,7 +125,9 @@ def _check_attached(call: Call, urls: tuple[str, ...]) -> None:
 
 
 def _check_arguments(call: Call, wanted: model.Endpoint, old: model.Endpoint | None) -> None:
-    """Keep a tenant's engine from files, code, addresses and keys of the node that it runs on; what an operator gave it may stay.
+    """Keep a tenant's engine from files, code, addresses and keys of the node that it runs on.
+
+    What an operator gave it may stay, with the weights that it was given for: such as whose code may run is a matter of whose they are.
 
     Raises
     ------
@@ -138,13 +140,17 @@ def _check_arguments(call: Call, wanted: model.Endpoint, old: model.Endpoint | N
         raise ForbiddenError(
             "spec.timing.model: a file is an operator's to name, who can apply this endpoint; give a name of the catalogue"
         )
-    if old and (old.engine, old.arguments) == (wanted.engine, wanted.arguments):
+    if old and _given_for(old) == _given_for(wanted):
         return
     if name := risky_argument(wanted.engine, wanted.arguments, call.context.settings.arguments):
         raise ForbiddenError(
             f"spec.arguments: {name[:80]} is not among the arguments of {wanted.engine} that name no file, code, address or key; an "
             "operator can apply this endpoint, or allow the argument with the setting arguments of the API"
         )
+
+
+def _given_for(spec: model.Endpoint) -> tuple[object, ...]:
+    return spec.engine, spec.arguments, spec.model, spec.adapters
 
 
 def _covers(allowed: str, host: str) -> bool:
