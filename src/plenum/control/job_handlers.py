@@ -151,7 +151,8 @@ def _stopped(state: State, event: UnitStopped, record: Record) -> None:
 
 def _reported(state: State, event: RunReported, record: Record) -> None:
     job = state.jobs[event.job]
-    run = job.units[event.unit].runs[event.run]
+    unit = job.units[event.unit]
+    run = unit.runs[event.run]
     run.phase, run.exit_code, run.cause, run.message = event.phase, event.exit_code, event.cause, event.message
     run.url, run.weights_digest, run.certificate_sha256 = event.url, event.weights_digest, event.certificate_sha256
     if event.weights_digest and (revision := state.revision_of(job)) is not None and not revision.weights_digest:
@@ -159,7 +160,7 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
     if job.process.notify:  # of others the same records still make the same snapshot as before there was any notice
         run.reported_at = record.at
         run.ready_at = run.ready_at or (record.at if event.phase == RUNNING else 0.0)
-    if job.owner and event.phase == RUNNING:
+    if job.owner and all(each.phase == RUNNING for each in unit.runs.values()):
         job.message = ""
     if event.phase in (STARTING, RUNNING):
         run.started_at = run.started_at or record.at
@@ -169,7 +170,7 @@ def _reported(state: State, event: RunReported, record: Record) -> None:
             run.started_at = record.at - event.ran_s
             job.started_at = job.started_at or run.started_at
         state.orders.get(state.agent_of(run.node), {}).pop(run.id, None)
-        if (unit := job.units[event.unit]).stop and len(unit.runs) > 1:
+        if unit.stop and len(unit.runs) > 1:
             state.unorder(job, unit, record.position)
     state.settle(job, record)
 

@@ -19,7 +19,7 @@ from plenum.control.state import State
 from plenum.model.endpoint import DECODE, PREFILL, Endpoint, Pool
 from plenum.model.errors import FieldError
 from plenum.model.workload import Apart, Parallelism, Request
-from plenum.ports.nodes import RUNNING
+from plenum.ports.nodes import EXITED, RUNNING
 
 JOB = "red/chat-r1"
 
@@ -40,6 +40,12 @@ def wide(low: int = 1, high: int = 1, nodes: int = 2, within: str = "", **more: 
 def runs(city: City) -> dict[str, Run]:
     """Return the runs of the first revision by slot."""
     return {run.slot: run for run in city.state.jobs[JOB].runs()}
+
+
+def say(city: City, run: Run, phase: str, **more: object) -> None:
+    """Report a phase of a run of the first replica."""
+    said = ev.RunReported(job=JOB, unit="serve-0", run=run.id, node=run.node, phase=phase, **more)  # type: ignore[arg-type]
+    city.controller.append([ev.record_of(said, city.clock.now(), "test")])
 
 
 def test_all_nodes_of_a_replica_meet_and_one_answers():
@@ -75,9 +81,23 @@ def test_a_replica_is_ready_once_all_its_nodes_are():
     city.run(2, agent=False)
     for part, phase in enumerate(("starting", "ready")):
         run = runs(city)["serve-0.1" if part else "serve-0"]
-        said = ev.RunReported(job=JOB, unit="serve-0", run=run.id, node=run.node, phase=RUNNING)
-        city.controller.append([ev.record_of(said, city.clock.now(), "test")])
+        say(city, run, RUNNING)
         assert [replica.phase for replica in city.served().replicas] == [phase]
+
+
+def test_why_a_replica_failed_is_told_until_all_its_nodes_run():
+    city = City(2)
+    city.run(2)
+    city.apply(wide())
+    city.run(2, agent=False)
+    failed = runs(city)["serve-0"]
+    say(city, failed, EXITED, exit_code=1, message="out of memory")
+    say(city, runs(city)["serve-0.1"], EXITED, exit_code=-1)
+    city.run(5, agent=False)
+
+    for slot, told in (("serve-0.1", True), ("serve-0", False)):
+        say(city, runs(city)[slot], RUNNING)
+        assert ("out of memory" in city.state.jobs[JOB].message) == told
 
 
 def test_without_room_for_all_nodes_none_is_taken():
