@@ -19,6 +19,9 @@ MAX_OPEN = 1_024
 HANDSHAKE_S = 10.0
 """Longest for one, and for taking leave."""
 
+STALL_S = 300.0
+"""Longest that one end may leave unread what the other has sent; a gateway's own clients may take a while to read."""
+
 PIECE_BYTES = 64 * 1024
 
 
@@ -82,4 +85,5 @@ async def _join(
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while piece := await reader.read(PIECE_BYTES):
         writer.write(piece)
-        await writer.drain()
+        async with asyncio.timeout(STALL_S):
+            await writer.drain()

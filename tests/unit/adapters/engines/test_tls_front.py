@@ -62,3 +62,30 @@ def test_bytes_cross_ends_are_passed_on_and_there_is_a_limit(tmp_path: Path, mon
         behind.close()
 
     asyncio.run(within())
+
+
+def test_who_reads_nothing_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tls_front, "STALL_S", 0.1)
+    left = asyncio.Event()
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(LONG)
+                await writer.drain()
+        left.set()
+        writer.close()
+
+    async def go() -> None:
+        behind = await asyncio.start_server(pour, "127.0.0.1", 0)
+        listener = socket.create_server(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{behind.sockets[0].getsockname()[1]}"
+        front = asyncio.ensure_future(serve_tls(listener, own_certificate(tmp_path, "127.0.0.1"), url))
+        async with asyncio.timeout(60):
+            _, writer = await asyncio.open_connection(*listener.getsockname(), ssl=pinned())
+            await left.wait()
+        writer.transport.abort()
+        front.cancel()
+        behind.close()
+
+    asyncio.run(go())
