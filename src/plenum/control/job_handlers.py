@@ -28,6 +28,7 @@ from plenum.control.records import (
 )
 from plenum.control.units import (
     is_wanted,
+    may_drain,
     run_of,
     unit_keys,
 )
@@ -142,7 +143,7 @@ def _wait_no_longer(job: Job) -> None:
 def _stopped(state: State, event: UnitStopped, record: Record) -> None:
     job = state.jobs[event.job]
     unit = job.units[event.unit]
-    unit.stop = event.why
+    unit.stop, unit.drains = event.why, may_drain(unit, event.why)
     job.yielded = job.yielded or event.why == "preempted"
     job.shrink_to = event.shrink_to
     state.unorder(job, unit, record.position)
@@ -188,7 +189,7 @@ def _released(state: State, event: UnitReleased, record: Record) -> None:
     state.unindex(job, unit, record.position)
     unit.phase = "waiting" if event.again else "succeeded" if event.outcome == "succeeded" else "failed"
     unit.failures = (0 if event.well else unit.failures) + (event.outcome == "failed")
-    unit.not_before, unit.stop, unit.hopeless = event.not_before, "", event.hopeless
+    unit.not_before, unit.stop, unit.drains, unit.hopeless = event.not_before, "", False, event.hopeless
     if job.owner and event.outcome == "failed":
         job.message = event.why  # a server is started again for ever, so this is the only place to say why
     if event.again:

@@ -141,6 +141,8 @@ class Unit(msgspec.Struct, kw_only=True):
         The job's that it was last bound in.
     stop
         Why its runs are to end; empty: they are to run.
+    drains
+        Whether a replica was whole when it was told to end, and nothing had gone wrong: its first node ends before the others.
     """
 
     key: str
@@ -150,6 +152,7 @@ class Unit(msgspec.Struct, kw_only=True):
     failures: int = 0
     not_before: float = 0.0
     stop: str = ""
+    drains: bool = False
     runs: dict[str, Run] = {}
     inside: tuple[str, ...] = ()
     given_up: tuple[str, ...] = ()

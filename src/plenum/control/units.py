@@ -16,7 +16,7 @@ from plenum.control.records import (
 )
 from plenum.model.fleet import CPU, GPU_MILLI, MEMORY
 from plenum.model.workload import Kind, Parallelism, Request, Workload
-from plenum.ports.nodes import RUNNING, STARTING, Assignment
+from plenum.ports.nodes import EXITED, RUNNING, Assignment
 from plenum.ports.store import TERM_GAP
 
 if TYPE_CHECKING:
@@ -173,14 +173,20 @@ def submitted_position(job: Job) -> int:
     return job.uid % UIDS_A_LOG
 
 
-def outlives(unit: Unit, run: Run) -> bool:
-    """Tell whether a run goes on although its unit is to end: what the first node of its replica still answers, needs the others.
+def may_drain(unit: Unit, why: str) -> bool:
+    """Tell whether a replica over several nodes that is to end may still be answering: it is whole, and nothing has gone wrong."""
+    runs = unit.runs.values()
+    whole = any(run.part for run in runs) and all(run.phase == RUNNING for run in runs)
+    return whole and why not in ("failed", "lost", "timeout")
 
-    Where anything has gone wrong, all end at once.
-    """
-    first = next((r for r in unit.runs.values() if not r.part), run)
-    in_use = run.part > 0 and first.phase == RUNNING and run.phase in (STARTING, RUNNING)
-    return in_use and unit.stop not in ("failed", "lost", "timeout")
+
+def outlives(unit: Unit, run: Run) -> bool:
+    """Tell whether a run goes on although its unit is to end: what the first node of its replica still answers, needs the others."""
+    return unit.drains and run.part > 0 and run.phase != EXITED and _first(unit).phase == RUNNING
+
+
+def _first(unit: Unit) -> Run:
+    return next(run for run in unit.runs.values() if not run.part)
 
 
 def run_name(state: State, job: Job, attempt: int, slot: str) -> str:

@@ -185,6 +185,24 @@ def test_a_replica_that_drains_ends_where_its_first_node_is_lost():
     assert runs(city) == {}
 
 
+def test_a_replica_that_was_not_whole_ends_whatever_is_heard_of_its_nodes_later():
+    city = City(2)
+    city.run(2)
+    city.apply(wide())
+    city.run(2, agent=False)
+    first, second = runs(city)["serve-0"], runs(city)["serve-0.1"]
+    say(city, second, RUNNING)
+    city.execute(c.cordon(second.node, True, drain=True))
+    city.controller.lead(10.0)
+    while city.controller.step():
+        pass
+
+    say(city, first, RUNNING)
+
+    again = State.from_snapshot(city.state.snapshot())
+    assert [orders for state in (city.state, again) for orders in state.orders.values() if orders] == []
+
+
 def test_scaling_counts_replicas_not_nodes():
     city = City(4)
     city.apply(wide(2, 2))
