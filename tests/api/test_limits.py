@@ -382,7 +382,7 @@ def test_numbers_are_read_without_surprises() -> None:
 
 
 def test_connections_that_ask_for_nothing_end_and_others_are_served() -> None:
-    settings = ApiSettings(headers_s=0.2)
+    settings = ApiSettings(headers_s=1.0)
     lab = Lab(settings, simulate=False)
 
     async def go() -> None:
