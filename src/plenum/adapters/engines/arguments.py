@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 ANY = "*"
-_VALUE = re.compile(r"-?[\d.]+|[\w.,+][\w.,+-]*")
-"""Numbers, and names without a slash; what a flag is given so is no place of anything."""
+_VALUE = re.compile(r"-?[\d.]+|[\w,+][\w,+-]*")
+"""Numbers, and names without a slash or a dot: no place of anything, be it a file or code."""
 
 _SHORT = re.compile(r"-(?![\d.]+$)")
 """What begins a short name; a number below zero does not."""

@@ -35,6 +35,7 @@ def test_what_only_tunes_an_engine_is_harmless(engine: str, words: list[str]):
         (["--enforce-eager", "/other"], "--enforce-eager"),  # would be the model
         (["--seed", "1", "/other"], "--seed"),
         (["--quantization", "/other"], "--quantization"),
+        (["--reasoning-parser", "os.system"], "--reasoning-parser"),
         (["--seed", "-cc"], "--seed"),
         (["/other", "--seed", "1"], "/other"),
         (["seed", "1"], "seed"),
