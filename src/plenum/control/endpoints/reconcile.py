@@ -180,7 +180,7 @@ def _stalled(t: _Tending, found: EndpointRecord, revision: Revision, ready: int)
     jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
     came = [max(run.started_at, run.ready_at) for job in jobs if job for run in job.runs() if run.phase == RUNNING]
     # Not as where nothing is ready: a clock that is set back must not end what goes well.
-    if t.now >= max([revision.started_at, *lowered, *came]) + START_LIMIT_S:
+    if t.now >= max([revision.started_at, revision.serving_at, *lowered, *came]) + START_LIMIT_S:
         return "not-ready", f"{ready} of its replicas are ready, and no other has been for {START_LIMIT_S:.0f} s"
     return None
 

@@ -49,6 +49,8 @@ class Revision(msgspec.Struct, kw_only=True):
         Of the endpoint that it was started for.
     part, watched_at
         Of a canary: its part of the requests, and since when it gets it; 0: not yet.
+    serving_at
+        When it began to replace those before it; 0: it has not.
     room
         Pool of those before it to the replicas that are reckoned with until it has replaced them: as many have had places at once.
     weights_digest
@@ -62,6 +64,7 @@ class Revision(msgspec.Struct, kw_only=True):
     started_at: float
     part: float = 0.0
     watched_at: float = 0.0
+    serving_at: float = 0.0
     ended_at: float = 0.0
     why: str = ""
     pools: dict[str, Sized] = {}
@@ -230,7 +233,7 @@ def _started(state: State, event: ep.RevisionStarted, record: Record) -> None:
     known = {pool.name: found.wanted.get(pool.name, pool.min_replicas) for pool in found.spec.pools}
     found.wanted = known if not event.canary else {**known, **found.wanted}
     if not event.canary:
-        _take_over(found, number)
+        _take_over(found, number, record)
         found.message = ""  # what was said of those before is over
     over = [r.number for r in found.listed() if r.phase not in ACTIVE]
     for old in over[: max(len(over) - KEEP_REVISIONS, 0)]:
@@ -238,11 +241,12 @@ def _started(state: State, event: ep.RevisionStarted, record: Record) -> None:
             del found.revisions[old]
 
 
-def _take_over(found: EndpointRecord, number: int) -> None:
+def _take_over(found: EndpointRecord, number: int, record: Record) -> None:
     for revision in found.revisions.values():
         if revision.phase == SERVING:
             revision.phase = REPLACED
-    found.revisions[number].phase, found.serving = SERVING, number
+    newest = found.revisions[number]
+    newest.phase, newest.serving_at, found.serving = SERVING, record.at, number
     pools = {pool.name: pool.min_replicas for pool in found.spec.pools}
     found.wanted = {name: found.wanted.get(name, least) for name, least in pools.items()}
 
@@ -265,7 +269,7 @@ def _canary(state: State, event: ep.CanaryStarted, record: Record) -> None:
 
 def _promoted(state: State, event: ep.RevisionPromoted, record: Record) -> None:
     found = state.endpoints[event.endpoint]
-    _take_over(found, event.revision)
+    _take_over(found, event.revision, record)
     found.message = f"revision {event.revision} serves: {event.why}"
 
 

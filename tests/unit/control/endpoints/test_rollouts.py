@@ -81,6 +81,17 @@ def test_latencies_beyond_all_measure_stop_nobody() -> None:
     assert city.served().revisions == {1: 0.9, 2: pytest.approx(0.1)}
 
 
+def test_a_canary_may_prove_itself_for_longer_than_replicas_may_take_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "START_LIMIT_S", 60.0)
+    rollout = Rollout(hold_s=90.0)
+    city = serving(4, rollout=rollout)
+    city.apply(changed(chat(4, 8, rollout=rollout)))
+    city.run(180)
+    assert len(city.said(ep.RevisionPromoted)) == 1
+    assert city.said(ep.RevisionRolledBack) == []
+    assert [r.revision for r in city.replicas()] == [2] * 4
+
+
 def test_a_canary_whose_requests_fail_is_rolled_back() -> None:
     city = serving()
     city.apply(changed(chat(4, 8)))
