@@ -145,7 +145,7 @@ def _judged(t: _Tending, found: EndpointRecord, canary: Revision) -> Iterator[Ev
         elif ready:
             # One that found room for few of its replicas gets no more than these can bear; all, where the one before made way for it.
             fair = ready / (ready + ready_of(t.state, found, old))
-            part = fair if fair == 1.0 else min(found.spec.rollout.canary, fair)
+            part = 1.0 if _made_way(found, old) else min(found.spec.rollout.canary, fair)
             yield ep.CanaryStarted(endpoint=found.id, revision=canary.number, part=part)
     else:
         verdict = watched(found.spec, old, canary, t.loads, t.now)
@@ -155,6 +155,12 @@ def _judged(t: _Tending, found: EndpointRecord, canary: Revision) -> Iterator[Ev
             yield ep.RevisionPromoted(
                 endpoint=found.id, revision=canary.number, why=verdict.sentence, evidence=verdict.evidence
             )
+
+
+def _made_way(found: EndpointRecord, old: Revision) -> bool:
+    """Whether a revision has let the last replica of a pool go; one whose replicas are only down for a moment comes back."""
+    pools = () if old.spec.attached else old.spec.pools
+    return any(asked_of(found, old, pool) and not old.pools[pool.name].replicas for pool in pools)
 
 
 CRASHES = 3

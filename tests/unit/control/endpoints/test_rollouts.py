@@ -81,6 +81,22 @@ def test_latencies_beyond_all_measure_stop_nobody() -> None:
     assert city.served().revisions == {1: 0.9, 2: pytest.approx(0.1)}
 
 
+def test_a_canary_gets_no_more_than_its_part_though_the_one_before_is_down_for_a_moment() -> None:
+    city = serving(1)
+    city.apply(changed(chat(1, 2)))
+    while not city.replicas("starting", 2):
+        city.run(1)
+    (old,) = city.replicas(revision=1)
+    city.driver.crash(old.node)
+    city.driver.reboot(old.node)
+    while not city.replicas(revision=2):
+        city.run(1)
+        assert not city.replicas(revision=1)
+    city.run(5)
+    assert len(city.replicas()) == 2
+    assert city.served().revisions == {1: 0.9, 2: pytest.approx(0.1)}
+
+
 def test_a_canary_may_prove_itself_for_longer_than_replicas_may_take_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "START_LIMIT_S", 60.0)
     rollout = Rollout(hold_s=90.0)
