@@ -181,12 +181,15 @@ def _trouble(t: _Tending, found: EndpointRecord, revision: Revision, ready: int)
 
 
 def _stalled(t: _Tending, found: EndpointRecord, revision: Revision, ready: int) -> tuple[str, str] | None:
-    """Return why a revision does not come to replace those before it, as a word and a sentence: others may have taken what was let go."""
+    """Return why a revision does not come to replace those before it, as a word and a sentence: others may have taken what was let go.
+
+    One that has nothing ready may be waiting for room that nobody has let go yet: see :func:`_trouble`.
+    """
     lowered = [pool.lowered_at for old in found.active() if old is not revision for pool in old.pools.values()]
     jobs = [job_of(t.state, found, revision, pool) for pool in revision.pools]
     came = [max(run.started_at, run.ready_at) for job in jobs if job for run in job.runs() if run.phase == RUNNING]
     # Not as where nothing is ready: a clock that is set back must not end what goes well.
-    if t.now >= max([revision.started_at, revision.serving_at, *lowered, *came]) + START_LIMIT_S:
+    if ready and t.now >= max([revision.started_at, revision.serving_at, *lowered, *came]) + START_LIMIT_S:
         return "not-ready", f"{ready} of its replicas are ready, and no other has been for {START_LIMIT_S:.0f} s"
     return None
 

@@ -267,6 +267,20 @@ def test_a_last_replica_makes_no_room_and_its_endpoint_says_what_would() -> None
 
 
 @pytest.mark.parametrize("canary", [0.0, 0.1])
+def test_one_that_waits_for_the_room_of_a_last_replica_goes_on_waiting(
+    monkeypatch: pytest.MonkeyPatch, canary: float
+) -> None:
+    monkeypatch.setattr(reconcile, "START_LIMIT_S", 60.0)
+    rollout = Rollout(canary=canary)
+    city = serving(1, nodes=1, gpus=8, rollout=rollout)
+    city.apply(changed(chat(1, 1, gpus=8, rollout=rollout)))
+    city.run(150)
+    assert city.said(ep.RevisionRolledBack) == []
+    assert "waits for room" in status_of(city.state, city.endpoint()).message
+    assert [r.revision for r in city.replicas()] == [1]
+
+
+@pytest.mark.parametrize("canary", [0.0, 0.1])
 def test_a_last_replica_makes_way_where_that_is_asked_for_and_requests_wait(canary: float) -> None:
     rollout = Rollout(canary=canary, max_unavailable=1, may_pause=True)
     city = serving(1, nodes=1, gpus=8, rollout=rollout)
