@@ -133,6 +133,13 @@ def _has_served(t: _Tending, found: EndpointRecord, revision: Revision) -> bool:
     return all(job is not None and job.started_at > 0 for job in jobs)
 
 
+def _once_served(t: _Tending, found: EndpointRecord, revision: Revision) -> bool:
+    """Whether there is something to go back to: also a revision that has made way with its last replica, of which nothing is left."""
+    jobs = {pool: job_of(t.state, found, revision, pool) for pool in revision.pools}
+    served = (revision.pools[pool].served or (job is not None and job.started_at > 0) for pool, job in jobs.items())
+    return bool(revision.spec.attached) or all(served)
+
+
 def _judged(t: _Tending, found: EndpointRecord, canary: Revision) -> Iterator[Event]:
     """Yield a canary's start, or its end one way or the other."""
     old = found.revisions[found.serving]
@@ -226,7 +233,7 @@ def _replacing(t: _Tending, found: EndpointRecord, active: list[Revision]) -> It
             continue
         empty = not any(pool.replicas for pool in old.pools.values())
         done = empty and (ready or not any(found.wanted.values()))
-        if done or not _has_served(t, found, old):
+        if done or not _once_served(t, found, old):
             yield ep.RevisionRetired(endpoint=found.id, revision=old.number)
         elif problem := _trouble(t, found, serving, ready) or _stalled(t, found, serving, ready):
             yield _back(found, serving, *problem)

@@ -33,11 +33,15 @@ times as many not at all (its rows are)."""
 
 
 class Sized(msgspec.Struct, kw_only=True):
-    """How many replicas a revision's pool is to have; ``lowered`` is the position at which that was last made fewer."""
+    """How many replicas a revision's pool is to have; ``lowered`` is the position at which that was last made fewer.
+
+    ``served``: any was ready by then, of which nothing is left once the job of all of them has gone.
+    """
 
     replicas: int = 0
     lowered: int = 0
     lowered_at: float = 0.0
+    served: bool = False
 
 
 class Revision(msgspec.Struct, kw_only=True):
@@ -256,9 +260,11 @@ def _reckoned(state: State, event: ep.RoomReckoned, record: Record) -> None:
 
 
 def _sized(state: State, event: ep.RevisionSized, record: Record) -> None:
-    pool = state.endpoints[event.endpoint].revisions[event.revision].pools[event.pool]
+    found = state.endpoints[event.endpoint]
+    pool, job = found.revisions[event.revision].pools[event.pool], found.child(event.revision, event.pool)
     if event.replicas < pool.replicas:
         pool.lowered, pool.lowered_at = record.position, record.at
+        pool.served = pool.served or (job in state.jobs and state.jobs[job].started_at > 0)
     pool.replicas = event.replicas
 
 

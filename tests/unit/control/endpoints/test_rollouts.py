@@ -299,8 +299,9 @@ def test_a_last_replica_makes_way_where_that_is_asked_for_and_requests_wait(cana
     assert status_of(city.state, city.endpoint()).phase == "Ready"
 
 
-def test_a_last_replica_comes_back_where_its_successor_does_not_come_up() -> None:
-    rollout = Rollout(max_unavailable=1, may_pause=True)
+@pytest.mark.parametrize("canary", [0.0, 0.1])
+def test_a_last_replica_comes_back_where_its_successor_does_not_come_up(canary: float) -> None:
+    rollout = Rollout(canary=canary, max_unavailable=1, may_pause=True)
     city = serving(1, nodes=1, gpus=8, rollout=rollout)
     city.apply(changed(chat(1, 1, gpus=8, rollout=rollout), "broken"))
     city.run(60)
