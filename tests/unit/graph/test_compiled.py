@@ -24,10 +24,8 @@ def test_numbers_of_any_kind_are_what_annotations_say() -> None:
     assert _both(values, 1) == pytest.approx(5.0)
     assert _both(values, 0.5) == pytest.approx(2.5)
     assert _both.signatures == [(types.Array(types.int32, 1, "C"), types.float64)]
-    for share in (
-        types.int64,
-        types.float64,
-    ):  # as calls of it are, where what calls it was not compiled by an earlier run
+    # What calls it may have been compiled by an earlier run, and it itself not by this one.
+    for share in (types.int64, types.float64):
         _scaled.compile((share, types.int64, types.boolean))
     assert _scaled.signatures == [(types.float64, types.int64, types.boolean)]
 
