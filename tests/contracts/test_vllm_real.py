@@ -23,6 +23,7 @@ import httpx
 import msgspec
 import pytest
 from tests.engines import KEY, MODEL, chat, said, until
+from tests.patience import PATIENCE_S
 from tests.vllms import new_vllm
 
 from plenum.adapters.engines.http import HttpEngine
@@ -48,7 +49,7 @@ JSON_ONLY = {
 
 async def _prompt_tokens(engine: HttpEngine) -> dict[str, int]:
     """Where prompts' tokens came from, since it started."""
-    _, text = await engine.ask("GET", "/metrics")
+    _, text = await engine.ask("GET", "/metrics", timeout_s=PATIENCE_S)
     lines = re.findall(r'prompt_tokens_by_source_total{.*source="(\w+)"} ([0-9.]+)', text.decode())
     return {source: int(float(value)) for source, value in lines}
 
@@ -114,10 +115,10 @@ def test_the_decoding_side_computes_nothing_of_a_split_prompt(loop, vllms, path,
     body = chat(LONG, **fields)
 
     async def use() -> None:
-        alone = await said(vllms.prefill.open(path, _salted(body)))
-        asked = _salted(body)
+        # Asked first where it is decoded, which may have idled so long that the system took its memory: what waits there is kept for 30 s.
+        alone = await said(vllms.decode.open(path, _salted(body)))
+        asked, before = _salted(body), await _prompt_tokens(vllms.decode)
         handle = await vllms.prefill.prefill(path, asked)
-        before = await _prompt_tokens(vllms.decode)
         split = await said(vllms.decode.decode(path, asked, handle))
         assert split[:2] == alone[:2]
         assert len(split[1]) > 1
