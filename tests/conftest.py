@@ -10,7 +10,7 @@ import pytest
 _numbers = itertools.count(1)
 
 os.environ.pop("COLUMNS", None)  # or output is folded to the terminal that the tests were started in
-os.unsetenv("COLUMNS")  # readline, which pytest loads where it runs tests in its own process, sets it without telling Python
+os.unsetenv("COLUMNS")  # which readline sets, where pytest loads that, without telling Python
 
 
 @pytest.fixture(scope="session")
