@@ -64,7 +64,7 @@ def vllm_command(
     """
     from plenum.planning.serving.launch import vllm_words
 
-    program = shlex.split(os.environ.get("PLENUM_VLLM", "vllm serve"))
+    program = shlex.split(os.environ.get("PLENUM_VLLM") or "vllm serve")
     if spread.nodes > 1 and program[-1] != "serve":
         raise FieldError(
             "PLENUM_VLLM",

@@ -146,16 +146,21 @@ def test_when_one_node_dies_the_whole_replica_is_gone_at_once_and_starts_anew(sl
     assert {run.id.split("-")[1] for run in runs(city).values()} == {"2"}
 
 
-def test_a_replica_drains_from_its_first_node_on():
+def draining():
+    """A city whose replica has been told to make way, before anything has ended, and its first and its second run."""
     city = City(2)
     city.apply(wide())
     city.run(10)
     first, second = runs(city)["serve-0"], runs(city)["serve-0.1"]
-
     city.execute(c.cordon(second.node, True, drain=True))
     city.controller.lead(10.0)
     while city.controller.step():
         pass
+    return city, first, second
+
+
+def test_a_replica_drains_from_its_first_node_on():
+    city, first, second = draining()
 
     assert [replica.phase for replica in city.served().replicas] == ["draining"]
     assert set(city.state.orders["a"]) == {second.id}, "what the first still answers needs the second"
@@ -167,14 +172,7 @@ def test_a_replica_drains_from_its_first_node_on():
 
 
 def test_a_replica_that_drains_ends_where_its_first_node_is_lost():
-    city = City(2)
-    city.apply(wide())
-    city.run(10)
-    first, second = runs(city)["serve-0"], runs(city)["serve-0.1"]
-    city.execute(c.cordon(second.node, True, drain=True))
-    city.controller.lead(10.0)
-    while city.controller.step():
-        pass
+    city, first, second = draining()
     assert set(city.state.orders["a"]) == {second.id}
 
     lost = ev.NodeLost(node=first.node, why="its agent is silent")
